@@ -1,1 +1,19 @@
-"""densities"""
+"""p(image): normalizing flows, a VAE and a PixelCNN behind one contract, in nats of the 8-bit image."""
+
+from dracones.densities.bits import LEVELS, Dequantisation, bits_per_dim, from_unit, to_levels
+from dracones.densities.density import Density
+from dracones.densities.registry import create, from_config, names, presets, register
+
+__all__ = [
+    "LEVELS",
+    "Density",
+    "Dequantisation",
+    "bits_per_dim",
+    "create",
+    "from_config",
+    "from_unit",
+    "names",
+    "presets",
+    "register",
+    "to_levels",
+]

@@ -1,7 +1,8 @@
 """Bits per dimension, and the step from 256 pixel levels to a continuous density: the only place for either.
 
 An image with levels v in {0, ..., 255} is dequantised to y = (v + u) / 256 with u in [0, 1), so that a
-density q of y on the unit cube gives the 8-bit image the log-probability (in expectation over u a lower bound on)
+density q of y on the unit cube gives the 8-bit image (in expectation over u: a lower bound on) the
+log-probability
 
     log P(v) = log q(y) - D log 256,
 
@@ -39,7 +40,7 @@ def bits_per_dim(log_prob: _T, dimensions: int) -> _T:
 def to_levels(images: Tensor) -> Tensor:
     """The 256 pixel levels (float tensor of whole numbers) of images in [0, 1].
 
-    Raises `ValueError` for values outside [0, 1] and for NaN, since both would give a silent, wrong likelihood.
+    Raises `ValueError` for values outside [0, 1] and for NaN: both would give a silent, wrong likelihood.
 
     >>> to_levels(torch.tensor([0.0, 0.5, 1.0]))
     tensor([  0., 128., 255.])
@@ -60,7 +61,8 @@ class Dequantisation(nn.Module):
     """From 8-bit images to points of the open unit cube, y = (v + u) / 256.
 
     Without a generator the noise u is one draw kept as a buffer, the same for every image, so that a score
-    depends on nothing but the image: not on its batch, the device or the process. Training passes a generator.
+    depends on nothing but the image: not on its batch, the device or the process. Training passes a
+    generator.
 
     >>> dequantise = Dequantisation((1, 2, 2))
     >>> points, log_det = dequantise(torch.ones(1, 1, 2, 2))
@@ -88,7 +90,7 @@ class Dequantisation(nn.Module):
 
 
 def from_unit(points: Tensor) -> Tensor:
-    """8-bit images in [0, 1] of points of the unit cube: the inverse of the dequantisation, whatever the noise.
+    """8-bit images in [0, 1] of points of the unit cube: the inverse of the dequantisation, any noise.
 
     >>> from_unit(torch.tensor([0.0, 0.9999])).tolist()
     [0.0, 1.0]

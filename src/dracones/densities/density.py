@@ -67,7 +67,7 @@ class Density(nn.Module, ABC):
         """log P of the 8-bit images in nats [B]."""
         return self.statistics(images, names=("log_prob",), generator=generator)["log_prob"]
 
-    def log_prob_at(self, points: Tensor) -> Tensor:
+    def log_prob_at(self, points: Tensor) -> Tensor:  # noqa: ARG002 (a refusal, not a computation)
         """Nats [B] of points of the unit cube [B, C, H, W], differentiable; -D log 256 is included.
 
         For the analyses that need gradients with respect to the image. Raises `TypeError` for a density that
@@ -90,8 +90,8 @@ class Density(nn.Module, ABC):
         """Raise `ValueError` unless `images` has the shape [B, *image_shape]."""
         if tuple(images.shape[1:]) != self.image_shape or images.ndim != 4:
             raise ValueError(
-                f"{type(self).__name__}: expected images of shape [B, {', '.join(map(str, self.image_shape))}], "
-                f"got {list(images.shape)}; resize both sides of a comparison to the shape trained on"
+                f"{type(self).__name__}: expected images [B, {', '.join(map(str, self.image_shape))}],"
+                f" got {list(images.shape)}; resize both sides of a comparison to the shape trained on"
             )
 
     def check_names(self, names: Sequence[str] | None) -> tuple[str, ...]:

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from inspect import signature
 from typing import Any, TypeVar
+
+import torch
 
 from dracones.densities.density import Density
 
@@ -21,7 +24,7 @@ _B = TypeVar("_B", bound=Callable[..., Density])
 
 
 def register(name: str, presets: Mapping[str, Mapping[str, Any]]) -> Callable[[_B], _B]:
-    """Enter a density's class or builder under `name`; it is called with `image_shape` and a preset's options."""
+    """Enter a density's class under `name`; it is called with `image_shape` and a preset's options."""
 
     def enter(builder: _B) -> _B:
         _BUILDERS[name] = builder
@@ -70,11 +73,15 @@ def create(name: str, preset: str = "tiny", *, image_shape: Sequence[int], **ove
         raise ValueError(f"density {name!r} has no preset {preset!r}; it has {', '.join(known)}")
     options = {**known[preset], **overrides}
     try:
-        density = _BUILDERS[name](image_shape=tuple(image_shape), **options)
+        signature(_BUILDERS[name]).bind(image_shape=tuple(image_shape), **options)
     except TypeError as error:
         raise ValueError(
-            f"density {name!r}: {error}; the options of preset {preset!r} are {sorted(known[preset])}"
+            f"density {name!r}: {error}; it knows {sorted(signature(_BUILDERS[name]).parameters)}"
         ) from error
+    # torch's initialisers draw from the global generator: seed a fork of it and leave the caller's alone
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(options.get("seed", 0)))
+        density = _BUILDERS[name](image_shape=tuple(image_shape), **options)
     density.config = {
         "name": name,
         "preset": preset,
@@ -87,7 +94,7 @@ def create(name: str, preset: str = "tiny", *, image_shape: Sequence[int], **ove
 def from_config(config: Mapping[str, Any]) -> Density:
     """The density that `config` (a density's own `config`, maybe through JSON) describes, with fresh weights.
 
-    >>> from_config({"name": "glow", "preset": "tiny", "image_shape": [1, 8, 8], "overrides": {"steps": 1}}).dimensions
+    >>> from_config({"name": "glow", "preset": "tiny", "image_shape": [1, 8, 8], "overrides": {}}).dimensions
     64
     """
     return create(

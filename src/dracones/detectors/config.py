@@ -1,0 +1,99 @@
+"""Options of a detector: typed, immutable, refused by name when unknown."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class DetectorConfig(BaseModel):
+    """What every method can be told; each method's ``Config`` adds its own fields with its paper's defaults.
+
+    >>> DetectorConfig.from_options(seed=3).seed
+    3
+    >>> DetectorConfig.from_options(sed=3)
+    Traceback (most recent call last):
+        ...
+    ValueError: unknown option 'sed' for DetectorConfig; did you mean 'seed'? ...
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    size: tuple[int, int] | None = Field(
+        None, description="height, width that images are brought to; the images' own when they all agree"
+    )
+    channels: int | None = Field(None, ge=1, description="channels; the images' own when not given")
+    seed: int = Field(0, ge=0, description="seed of weights, batch order and dequantisation")
+    validation_share: float = Field(
+        0.1, ge=0, lt=0.9, description="share of the normal images that stops training and fits the rule"
+    )
+    calibration_share: float = Field(
+        0.1, ge=0, lt=0.9, description="share of the normal images kept aside for p-values and threshold"
+    )
+    false_alarm_rate: float = Field(
+        0.01, gt=0, lt=1, description="share of normal images that may be called anomalous"
+    )
+
+    @classmethod
+    def from_options(cls, **options: Any) -> Self:
+        """Validate options given by name; ``training.epochs`` may be written ``epochs``.
+
+        Raises:
+            ValueError: an unknown option (the nearest names are given) or a value that does not fit, with its field.
+        """
+        try:
+            return cls.model_validate(cls._nest(options))
+        except ValidationError as error:
+            raise ValueError(cls._explain(error)) from None
+
+    @classmethod
+    def _nest(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Move dotted keys and bare training keys to where they belong."""
+        training = _fields_of(cls, "training")
+        nested: dict[str, Any] = {}
+        for key, value in options.items():
+            path = key.split(".")
+            if len(path) == 1 and key not in cls.model_fields and key in training:
+                path = ["training", key]
+            _put(nested, path, value)
+        for name, field in cls.model_fields.items():
+            # A partial nested table keeps the method's own defaults for the rest.
+            if isinstance(nested.get(name), dict) and isinstance(field.default, BaseModel):
+                nested[name] = {**field.default.model_dump(), **nested[name]}
+        return nested
+
+    @classmethod
+    def _explain(cls, error: ValidationError) -> str:
+        lines = []
+        for problem in error.errors():
+            where = ".".join(map(str, problem["loc"]))
+            if problem["type"] == "extra_forbidden":
+                names = [*cls.model_fields, *_fields_of(cls, "training")]
+                near = get_close_matches(str(problem["loc"][-1]), names, n=3, cutoff=0.5)
+                hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+                lines.append(
+                    f"unknown option {where!r} for {cls.__qualname__}; {hint}Known: {', '.join(names)}"
+                )
+            else:
+                lines.append(
+                    f"option {where!r} of {cls.__qualname__}: {problem['msg']}, got {problem['input']!r}"
+                )
+        return "\n".join(lines)
+
+
+def _fields_of(config: type[BaseModel], name: str) -> tuple[str, ...]:
+    field = config.model_fields.get(name)
+    annotation = field.annotation if field is not None else None
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return tuple(annotation.model_fields)
+    return ()
+
+
+def _put(table: dict[str, Any], path: list[str], value: Any) -> None:
+    for key in path[:-1]:
+        inner = table.setdefault(key, {})
+        if isinstance(inner, BaseModel):
+            inner = table[key] = inner.model_dump()
+        table = inner
+    table[path[-1]] = value

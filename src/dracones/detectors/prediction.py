@@ -1,0 +1,99 @@
+"""What a detector answers: raw scores of a batch, and the calibrated verdict over a collection."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one batch; larger = more anomalous.
+
+    Attributes:
+        image: ``[B]``.
+        map: ``[B, H, W]`` at the size of the scored batch, or ``None`` where the method cannot say where.
+    """
+
+    image: Tensor
+    map: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One image's answer.
+
+    Attributes:
+        path: file name or ``source[index]``.
+        score: larger = more anomalous.
+        p_value: share of normal images expected to score at least this high; ``None`` before calibration.
+        is_anomaly: score above the calibrated threshold; ``None`` where there is no threshold.
+        map: ``[H, W]`` float32 at the image's own resolution, or ``None``.
+    """
+
+    path: str
+    score: float
+    p_value: float | None
+    is_anomaly: bool | None
+    map: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Verdicts over a collection, in its order; unreadable images are in ``errors``, not in the arrays.
+
+    Attributes:
+        paths: ``N`` names.
+        scores: ``[N]`` float32, larger = more anomalous.
+        p_values: ``[N]`` in (0, 1], or ``None`` before calibration.
+        is_anomaly: ``[N]`` booleans, or ``None`` where no threshold is calibrated.
+        maps: ``N`` arrays ``[H, W]`` at each image's own resolution, or ``None``.
+        errors: name and reason of each skipped image.
+        threshold: score above which an image is called anomalous.
+        false_alarm_rate: the rate promised for ``threshold``.
+    """
+
+    paths: tuple[str, ...]
+    scores: NDArray[np.float32]
+    p_values: NDArray[np.float64] | None
+    is_anomaly: NDArray[np.bool_] | None
+    maps: tuple[NDArray[np.float32], ...] | None = None
+    errors: tuple[Any, ...] = field(default=())
+    threshold: float | None = None
+    false_alarm_rate: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[Verdict]:
+        for i, path in enumerate(self.paths):
+            yield Verdict(
+                path,
+                float(self.scores[i]),
+                None if self.p_values is None else float(self.p_values[i]),
+                None if self.is_anomaly is None else bool(self.is_anomaly[i]),
+                None if self.maps is None else self.maps[i],
+            )
+
+    @classmethod
+    def gather(
+        cls, verdicts: list[Verdict], errors: tuple[Any, ...], threshold: float | None, rate: float | None
+    ) -> "Prediction":
+        """Join verdicts to arrays."""
+        p_values = [v.p_value for v in verdicts if v.p_value is not None]
+        flags = [v.is_anomaly for v in verdicts if v.is_anomaly is not None]
+        maps = [v.map for v in verdicts if v.map is not None]
+        whole = len(verdicts)
+        return cls(
+            paths=tuple(v.path for v in verdicts),
+            scores=np.array([v.score for v in verdicts], dtype=np.float32),
+            p_values=np.array(p_values, dtype=np.float64) if len(p_values) == whole else None,
+            is_anomaly=np.array(flags, dtype=np.bool_) if len(flags) == whole else None,
+            maps=tuple(maps) if maps and len(maps) == whole else None,
+            errors=errors,
+            threshold=threshold,
+            false_alarm_rate=rate,
+        )

@@ -1,0 +1,34 @@
+"""Where a detector comes from: versions, seed, data fingerprint, how the training went."""
+
+import platform
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+import dracones
+from dracones.data import ImageCollection
+from dracones.detectors.splits import Parts
+
+
+def provenance(
+    seed: int, images: ImageCollection, parts: Parts, seconds: float, report: Any
+) -> dict[str, Any]:
+    """A JSON-able record of one fit."""
+    return {
+        "dracones": dracones.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "fitted_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "seed": seed,
+        "data_fingerprint": images.fingerprint(),
+        "images": {
+            "train": len(parts.train),
+            "validation": len(parts.validation),
+            "calibration": len(parts.calibration),
+            "skipped": len(images.skipped),
+        },
+        "training": asdict(report) if is_dataclass(report) and not isinstance(report, type) else None,
+    }

@@ -1,0 +1,33 @@
+"""Disjoint parts of the normal images: what trains, what stops training and fits rules, what calibrates."""
+
+from dataclasses import dataclass
+
+from dracones.data import ImageCollection
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Three disjoint parts of one collection."""
+
+    train: ImageCollection
+    validation: ImageCollection
+    calibration: ImageCollection
+
+
+def split(images: ImageCollection, validation_share: float, calibration_share: float, seed: int) -> Parts:
+    """Cut a collection in three at random, the same way for the same seed and length.
+
+    Raises:
+        ValueError: shares that leave nothing to train on.
+    """
+    train_share = 1.0 - validation_share - calibration_share
+    count = len(images)
+    if train_share <= 0 or round(train_share * count) < 1:
+        raise ValueError(
+            f"{count} images with validation_share={validation_share} and calibration_share={calibration_share} leave "
+            "none to train on; give more images or smaller shares"
+        )
+    train, validation, calibration = images.split(
+        (train_share, validation_share, calibration_share), seed=seed
+    )
+    return Parts(train, validation, calibration)

@@ -31,9 +31,7 @@ class DetectorConfig(BaseModel):
     calibration_share: float = Field(
         0.1, ge=0, lt=0.9, description="share of the normal images kept aside for p-values and threshold"
     )
-    false_alarm_rate: float = Field(
-        0.01, gt=0, lt=1, description="share of normal images that may be called anomalous"
-    )
+    false_alarm_rate: float = Field(0.01, gt=0, lt=1, description="share of normal images that may be called anomalous")
 
     @classmethod
     def from_options(cls, **options: Any) -> Self:
@@ -72,13 +70,9 @@ class DetectorConfig(BaseModel):
                 names = [*cls.model_fields, *_fields_of(cls, "training")]
                 near = get_close_matches(str(problem["loc"][-1]), names, n=3, cutoff=0.5)
                 hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-                lines.append(
-                    f"unknown option {where!r} for {cls.__qualname__}; {hint}Known: {', '.join(names)}"
-                )
+                lines.append(f"unknown option {where!r} for {cls.__qualname__}; {hint}Known: {', '.join(names)}")
             else:
-                lines.append(
-                    f"option {where!r} of {cls.__qualname__}: {problem['msg']}, got {problem['input']!r}"
-                )
+                lines.append(f"option {where!r} of {cls.__qualname__}: {problem['msg']}, got {problem['input']!r}")
         return "\n".join(lines)
 
 

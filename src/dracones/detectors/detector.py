@@ -88,9 +88,7 @@ class Detector(nn.Module, ABC):
 
     def training_loss(self, batch: Any, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
         """Scalar to minimise for a batch of `training_data`."""
-        raise TypeError(
-            f"{self.info.name} is not trained by gradient descent; its training_config should be None"
-        )
+        raise TypeError(f"{self.info.name} is not trained by gradient descent; its training_config should be None")
 
     def fit_statistics(self, context: FitContext) -> None:
         """Gather what the score needs beside trained weights; called after training, in eval mode."""
@@ -158,7 +156,7 @@ class Detector(nn.Module, ABC):
         Raises:
             ValueError: not fitted, no calibration images, or too few for the rate (the needed count is named).
         """
-        self._require_fitted()
+        self._fitted()
         if data is not None:
             scored = list(self.iterate(data, maps=False, progress=progress))
             self.calibration = Conformal().fit([verdict.score for verdict in scored])
@@ -206,7 +204,7 @@ class Detector(nn.Module, ABC):
         progress: Progress | None = None,
     ) -> Iterator[Verdict]:
         """Verdicts one by one, in order, in memory bounded by the batch; what `predict` gathers."""
-        self._require_fitted()
+        self._fitted()
         images = self._adopt(data if isinstance(data, ImageCollection) else open_images(data, strict=strict))
         return scoring.verdicts(self, images, batch_size=batch_size, maps=maps, progress=progress)
 
@@ -217,14 +215,14 @@ class Detector(nn.Module, ABC):
             ValueError: not fitted.
             OSError: the disk refused; a file that was there before is untouched.
         """
-        self._require_fitted()
+        self._fitted()
         assert self.preprocess is not None and self.image_shape is not None
         scores, calibration = self.calibration.state()
         header = {
             "method": self.info.name,
             "config": self.config.model_dump(mode="json"),
-            "image_shape": list(self.image_shape),
-            "preprocess": self.preprocess.model_dump(mode="json"),
+            "image_shape": list(image_shape),
+            "preprocess": preprocess.model_dump(mode="json"),
             "calibration": {
                 **calibration,
                 "threshold": self.threshold,
@@ -246,7 +244,7 @@ class Detector(nn.Module, ABC):
         """What a method adds to the file's header, such as the fingerprint of a model that it wraps."""
         return {}
 
-    def restore(self, header: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    def restore(self, header: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:  # noqa: ARG002
         """Take over what `saved_state` and `header_extras` gave; sizes of buffers follow the file."""
         scoring.load_state(self, state)
 
@@ -259,15 +257,11 @@ class Detector(nn.Module, ABC):
         detector.preprocess = Preprocess.model_validate(header["preprocess"])
         channels, height, width = header["image_shape"]
         detector._build((channels, height, width))
-        state = {
-            name.removeprefix("state."): t for name, t in stored.tensors.items() if name.startswith("state.")
-        }
+        state = {name.removeprefix("state."): t for name, t in stored.tensors.items() if name.startswith("state.")}
         try:
             detector.restore(header, state)
         except RuntimeError as error:
-            raise ValueError(
-                f"{path} does not fit {cls.info.name} as this version builds it: {error}"
-            ) from None
+            raise ValueError(f"{path} does not fit {cls.info.name} as this version builds it: {error}") from None
         arrays = {
             name.removeprefix("calibration."): t.numpy()
             for name, t in stored.tensors.items()
@@ -326,11 +320,12 @@ class Detector(nn.Module, ABC):
         if len(self.calibration) >= Conformal.needed_count(self.config.false_alarm_rate):
             self.calibrate()
 
-    def _require_fitted(self) -> None:
-        if self.image_shape is None:
+    def _fitted(self) -> tuple[Preprocess, tuple[int, int, int]]:
+        if self.preprocess is None or self.image_shape is None:
             raise ValueError(
                 f"this {self.info.name} is not fitted; call fit(normal_images) or dracones.load(file) first"
             )
+        return self.preprocess, self.image_shape
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu", **runtime: Any) -> Detector:

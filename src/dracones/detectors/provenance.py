@@ -12,9 +12,7 @@ from dracones.data import ImageCollection
 from dracones.detectors.splits import Parts
 
 
-def provenance(
-    seed: int, images: ImageCollection, parts: Parts, seconds: float, report: Any
-) -> dict[str, Any]:
+def provenance(seed: int, images: ImageCollection, parts: Parts, seconds: float, report: Any) -> dict[str, Any]:
     """A JSON-able record of one fit."""
     return {
         "dracones": dracones.__version__,

@@ -28,9 +28,7 @@ def register(detector_class: DetectorClass) -> DetectorClass:
     name = detector_class.info.name
     known = _REGISTERED.get(name)
     if known is not None and known.__qualname__ != detector_class.__qualname__:
-        raise ValueError(
-            f"method name {name!r} is taken by {known.__qualname__}; choose another for {detector_class}"
-        )
+        raise ValueError(f"method name {name!r} is taken by {known.__qualname__}; choose another for {detector_class}")
     _REGISTERED[name] = detector_class
     return detector_class
 
@@ -50,9 +48,7 @@ def detector_class(name: str) -> "type[Detector]":
         import_module(f"dracones.detectors.{_MODULE_OF_METHOD[name]}")
     if name not in _REGISTERED:
         near = get_close_matches(name, method_names(), n=3, cutoff=0.4)
-        hint = (
-            f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(method_names())}"
-        )
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(method_names())}"
         raise ValueError(f"unknown method {name!r}; {hint}")
     return _REGISTERED[name]
 

@@ -76,9 +76,7 @@ def _judge(
 def to_size(score_map: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
     """A map ``[h, w]`` at ``size``, bilinear."""
     if tuple(score_map.shape) != size:
-        score_map = interpolate(
-            score_map[None, None].float(), size=size, mode="bilinear", align_corners=False
-        )[0, 0]
+        score_map = interpolate(score_map[None, None].float(), size=size, mode="bilinear", align_corners=False)[0, 0]
     return score_map.float().cpu().numpy().astype(np.float32)
 
 
@@ -95,8 +93,6 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         except AttributeError:
             continue  # load_state_dict below names it
         held = owner._buffers.get(leaf)
-        if leaf in owner._buffers and (
-            held is None or held.shape != tensor.shape or held.dtype != tensor.dtype
-        ):
+        if leaf in owner._buffers and (held is None or held.shape != tensor.shape or held.dtype != tensor.dtype):
             owner._buffers[leaf] = torch.empty_like(tensor)
     module.load_state_dict(dict(state), strict=True)

@@ -27,7 +27,5 @@ def split(images: ImageCollection, validation_share: float, calibration_share: f
             f"{count} images with validation_share={validation_share} and calibration_share={calibration_share} leave "
             "none to train on; give more images or smaller shares"
         )
-    train, validation, calibration = images.split(
-        (train_share, validation_share, calibration_share), seed=seed
-    )
+    train, validation, calibration = images.split((train_share, validation_share, calibration_share), seed=seed)
     return Parts(train, validation, calibration)

@@ -34,9 +34,7 @@ def write(path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, Ten
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"cannot save to {path}: the folder {path.parent} does not exist; make it first"
-        )
+        raise FileNotFoundError(f"cannot save to {path}: the folder {path.parent} does not exist; make it first")
     whole = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     metadata = {_KEY: json.dumps({"format": FORMAT, **header})}
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")

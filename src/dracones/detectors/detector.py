@@ -215,8 +215,7 @@ class Detector(nn.Module, ABC):
             ValueError: not fitted.
             OSError: the disk refused; a file that was there before is untouched.
         """
-        self._fitted()
-        assert self.preprocess is not None and self.image_shape is not None
+        preprocess, image_shape = self._fitted()
         scores, calibration = self.calibration.state()
         header = {
             "method": self.info.name,

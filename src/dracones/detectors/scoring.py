@@ -48,7 +48,7 @@ def score_batch(detector: "Detector", images: Tensor) -> Scores:
     bad = int(torch.isnan(scores.image).sum())
     if bad:
         raise ValueError(
-            f"{detector.info.name} gave {bad} NaN score(s) in a batch of {len(images)}; the model's weights or statistics "
+            f"{detector.info.name} gave {bad} NaN score(s) in a batch of {len(images)}; its weights or statistics "
             "are not finite: fit again with a smaller learning rate, or check the images for constant channels"
         )
     return scores

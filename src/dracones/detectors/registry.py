@@ -13,7 +13,9 @@ _REGISTERED: dict[str, "type[Detector]"] = {}
 # Method name -> module of this room that registers it, so that one method imports only what it needs.
 _MODULE_OF_METHOD: dict[str, str] = {
     "glow": "likelihood",
+    "pixelcnn": "likelihood",
     "realnvp": "likelihood",
+    "vae": "likelihood",
 }
 
 DetectorClass = TypeVar("DetectorClass", bound="type[Detector]")

@@ -1,1 +1,31 @@
-"""metrics"""
+"""Metrics of order: how well scores separate normal from anomalous images and pixels, exactly, with intervals.
+
+Larger score = more anomalous; label 1 = anomalous (`"out"`), 0 = normal (`"in"`). Every metric depends on the order
+of the scores alone, is exact under ties, refuses NaN with its count, and takes arrays or tensors.
+"""
+
+from dracones.metrics.curves import PrCurve, RocCurve, pr_curve, roc_curve
+from dracones.metrics.evaluate import evaluate_scores
+from dracones.metrics.image import aupr_in, aupr_out, auroc, detection_error, f1_max, fpr_at_tpr
+from dracones.metrics.intervals import Estimate, auroc_interval, fpr_at_tpr_interval
+from dracones.metrics.ranking import F1Max, OperatingPoint, Ranking
+
+__all__ = [
+    "Estimate",
+    "F1Max",
+    "OperatingPoint",
+    "PrCurve",
+    "Ranking",
+    "RocCurve",
+    "aupr_in",
+    "aupr_out",
+    "auroc",
+    "auroc_interval",
+    "detection_error",
+    "evaluate_scores",
+    "f1_max",
+    "fpr_at_tpr",
+    "fpr_at_tpr_interval",
+    "pr_curve",
+    "roc_curve",
+]

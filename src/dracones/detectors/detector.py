@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dracones.calibration import Conformal
-from dracones.data import ImageCollection, Preprocess, open_images
+from dracones.data import ImageCollection, Preprocess, Skipped, open_images
 from dracones.detectors import scoring, storage
 from dracones.detectors.config import DetectorConfig
 from dracones.detectors.info import MethodInfo
@@ -67,6 +67,7 @@ class Detector(nn.Module, ABC):
         self.false_alarm_rate: float | None = None
         self.threshold: float | None = None
         self.provenance: dict[str, Any] = {}
+        self.skipped: tuple[Skipped, ...] = ()
 
     # What a method gives ----------------------------------------------------------------------------------------
 
@@ -123,7 +124,7 @@ class Detector(nn.Module, ABC):
             ValueError: too few images for the shares, or images of several sizes with no ``size`` named.
         """
         started = time.monotonic()
-        images = self._adopt(open_images(data, strict=strict))
+        images = self.adopt(open_images(data, strict=strict))
         self._build(self._shape_of(images))
         self.to(_choose_device(device))
         parts = split(images, self.config.validation_share, self.config.calibration_share, self.config.seed)
@@ -134,6 +135,7 @@ class Detector(nn.Module, ABC):
             self.fit_statistics(FitContext(parts.train, parts.validation, generator, progress))
         self.provenance = provenance(self.config.seed, images, parts, time.monotonic() - started, report)
         self._calibrate_on(parts.calibration, progress)
+        self.skipped = tuple(images.skipped)
         return self
 
     def calibrate(
@@ -190,7 +192,7 @@ class Detector(nn.Module, ABC):
         Raises:
             ValueError: not fitted, or images that the detector's preprocessing cannot take.
         """
-        images = self._adopt(open_images(data, strict=strict))
+        images = self.adopt(open_images(data, strict=strict))
         verdicts = list(self.iterate(images, batch_size=batch_size, maps=maps, progress=progress))
         return Prediction.gather(verdicts, tuple(images.skipped), self.threshold, self.false_alarm_rate)
 
@@ -205,8 +207,14 @@ class Detector(nn.Module, ABC):
     ) -> Iterator[Verdict]:
         """Verdicts one by one, in order, in memory bounded by the batch; what `predict` gathers."""
         self._fitted()
-        images = self._adopt(data if isinstance(data, ImageCollection) else open_images(data, strict=strict))
+        images = self.adopt(data if isinstance(data, ImageCollection) else open_images(data, strict=strict))
         return scoring.verdicts(self, images, batch_size=batch_size, maps=maps, progress=progress)
+
+    def adopt(self, images: ImageCollection) -> ImageCollection:
+        """Bring a collection to this detector's preprocessing; the first `fit` chooses that from its images."""
+        if self.preprocess is None:
+            self.preprocess = Preprocess.infer(images, size=self.config.size, channels=self.config.channels)
+        return images.with_preprocess(self.preprocess)
 
     def save(self, path: str | Path) -> Path:
         """Write everything that `load` needs to one safetensors file.
@@ -281,12 +289,6 @@ class Detector(nn.Module, ABC):
 
     # Steps of fit -----------------------------------------------------------------------------------------------
 
-    def _adopt(self, images: ImageCollection) -> ImageCollection:
-        """Bring a collection to this detector's preprocessing, choosing it at the first fit."""
-        if self.preprocess is None:
-            self.preprocess = Preprocess.infer(images, size=self.config.size, channels=self.config.channels)
-        return images.with_preprocess(self.preprocess)
-
     def _shape_of(self, images: ImageCollection) -> tuple[int, int, int]:
         first = images.first()
         return (int(first.shape[0]), int(first.shape[1]), int(first.shape[2]))
@@ -305,7 +307,7 @@ class Detector(nn.Module, ABC):
         return train(
             self,
             self.training_data(parts.train),
-            config,
+            config.model_copy(update={"seed": self.config.seed}),
             validation=self.training_data(parts.validation) if len(parts.validation) else None,
             checkpoint=Path(checkpoint) if checkpoint else None,
             progress=progress,

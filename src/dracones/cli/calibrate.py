@@ -1,0 +1,49 @@
+"""`dracones calibrate`: set a threshold with a promised false-alarm rate from normal images alone."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dracones.cli.options import AsJson, Data, Device, Model, Threads, use_threads
+from dracones.cli.output import emit, tell
+
+
+def calibrate(
+    model: Model,
+    data: Data,
+    false_alarm_rate: Annotated[
+        float | None, typer.Option("--false-alarm-rate", help="Share of normal images that may be called anomalous.")
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option("--confidence", help="Keep the rate with this probability, not just on average.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write; MODEL itself if not given.")] = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set MODEL's threshold from normal images that it was not fitted on."""
+    use_threads(threads)
+    import dracones
+    from dracones.training import RichProgress
+
+    detector = dracones.load(model, device=device or "cpu")
+    detector.calibrate(data, false_alarm_rate=false_alarm_rate, confidence=confidence, progress=RichProgress())
+    written = detector.save(output or model)
+    if as_json:
+        emit(
+            {
+                "model": str(written),
+                "threshold": detector.threshold,
+                "false_alarm_rate": detector.false_alarm_rate,
+                "confidence": confidence,
+                "calibration_images": len(detector.calibration),
+            }
+        )
+        return
+    promise = f"with probability {confidence:.0%}" if confidence else "on average"
+    tell(
+        f"{written}: threshold {detector.threshold:.6g}; {promise}, at most {detector.false_alarm_rate:.2%} of normal "
+        f"images score above it ({len(detector.calibration)} calibration images)"
+    )

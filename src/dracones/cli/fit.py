@@ -1,0 +1,107 @@
+"""`dracones fit`: learn from normal images and write one file."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dracones.cli.options import AsJson, Data, Device, Strict, Threads, parse_settings, read_config, use_threads
+from dracones.cli.output import emit, report_skipped, skipped_records, tell
+
+
+def fit(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="See `dracones methods`.")],
+    data: Data,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write (safetensors).")],
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file of options.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="An option, key=value; repeatable.")] = None,
+    calibrate: Annotated[
+        str | None, typer.Option("--calibrate", metavar="DATA", help="More normal images, to set the threshold.")
+    ] = None,
+    false_alarm_rate: Annotated[
+        float | None, typer.Option("--false-alarm-rate", help="Share of normal images that may be called anomalous.")
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option("--confidence", help="Keep the rate with this probability, not just on average.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget a killed run instead of going on with it.")] = False,
+    device: Device = None,
+    threads: Threads = None,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn what belongs from DATA with METHOD and write MODEL.
+
+    Beside MODEL, a .toml of the same name holds every option, to be fed back with --config. A killed run goes on
+    where it stopped when the same command is given again.
+    """
+    use_threads(threads)
+    import dracones
+    from dracones.training import RichProgress
+
+    options = _options(config, settings or [], method)
+    if false_alarm_rate is not None:
+        options["false_alarm_rate"] = false_alarm_rate
+    detector = dracones.create(method, **options)
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {output}: the folder {output.parent} does not exist; make it first")
+    checkpoint = output.with_name(output.name + ".checkpoint")
+    if restart:
+        checkpoint.unlink(missing_ok=True)
+    progress = RichProgress()
+    detector.fit(data, device=device, progress=progress, checkpoint=checkpoint, strict=strict)
+    if calibrate is not None or confidence is not None:
+        detector.calibrate(
+            calibrate, false_alarm_rate=false_alarm_rate, confidence=confidence, progress=progress
+        )
+    detector.save(output)
+    written = _write_config(output, method, detector)
+    checkpoint.unlink(missing_ok=True)
+    _conclude(detector, output, written, as_json)
+
+
+def _options(config: Path | None, settings: list[str], method: str) -> dict[str, Any]:
+    options = read_config(config) if config is not None else {}
+    named = options.pop("method", method)
+    if named != method:
+        raise ValueError(f"{config} is for method {named!r}, but the command asks for {method!r}")
+    return {**options, **parse_settings(settings)}
+
+
+def _write_config(output: Path, method: str, detector: Any) -> Path:
+    import tomli_w
+
+    from dracones.cli.config_file import without_none
+
+    path = output.with_suffix(".toml")
+    path.write_text(tomli_w.dumps({"method": method, **without_none(detector.config.model_dump(mode="json"))}))
+    return path
+
+
+def _conclude(detector: Any, output: Path, written: Path, as_json: bool) -> None:
+    images = detector.provenance["images"]
+    if as_json:
+        emit(
+            {
+                "model": str(output),
+                "config": str(written),
+                "threshold": detector.threshold,
+                "false_alarm_rate": detector.false_alarm_rate,
+                "calibration_images": len(detector.calibration),
+                "provenance": detector.provenance,
+                "skipped": skipped_records(detector.skipped),
+            }
+        )
+        return
+    report_skipped(detector.skipped)
+    tell(f"{output}: {detector.info.name}, {images['train']} images, {detector.provenance['seconds']:.0f} s")
+    if detector.threshold is None:
+        tell(
+            f"no threshold yet: {len(detector.calibration)} calibration images are too few for a false-alarm rate of "
+            f"{detector.config.false_alarm_rate}; give more with `dracones calibrate`, or a larger --false-alarm-rate"
+        )
+    else:
+        tell(
+            f"threshold {detector.threshold:.6g}: at most {detector.false_alarm_rate:.2%} of normal images above it, "
+            f"from {len(detector.calibration)} calibration images"
+        )

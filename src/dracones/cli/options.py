@@ -1,0 +1,66 @@
+"""Options that several verbs share, and how text on the command line becomes a typed option."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, the rest on standard error.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all cores by default.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ...; a GPU if there is one.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable image instead of skipping it.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images scored together; does not change scores.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A file that `dracones fit` wrote.")]
+Data = Annotated[
+    str,
+    typer.Argument(metavar="DATA", help="A folder, file, .npz/.npy, data set folder, or built-in set of images."),
+]
+
+
+def use_threads(threads: int | None) -> None:
+    """Have torch use this many threads in the rest of the process."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """Turn ``key=value`` texts into options; values are read as TOML where they are, as text otherwise.
+
+    >>> parse_settings(["epochs=5", "rule=typicality", "size=[32, 32]", "density.steps=4"])
+    {'epochs': 5, 'rule': 'typicality', 'size': [32, 32], 'density.steps': 4}
+
+    Raises:
+        ValueError: a setting without ``=``.
+    """
+    options: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set takes key=value, got {setting!r}; for example --set epochs=5")
+        options[key.strip()] = _read_value(value.strip())
+    return options
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Options from a TOML file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not TOML, with the line that is wrong.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no configuration file at {path}")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from None
+
+
+def _read_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

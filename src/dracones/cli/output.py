@@ -1,0 +1,69 @@
+"""What the verbs print: results on standard output, everything else on standard error."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+ERROR_EXIT = 2
+ANOMALY_EXIT = 1
+
+
+def emit(result: Mapping[str, Any]) -> None:
+    """Print one JSON object to standard output: all of what a machine reads."""
+    sys.stdout.write(json.dumps(result, allow_nan=False, default=str) + "\n")
+
+
+def tell(message: str) -> None:
+    """Say something to the person watching, on standard error."""
+    sys.stderr.write(message + "\n")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table to standard output; numbers to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="bold", pad_edge=False)
+    for i, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[i], (int, float)) or row[i] in ("", None) for row in rows)
+        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*[_cell(value) for value in row])
+    # A pipe has no width of its own; do not fold a table that a program will read.
+    Console(width=None if sys.stdout.isatty() else 160).print(drawn)
+
+
+def fail(error: BaseException, *, as_json: bool) -> NoReturn:
+    """Say what went wrong and end with exit code 2."""
+    message = str(error) or type(error).__name__
+    tell(f"error: {message}")
+    if as_json:
+        emit({"error": message, "kind": type(error).__name__})
+    raise SystemExit(ERROR_EXIT)
+
+
+def report_skipped(skipped: Sequence[Any], shown: int = 10) -> None:
+    """Sum up the images that could not be read, the first few by name."""
+    if not skipped:
+        return
+    tell(f"skipped {len(skipped)} unreadable image(s):")
+    for item in skipped[:shown]:
+        tell(f"  {item.name}: {item.reason}")
+    if len(skipped) > shown:
+        tell(f"  ... and {len(skipped) - shown} more (all are listed with --json)")
+
+
+def skipped_records(skipped: Sequence[Any]) -> list[dict[str, str]]:
+    """Name and reason of each skipped image, for JSON."""
+    return [{"path": str(item.name), "reason": str(item.reason)} for item in skipped]
+
+
+def _cell(value: Any) -> str:
+    from rich.markup import escape
+
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return escape(str(value))

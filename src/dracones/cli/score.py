@@ -1,0 +1,104 @@
+"""`dracones score`: a score, a p-value and a verdict per file."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dracones.cli.options import AsJson, BatchSize, Data, Device, Model, Strict, Threads, use_threads
+from dracones.cli.output import ANOMALY_EXIT, emit, report_skipped, skipped_records, table, tell
+
+_SHOWN = 20
+
+
+def score(
+    model: Model,
+    data: Data,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Table to write: .csv, .jsonl or .parquet.")
+    ] = None,
+    maps: Annotated[
+        Path | None, typer.Option("--maps", metavar="DIR", help="Folder for heat maps: overlays (PNG) and raw (.npy).")
+    ] = None,
+    fail_on_anomaly: Annotated[
+        bool, typer.Option("--fail-on-anomaly", help="Exit with 1 if any image is called anomalous.")
+    ] = False,
+    batch_size: BatchSize = 32,
+    device: Device = "cpu",
+    threads: Threads = None,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score the images of DATA with MODEL; larger = more anomalous."""
+    use_threads(threads)
+    import dracones
+    from dracones.data import open_images
+    from dracones.report import write_maps, write_table
+    from dracones.training import RichProgress
+
+    detector = dracones.load(model, device=device or "cpu")
+    if fail_on_anomaly and detector.threshold is None:
+        raise ValueError(f"{model} has no threshold to fail on; set one with `dracones calibrate {model} NORMAL_IMAGES`")
+    if maps is not None and "map" not in detector.info.gives:
+        raise ValueError(f"{detector.info.name} gives no heat maps; `dracones methods` lists those that do")
+    images = detector.adopt(open_images(data, strict=strict))
+    rows = []
+    for verdict in detector.iterate(
+        images, batch_size=batch_size, maps=maps is not None, progress=RichProgress()
+    ):
+        rows.append(_row(verdict))
+        if maps is not None and verdict.map is not None:
+            write_maps(maps, verdict.path, verdict.map)
+    skipped = images.skipped
+    rows += [_row_of_skipped(item) for item in skipped]
+    if output is not None:
+        write_table(output, rows)
+    anomalies = sum(row["is_anomaly"] is True for row in rows)
+    if as_json:
+        emit(
+            {
+                "images": rows,
+                "anomalies": anomalies,
+                "threshold": detector.threshold,
+                "false_alarm_rate": detector.false_alarm_rate,
+                "skipped": skipped_records(skipped),
+            }
+        )
+    else:
+        _show(rows, output, anomalies, len(skipped), detector)
+        report_skipped(skipped)
+    if fail_on_anomaly and anomalies:
+        raise SystemExit(ANOMALY_EXIT)
+
+
+def _row(verdict: Any) -> dict[str, Any]:
+    return {
+        "path": verdict.path,
+        "score": verdict.score,
+        "p_value": verdict.p_value,
+        "is_anomaly": verdict.is_anomaly,
+        "reason": None,
+    }
+
+
+def _row_of_skipped(item: Any) -> dict[str, Any]:
+    return {"path": str(item.name), "score": None, "p_value": None, "is_anomaly": None, "reason": str(item.reason)}
+
+
+def _show(rows: list[dict[str, Any]], output: Path | None, anomalies: int, skipped: int, detector: Any) -> None:
+    scored = [row for row in rows if row["score"] is not None]
+    worst = sorted(scored, key=lambda row: -row["score"])[:_SHOWN]
+    title = f"the {len(worst)} most anomalous of {len(scored)}" if len(scored) > len(worst) else f"{len(scored)} images"
+    verdict_of = {True: "anomaly", False: "normal", None: "uncalibrated"}
+    table(
+        title,
+        ["image", "score", "p-value", "verdict"],
+        [[row["path"], row["score"], row["p_value"], verdict_of[row["is_anomaly"]]] for row in worst],
+    )
+    if detector.threshold is not None:
+        tell(
+            f"{anomalies} of {len(scored)} above the threshold {detector.threshold:.6g} "
+            f"(promised false-alarm rate {detector.false_alarm_rate:.2%})"
+        )
+    if output is not None:
+        tell(f"wrote {output} ({len(scored)} scored, {skipped} skipped)")

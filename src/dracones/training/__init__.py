@@ -1,1 +1,21 @@
-"""training"""
+"""One loop for all that trains: resumable after a kill at any moment, the same result each time, nothing pickled."""
+
+from dracones.training.config import TrainingConfig as TrainingConfig
+from dracones.training.guard import NonFiniteError as NonFiniteError
+from dracones.training.loop import train as train
+from dracones.training.outcome import Reading as Reading
+from dracones.training.outcome import TrainingReport as TrainingReport
+from dracones.training.progress import Progress as Progress
+from dracones.training.progress import RichProgress as RichProgress
+from dracones.training.progress import Silent as Silent
+
+__all__ = [
+    "NonFiniteError",
+    "Progress",
+    "Reading",
+    "RichProgress",
+    "Silent",
+    "TrainingConfig",
+    "TrainingReport",
+    "train",
+]

@@ -1,1 +1,42 @@
-"""rules"""
+"""From a density's statistics to a score, larger = more anomalous: the baselines that lie, and the repairs."""
+
+from dracones.rules.complexity import Complexity, codecs, complexity
+from dracones.rules.contrast import WAIC, LikelihoodRatio, LikelihoodRegret, replace_pixels
+from dracones.rules.dose import DoSE
+from dracones.rules.geometry import GradientNorm, IntrinsicDimension, gradient_norm, intrinsic_dimension
+from dracones.rules.likelihood import Latent, Likelihood, Term, Typicality, Volume
+from dracones.rules.rule import Rule, create, names, register
+from dracones.rules.statistics import cheap_statistics, create_for, gather, image_statistics
+from dracones.rules.subbands import subband_energies, subband_names
+from dracones.rules.tails import EmpiricalTail
+
+__all__ = [
+    "WAIC",
+    "Complexity",
+    "DoSE",
+    "EmpiricalTail",
+    "GradientNorm",
+    "IntrinsicDimension",
+    "Latent",
+    "Likelihood",
+    "LikelihoodRatio",
+    "LikelihoodRegret",
+    "Rule",
+    "Term",
+    "Typicality",
+    "Volume",
+    "cheap_statistics",
+    "codecs",
+    "complexity",
+    "create",
+    "create_for",
+    "gather",
+    "gradient_norm",
+    "image_statistics",
+    "intrinsic_dimension",
+    "names",
+    "register",
+    "replace_pixels",
+    "subband_energies",
+    "subband_names",
+]

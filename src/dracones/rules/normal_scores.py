@@ -1,0 +1,67 @@
+"""Each statistic on the scale of a standard normal variable, whatever its own distribution among normal images."""
+
+import torch
+from torch import Tensor
+
+from dracones.rules.rule import Rule
+
+_EDGE = 0.01  # below and above these quantiles the map goes on as a straight line
+
+
+class NormalScores(Rule):
+    """Monotone map of each statistic to a standard normal variable, linear beyond the sample's edges.
+
+    Between the 1 % and 99 % quantiles of the normal images the map is the piecewise linear quantile
+    transform. Beyond them a plain quantile transform would squeeze every far value onto the last rank; here the
+    line goes on with the slope that the outer tenth of the sample has, so far values stay far.
+    `transform` gives [B, number of statistics].
+    """
+
+    needs_fit = True
+    knots: Tensor
+    targets: Tensor
+    slopes: Tensor
+
+    def __init__(self, names: tuple[str, ...], *, count: int = 99) -> None:
+        super().__init__()
+        self.requires = names
+        self.count = count
+        self.fitted_buffers("knots", "targets", "slopes")
+
+    def _fit(self, statistics: dict[str, Tensor]) -> None:
+        values = torch.stack([statistics[name] for name in self.requires], dim=1)
+        # with few images the outer quantiles would be single values: stay within ranks that exist
+        edge = max(_EDGE, 2.0 / (len(values) + 1))
+        levels = torch.linspace(edge, 1 - edge, self.count, dtype=values.dtype, device=values.device)
+        self.targets = torch.special.ndtri(levels)
+        self.knots = torch.quantile(values, levels, dim=0).T.contiguous()
+        outer = max(1, int(0.1 * self.count))
+        rise = self.targets[-1] - self.targets[-1 - outer]
+        runs = torch.stack(
+            [self.knots[:, outer] - self.knots[:, 0], self.knots[:, -1] - self.knots[:, -1 - outer]], dim=1
+        )
+        # a tail narrower than a hundredth of the whole spread is a point mass or rounding, not a tail
+        spread = values.std(dim=0) + 1e-9 * (1 + values.abs().amax(dim=0))
+        self.slopes = rise / torch.maximum(runs, 0.01 * spread[:, None])
+
+    def _score(self, statistics: dict[str, Tensor]) -> Tensor:
+        return self._transform(statistics).abs().amax(dim=1)
+
+    def transform(self, statistics: dict[str, Tensor]) -> Tensor:
+        """Normal scores [B, number of statistics] of statistics that hold at least `requires`."""
+        return self._transform(self._checked(statistics))
+
+    def _transform(self, statistics: dict[str, Tensor]) -> Tensor:
+        columns = [self._column(statistics[name], i) for i, name in enumerate(self.requires)]
+        return torch.stack(columns, dim=1)
+
+    def _column(self, values: Tensor, i: int) -> Tensor:
+        knots, targets = self.knots[i], self.targets
+        index = torch.searchsorted(knots, values.contiguous()).clamp(1, len(knots) - 1)
+        left, right = knots[index - 1], knots[index]
+        width = (right - left).clamp_min(torch.finfo(values.dtype).tiny)
+        fraction = ((values - left) / width).clamp(0, 1)
+        inside = targets[index - 1] + fraction * (targets[index] - targets[index - 1])
+        below = (values - knots[0]).clamp_max(0) * self.slopes[i, 0]
+        above = (values - knots[-1]).clamp_min(0) * self.slopes[i, 1]
+        return inside + below + above

@@ -1,0 +1,55 @@
+"""What one image may cost to read, and what is said of one that cannot be read."""
+
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Limits(BaseModel):
+    """Bounds that are checked from a file's size and header, before anything is decoded.
+
+    Example:
+        >>> Limits(max_pixels=10_000).max_pixels
+        10000
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_pixels: int = Field(default=2**27, gt=0, description="height x width of one image; 2**27 is 11,585 squared")
+    max_file_bytes: int = Field(default=2**30, gt=0, description="size of one image file")
+    max_array_bytes: int = Field(default=2**34, gt=0, description="size of one array read into memory from an archive")
+
+    def check_pixels(self, name: str, height: int, width: int) -> None:
+        """Refuse an image by the size its header states, so that a decompression bomb is never decoded."""
+        if height <= 0 or width <= 0:
+            raise UnreadableImage(name, f"its header states a size of {height}x{width} pixels")
+        if height * width > self.max_pixels:
+            raise UnreadableImage(
+                name,
+                f"its header states {height}x{width} = {height * width:,} pixels, more than the limit of "
+                f"{self.max_pixels:,}; raise Limits(max_pixels=...) if the image is meant to be that large",
+            )
+
+
+class UnreadableImage(ValueError):  # noqa: N818 (named for the image, as the reports name it)
+    """One image cannot be had: `name` says which, `reason` says why, in words for a report.
+
+    Example:
+        >>> str(UnreadableImage("a/b.png", "the file is empty"))
+        'a/b.png: the file is empty'
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+class Skipped(NamedTuple):
+    """A file or item that was passed over, and why."""
+
+    name: str
+    reason: str

@@ -1,0 +1,37 @@
+"""Work done ahead by threads, handed out in order, in bounded memory."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int) -> Iterator[Result]:
+    """`work(item)` for every item, in the items' order; at most `ahead` results wait at any time.
+
+    With `workers=0` the caller's own thread does the work. Threads suffice: decoding and resizing release the
+    interpreter lock.
+
+    Example:
+        >>> list(in_order(abs, [-1, 2, -3], workers=2, ahead=2))
+        [1, 2, 3]
+    """
+    if workers == 0:
+        yield from map(work, items)
+        return
+    waiting: deque[Future[Result]] = deque()
+    source = iter(items)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
+    try:
+        waiting.extend(pool.submit(work, item) for item in islice(source, max(ahead, workers)))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(work, item) for item in islice(source, 1))
+            yield result
+    finally:
+        # Reached too when the caller stops half-way: what has not begun is dropped.
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,121 @@
+"""Training in memory that does not grow with depth: inputs are recomputed from outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+if TYPE_CHECKING:
+    from dracones.flows.bijection import Bijection
+
+
+def encode_with_constant_memory(layers: list[Bijection], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Encode x through the layers, keeping only the last output for backward (Gomez et al. 2017, RevNet).
+
+    Raises ValueError for a layer that gives another result the second time (dropout in train mode, Dequantize).
+    """
+    for index, layer in enumerate(layers):
+        _refuse_if_not_repeatable(index, layer)
+    parameters = [p for layer in layers for p in layer.parameters() if p.requires_grad]
+    return _Reversible.apply(layers, x, context, *parameters)
+
+
+class _Reversible(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, layers: list[Bijection], x: Tensor, context: Tensor | None, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        total = x.new_zeros(x.shape[0])
+        z = x
+        for layer in layers:
+            z, log_det = layer.encode(z, context)
+            total = total + log_det
+        z = z.view_as(z) if z is x else z
+        ctx.layers, ctx.parameters = layers, parameters
+        ctx.autocast = torch.is_autocast_enabled(x.device.type)
+        ctx.autocast_dtype = torch.get_autocast_dtype(x.device.type)
+        ctx.save_for_backward(z, context)
+        return z, total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
+        z, context = ctx.saved_tensors
+        sums: dict[Tensor, Tensor] = {}
+        grad_context = None
+        wants_context = context is not None and ctx.needs_input_grad[2]
+        with (
+            torch.enable_grad(),
+            torch.autocast(z.device.type, dtype=ctx.autocast_dtype, enabled=ctx.autocast),
+            frozen_running_statistics(ctx.layers),
+        ):
+            for layer in reversed(ctx.layers):
+                local = context.detach().requires_grad_() if wants_context else context
+                x, z_again, log_det = layer.recompute(z, local)
+                wanted = [p for p in layer.parameters() if p.requires_grad]
+                inputs = [x, *([local] if wants_context else []), *wanted]
+                grads = list(
+                    torch.autograd.grad(
+                        *_reaching(inputs, (z_again, log_det), (grad_z, grad_log_det)),
+                        allow_unused=True,
+                    )
+                )
+                grad_z = _or_zeros(grads.pop(0), x)
+                if wants_context:
+                    grad_context = _added(grad_context, grads.pop(0))
+                for parameter, grad in zip(wanted, grads, strict=True):
+                    if grad is not None:
+                        sums[parameter] = _added(sums.get(parameter), grad)  # type: ignore[assignment]
+                z = x.detach()
+        return None, grad_z, grad_context, *(sums.get(p) for p in ctx.parameters)
+
+
+def _reaching(
+    inputs: list[Tensor], outputs: tuple[Tensor, ...], grads: tuple[Tensor, ...]
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """(outputs, inputs, grad_outputs) for autograd.grad, without the outputs that depend on nothing."""
+    pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad]
+    return [o for o, _ in pairs], inputs, [g for _, g in pairs]
+
+
+def _or_zeros(grad: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if grad is None else grad
+
+
+def _added(total: Tensor | None, part: Tensor | None) -> Tensor | None:
+    if part is None or total is None:
+        return part if total is None else total
+    return total + part
+
+
+@contextmanager
+def frozen_running_statistics(modules: list[Bijection]) -> Iterator[None]:
+    """BatchNorm uses the batch's statistics as it did the first time, but leaves the running ones alone."""
+    norms = [m for module in modules for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    kept = [(norm, norm.track_running_stats, norm.running_mean, norm.running_var) for norm in norms]
+    for norm in norms:
+        norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
+    try:
+        yield
+    finally:
+        for norm, track, mean, variance in kept:
+            norm.track_running_stats, norm.running_mean, norm.running_var = track, mean, variance
+
+
+def _refuse_if_not_repeatable(index: int, layer: Bijection) -> None:
+    for module in layer.modules():
+        if getattr(module, "inexact", False) or (_is_dropout(module) and module.training):
+            raise ValueError(
+                f"layer {index} ({type(layer).__name__}): {type(module).__name__} cannot be recomputed from its output, "
+                'so it does not qualify for memory="constant"; use memory="standard" or move it out of the chain'
+            )
+
+
+def _is_dropout(module: nn.Module) -> bool:
+    return isinstance(module, _DropoutNd) and module.p > 0

@@ -1,1 +1,21 @@
-"""features"""
+"""Features: frozen pretrained backbones, a cache of what they see, and where in the image they see it."""
+
+from dracones.features.cache import ComputedFeatures, FeatureCache, FeatureDataset, StoredFeatures
+from dracones.features.extractor import FeatureExtractor
+from dracones.features.names import backbone_names
+from dracones.features.position import SinusoidalPosition, sinusoidal_position
+from dracones.features.weights import WeightReport, adapt_input_kernel, read_weights
+
+__all__ = [
+    "ComputedFeatures",
+    "FeatureCache",
+    "FeatureDataset",
+    "FeatureExtractor",
+    "SinusoidalPosition",
+    "StoredFeatures",
+    "WeightReport",
+    "adapt_input_kernel",
+    "backbone_names",
+    "read_weights",
+    "sinusoidal_position",
+]

@@ -1,0 +1,176 @@
+"""A frozen pretrained network as a function from images to features."""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from dracones.features.architectures import Backbone, build_backbone
+from dracones.features.fusion import fold_batch_norm
+from dracones.features.weights import WeightReport, load_weights, read_weights
+
+__all__ = ["FeatureExtractor"]
+
+
+class FeatureExtractor(nn.Module):
+    """Feature maps of a frozen backbone, for images `[B, C, H, W]` in [0, 1].
+
+    Always in eval mode (``train()`` does not change it) and without gradients unless asked, so scores cannot depend
+    on the batch. The weights' own mean and std are applied inside. Batch normalisation is folded into convolutions
+    (`fold_batch_norm`), and maps are laid out channels-last, the fast layout for convolutions.
+
+    Gray images are shown to an RGB backbone in all of its channels, exactly as their RGB version; another number of
+    channels widens the first convolution (`adapt_input_kernel`; mean and std repeat in the same order).
+
+    Args:
+        name: a timm name, or a torchvision one where timm has none; see `backbone_names`.
+        levels: level numbers, finest first; None takes all. Strides 2, 4, 8, 16, 32 are levels 0 to 4 in most
+            convolutional networks; in a vision transformer levels are blocks, their tokens reshaped to a map.
+        weights: a file (.safetensors; a pickle is read with tensors only), "pretrained" (from the hub), or "random".
+        channels: channels of the images.
+        pooled: the embedding before the classifier, `[B, D]`, instead of maps.
+
+    Raises:
+        ValueError: unknown name or level, weights that do not fit (with their keys) or cannot be fetched.
+        FileNotFoundError: no such weight file.
+
+    Example:
+        >>> extractor = FeatureExtractor("resnet18", levels=(1, 2), weights="random", channels=1)
+        >>> [tuple(level.shape) for level in extractor(torch.rand(2, 1, 64, 96))]
+        [(2, 64, 16, 24), (2, 128, 8, 12)]
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        levels: Sequence[int] | None = None,
+        weights: str | Path = "pretrained",
+        channels: int = 3,
+        pooled: bool = False,
+    ) -> None:
+        super().__init__()
+        if channels < 1:
+            raise ValueError(f"images have at least one channel; got channels={channels}")
+        self.name = name
+        self.image_channels = channels
+        self.pooled = pooled
+        self._asked_levels = None if levels is None else tuple(levels)
+        self.report: WeightReport | None = None
+        self.load(weights)
+
+    def load(self, weights: str | Path) -> Self:
+        """Fill the network from `weights` ("pretrained", "random" or a file); what a file gave is in `report`."""
+        inner_channels = 3 if self.image_channels == 1 else self.image_channels
+        # Layers draw their first weights from torch's global generator: use a seeded fork, leave the global alone.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            backbone = build_backbone(
+                self.name,
+                levels=self._asked_levels,
+                pooled=self.pooled,
+                channels=inner_channels,
+                pretrained=str(weights) == "pretrained",
+            )
+        self.report = None
+        if str(weights) not in ("pretrained", "random"):
+            state = read_weights(weights)
+            self.report = load_weights(backbone.network, state, backbone.known_keys, str(weights))
+        self._adopt(backbone, inner_channels)
+        return self
+
+    def _adopt(self, backbone: Backbone, channels: int) -> None:
+        backbone.eval().requires_grad_(False)
+        side = backbone.fixed_size or (128, 128)
+        example = torch.zeros(1, channels, *side)
+        fold_batch_norm(backbone.network, example)
+        with torch.no_grad():
+            maps = backbone(example)
+        device = self.mean.device if hasattr(self, "mean") else torch.device("cpu")
+        self.backbone = backbone.to(device).to(memory_format=torch.channels_last)
+        self.backbone.requires_grad_(False).eval()
+        self.levels = backbone.levels
+        self.fixed_size = backbone.fixed_size
+        # Unpadded convolutions give 31 cells of 128 where a stride of 4 is meant: the nearest power of two.
+        self.channels: tuple[int, ...] = tuple(level.shape[1] for level in maps)
+        self.strides: tuple[int, ...] = (
+            () if self.pooled else tuple(2 ** round(math.log2(side[0] / level.shape[2])) for level in maps)
+        )
+        for key, values in (("mean", backbone.mean), ("std", backbone.std)):
+            repeated = [values[index % len(values)] for index in range(channels)]
+            self.register_buffer(key, torch.tensor(repeated, device=device).view(1, channels, 1, 1))
+        self._fingerprint: str | None = None
+
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002
+        """Stay in eval mode whatever is asked: a frozen backbone in train mode would change its scores."""
+        return super().train(False)
+
+    def map_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        """Height and width of every level's map for images of this size (one forward of one blank image)."""
+        blank = torch.zeros(1, self.image_channels, height, width, device=self.mean.device)
+        return tuple((level.shape[2], level.shape[3]) for level in self(blank))
+
+    def forward(self, images: Tensor, *, gradient: bool = False) -> tuple[Tensor, ...]:
+        """Maps `[B, C_l, h_l, w_l]` of the levels, finest first (one embedding `[B, D]` with `pooled`).
+
+        Args:
+            images: `[B, C, H, W]`, float, in [0, 1].
+            gradient: let gradients flow to `images` (never to the weights).
+
+        Raises:
+            TypeError: not a floating-point tensor.
+            ValueError: another number of channels or dimensions, or smaller than the deepest stride.
+        """
+        self._check(images)
+        with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
+            normalised = (images.to(self.mean.dtype) - self.mean) / self.std
+            return tuple(self.backbone(normalised.contiguous(memory_format=torch.channels_last)))
+
+    def _check(self, images: Tensor) -> None:
+        if not images.is_floating_point():
+            raise TypeError(f"{self.name}: expected float images in [0, 1]; got {images.dtype}, divide by its maximum")
+        if images.ndim != 4 or images.shape[1] != self.image_channels:
+            raise ValueError(
+                f"{self.name}: expected images [B, {self.image_channels}, H, W]; got {list(images.shape)}; "
+                f"build the extractor with channels={images.shape[1] if images.ndim == 4 else '...'}"
+            )
+        size = (images.shape[2], images.shape[3])
+        if self.fixed_size is not None and size != self.fixed_size:
+            height, width = self.fixed_size
+            raise ValueError(
+                f"{self.name} takes images of {height}x{width} only; got {size[0]}x{size[1]}; "
+                f"set size=({height}, {width})"
+            )
+        smallest = max(self.strides, default=1)
+        if min(size) < smallest:
+            raise ValueError(
+                f"{self.name}: images of {size[0]}x{size[1]} are smaller than one cell of the deepest level "
+                f"(stride {smallest}); use larger images or shallower levels"
+            )
+
+    def fingerprint(self) -> str:
+        """Hash of everything the features depend on: architecture, levels, weights, mean and std."""
+        if self._fingerprint is None:
+            facts = {"name": self.name, "levels": self.levels, "pooled": self.pooled, "channels": self.image_channels}
+            digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+            for key, value in sorted(self.state_dict().items()):
+                digest.update(key.encode())
+                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._fingerprint = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def extra_repr(self) -> str:
+        """Name, levels and widths."""
+        return f"{self.name!r}, levels={self.levels}, channels={self.channels}, strides={self.strides}"

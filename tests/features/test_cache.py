@@ -1,0 +1,195 @@
+"""The feature cache: what it reads, when it computes anew, and two processes at once."""
+
+import multiprocessing
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dracones.features import ComputedFeatures, FeatureCache, FeatureExtractor, StoredFeatures
+
+
+class Images:
+    """Counts how often its images are read."""
+
+    def __init__(self, images, preprocess="none"):
+        self.images = images
+        self.preprocess = preprocess
+        self.reads = 0
+
+    def __len__(self):
+        return len(self.images)
+
+    def fingerprint(self):
+        return str(self.images.sum(dtype=torch.float64).item())
+
+    def batches(self, batch_size):
+        for chunk in self.images.split(batch_size):
+            self.reads += len(chunk)
+            yield SimpleNamespace(images=chunk)
+
+    def subset(self, indices):
+        view = Images(self.images[torch.as_tensor(indices)], self.preprocess)
+        view.parent = self
+        return view
+
+
+def some_images(count=5, seed=0, side=32):
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    return FeatureExtractor("mobilenetv1_025", levels=(1, 2), weights="random")
+
+
+def test_second_run_reads_what_the_first_computed(extractor, tmp_path):
+    images = Images(some_images())
+    first = FeatureCache(tmp_path).features(extractor, images, batch_size=2)
+    assert images.reads == 5
+    assert isinstance(first, StoredFeatures)
+    again = FeatureCache(tmp_path).features(extractor, images)
+    assert images.reads == 5
+    assert len(again) == 5
+    expected = extractor(images.images)
+    for got, want in zip(again.batch(torch.tensor([3, 0])), expected, strict=True):
+        torch.testing.assert_close(got, want[[3, 0]], rtol=1e-3, atol=1e-3)
+        assert got.dtype == torch.float32
+    assert torch.equal(again[3][0], again.batch(torch.tensor([3]))[0][0])
+    assert again.levels[0].dtype == np.float16
+    assert isinstance(again.levels[0], np.memmap)
+    assert first.fingerprint() == again.fingerprint() != ""
+
+
+@pytest.mark.parametrize("change", ["weights", "preprocessing", "content", "levels"])
+def test_a_change_of_any_of_the_three_computes_anew(change, extractor, tmp_path):
+    cache = FeatureCache(tmp_path)
+    images = Images(some_images())
+    before = cache.features(extractor, images)
+    other, now = extractor, images
+    if change == "weights":
+        other = FeatureExtractor("mobilenetv1_025", levels=(1, 2), weights="random")
+        state = {key: value * 1.5 if value.ndim == 4 else value for key, value in other.state_dict().items()}
+        other.load_state_dict(state)
+    elif change == "levels":
+        other = FeatureExtractor("mobilenetv1_025", levels=(2,), weights="random")
+    elif change == "preprocessing":
+        now = Images(some_images(), preprocess="resized")
+    else:
+        now = Images(some_images(seed=1))
+    reads = now.reads
+    after = cache.features(other, now)
+    assert now.reads == reads + 5
+    assert after.fingerprint() != before.fingerprint()
+    torch.testing.assert_close(after[2][-1], other(now.images)[-1][2], rtol=2e-3, atol=2e-3)
+
+
+def test_budget_drops_the_least_recently_used(extractor, tmp_path):
+    one = Images(some_images(seed=1))
+    FeatureCache(tmp_path).features(extractor, one)
+    size = FeatureCache(tmp_path).used_bytes()
+    cache = FeatureCache(tmp_path, budget_bytes=int(2.5 * size))
+    two, three = Images(some_images(seed=2)), Images(some_images(seed=3))
+    cache.features(extractor, two)
+    time.sleep(0.01)
+    cache.features(extractor, one)  # used again: two is now the oldest
+    cache.features(extractor, three)
+    assert cache.used_bytes() <= cache.budget_bytes
+    cache.features(extractor, one)
+    cache.features(extractor, two)
+    assert (one.reads, two.reads) == (5, 10)
+
+
+def test_what_exceeds_the_budget_is_computed_on_the_fly(extractor, tmp_path):
+    cache = FeatureCache(tmp_path, budget_bytes=100)
+    images = Images(some_images())
+    features = cache.features(extractor, images)
+    assert isinstance(features, ComputedFeatures)
+    assert len(features) == 5
+    assert cache.used_bytes() == 0
+    expected = extractor(images.images)
+    torch.testing.assert_close(features.batch(torch.tensor([4, 1]))[1], expected[1][[4, 1]])
+    torch.testing.assert_close(features[4][0], expected[0][4])
+    chunks = list(features.chunks(2))
+    assert [len(chunk[0]) for chunk in chunks] == [2, 2, 1]
+    assert not list(tmp_path.iterdir())
+
+
+class Scaled(nn.Module):
+    """Stands for a backbone whose features exceed half precision."""
+
+    name = "scaled"
+    mean = torch.zeros(1)
+
+    def forward(self, images):
+        return (images * 1e6,)
+
+    def fingerprint(self):
+        return "scaled"
+
+
+def test_features_beyond_half_precision_are_kept_in_float32(tmp_path):
+    images = Images(some_images())
+    stored = FeatureCache(tmp_path).features(Scaled(), images, batch_size=2)
+    assert stored.levels[0].dtype == np.float32
+    torch.testing.assert_close(stored[1][0], images.images[1] * 1e6)
+
+
+def test_features_that_are_not_finite_are_refused(tmp_path):
+    images = Images(torch.full((2, 3, 8, 8), float("nan")))
+    with pytest.raises(ValueError, match="not finite"):
+        FeatureCache(tmp_path).features(Scaled(), images)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_writer_and_a_damaged_entry_do_no_harm(extractor, tmp_path):
+    cache = FeatureCache(tmp_path)
+    images = Images(some_images())
+
+    class Killed(Images):
+        def batches(self, batch_size):
+            yield SimpleNamespace(images=self.images[:2])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.features(extractor, Killed(some_images()))
+    assert cache.used_bytes() == 0
+    stored = cache.features(extractor, images)
+    (tmp_path / stored.fingerprint() / "level0.npy").write_bytes(b"damaged")
+    again = cache.features(extractor, images)
+    assert images.reads == 10
+    torch.testing.assert_close(again[0][0], extractor(images.images)[0][0], rtol=1e-3, atol=1e-3)
+    cache.clear()
+    assert cache.used_bytes() == 0
+
+
+def _fill(folder, barrier, queue):
+    torch.set_num_threads(1)
+    extractor = FeatureExtractor("mobilenetv1_025", levels=(1, 2), weights="random")
+    images = Images(some_images(12))
+    barrier.wait()
+    features = FeatureCache(folder).features(extractor, images, batch_size=1)
+    queue.put((features.fingerprint(), float(features[7][0].sum()), features.levels[0].shape))
+
+
+def test_two_processes_at_once_end_with_one_whole_entry(tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier, queue = context.Barrier(2), context.Queue()
+    workers = [context.Process(target=_fill, args=(tmp_path, barrier, queue)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    results = [queue.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert results[0] == results[1]
+    assert results[0][2][0] == 12
+    assert [path.name for path in tmp_path.iterdir()] == [results[0][0]]
+
+
+def test_negative_budget():
+    with pytest.raises(ValueError, match="must not be negative"):
+        FeatureCache("somewhere", budget_bytes=-1)

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,19 @@ class FitContext:
     held_out: ImageCollection
     generator: torch.Generator
     progress: Progress | None
+
+
+class Trainee(NamedTuple):
+    """One run of the training loop: a module with a ``training_loss``, and what it learns from.
+
+    ``index`` counts the runs of one fit; it tells their seeds and checkpoints apart.
+    """
+
+    index: int
+    module: nn.Module
+    config: TrainingConfig
+    data: Dataset[Any]
+    validation: Dataset[Any] | None
 
 
 class Detector(nn.Module, ABC):
@@ -91,6 +104,13 @@ class Detector(nn.Module, ABC):
         """Scalar to minimise for a batch of `training_data`."""
         raise TypeError(f"{self.info.name} is not trained by gradient descent; its training_config should be None")
 
+    def trainees(self, parts: Parts) -> Iterator[Trainee]:
+        """The modules to train, one after the other; the detector itself unless a method says otherwise."""
+        config = self.training_config()
+        if config is not None:
+            validation = self.training_data(parts.validation) if len(parts.validation) else None
+            yield Trainee(0, self, config, self.training_data(parts.train), validation)
+
     def fit_statistics(self, context: FitContext) -> None:
         """Gather what the score needs beside trained weights; called after training, in eval mode."""
 
@@ -114,7 +134,7 @@ class Detector(nn.Module, ABC):
             data: normal images: a folder, file, array, tensor, Dataset or DataLoader (see `open_images`).
             device: where to learn; the detector stays there. A GPU if there is one, by default.
             progress: is told about everything that takes long.
-            checkpoint: file that a killed fit goes on from.
+            checkpoint: file that a killed fit goes on from; removed when the fit is done.
             strict: stop at the first unreadable image instead of leaving it out.
 
         Returns:
@@ -290,8 +310,13 @@ class Detector(nn.Module, ABC):
     # Steps of fit -----------------------------------------------------------------------------------------------
 
     def _shape_of(self, images: ImageCollection) -> tuple[int, int, int]:
-        first = images.first()
-        return (int(first.shape[0]), int(first.shape[1]), int(first.shape[2]))
+        shape = images.inferred_preprocess().image_shape
+        if shape is None:
+            raise ValueError(
+                f"{self.info.name} needs one shape for all images of {images.name_of_source}; name size and channels, "
+                "such as size=[256, 256]"
+            )
+        return shape
 
     def _build(self, image_shape: tuple[int, int, int]) -> None:
         self.image_shape = image_shape
@@ -300,18 +325,24 @@ class Detector(nn.Module, ABC):
             torch.manual_seed(self.config.seed)
             self.build(image_shape)
 
-    def _train(self, parts: Parts, progress: Progress | None, checkpoint: str | Path | None) -> Any:
-        config = self.training_config()
-        if config is None:
-            return None
-        return train(
-            self,
-            self.training_data(parts.train),
-            config.model_copy(update={"seed": self.config.seed}),
-            validation=self.training_data(parts.validation) if len(parts.validation) else None,
-            checkpoint=Path(checkpoint) if checkpoint else None,
-            progress=progress,
-        )
+    def _train(self, parts: Parts, progress: Progress | None, checkpoint: str | Path | None) -> list[Any]:
+        reports = []
+        for trainee in self.trainees(parts):
+            device = str(self.device)
+            config = trainee.config.model_copy(update={"seed": self.config.seed + trainee.index, "device": device})
+            reports.append(
+                train(
+                    trainee.module,
+                    trainee.data,
+                    config,
+                    validation=trainee.validation,
+                    checkpoint=Path(f"{checkpoint}.{trainee.index}" if trainee.index else checkpoint)
+                    if checkpoint
+                    else None,
+                    progress=progress,
+                )
+            )
+        return reports
 
     def _calibrate_on(self, images: ImageCollection, progress: Progress | None) -> None:
         if len(images) == 0:

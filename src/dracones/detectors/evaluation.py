@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dracones.data import ImageCollection, open_images
 from dracones.detectors.detector import Detector
@@ -91,23 +92,24 @@ def _pixel_metrics(
 ) -> dict[str, dict[str, float]]:
     maps, masks = [], []
     for side, prediction in predictions.items():
-        by_name = collections[side].masks_by_name() if side == "anomalous" else {}
+        # Masks are compared at the images' own resolution, whatever size the detector looks at.
+        native = collections[side].with_preprocess(None)
+        place = {name: i for i, name in enumerate(native.names)}
         for path, score_map in zip(prediction.paths, prediction.maps or (), strict=True):
-            mask = by_name.get(path)
-            if mask is None and side == "anomalous":
-                continue
             maps.append(score_map)
-            masks.append(_checked(mask, score_map.shape, path))
+            masks.append(_mask(native, place[path], score_map.shape, path, side))
     return evaluate_maps(maps, masks, confidence=confidence, seed=seed)
 
 
-def _checked(mask: Any, shape: tuple[int, ...], path: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _mask(images: ImageCollection, index: int, shape: tuple[int, ...], path: str, side: str) -> NDArray[np.bool_]:
+    mask = images.mask(index) if images.has_masks else None
     if mask is None:
+        if side == "anomalous":
+            raise ValueError(f"no mask for the anomalous image {path}; give one for each or none at all")
         return np.zeros(shape, dtype=np.bool_)
-    mask = np.asarray(mask).astype(np.bool_)
-    if mask.shape != shape:
+    if tuple(mask.shape) != shape:
         raise ValueError(
             f"the mask of {path} has shape {list(mask.shape)}, its image has {list(shape)}; "
             "a mask must have its image's own height and width"
         )
-    return mask
+    return mask.numpy()

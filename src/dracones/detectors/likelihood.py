@@ -6,13 +6,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dracones import densities, rules
+from dracones import densities
 from dracones.detectors.config import DetectorConfig
 from dracones.detectors.detector import Detector, FitContext
 from dracones.detectors.info import MethodInfo
 from dracones.detectors.prediction import Scores
 from dracones.detectors.registry import register
-from dracones.rules.statistics import gather
+from dracones.rules import create_for, gather
 from dracones.training import TrainingConfig
 
 _BATCH = 128
@@ -50,7 +50,7 @@ class LikelihoodDetector(Detector):
         self.density = densities.create(
             self.density_name, self.config.preset, image_shape=image_shape, **self.config.density
         )
-        self.rule = rules.create(self.config.rule, **self.config.rule_options)
+        self.rule = create_for(self.config.rule, self.density, **self.config.rule_options)
 
     def training_loss(self, batch: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Mean bits per dimension of a batch ``[B, C, H, W]``."""

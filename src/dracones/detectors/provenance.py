@@ -1,7 +1,6 @@
 """Where a detector comes from: versions, seed, data fingerprint, how the training went."""
 
 import platform
-from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +11,7 @@ from dracones.data import ImageCollection
 from dracones.detectors.splits import Parts
 
 
-def provenance(seed: int, images: ImageCollection, parts: Parts, seconds: float, report: Any) -> dict[str, Any]:
+def provenance(seed: int, images: ImageCollection, parts: Parts, seconds: float, reports: list[Any]) -> dict[str, Any]:
     """A JSON-able record of one fit."""
     return {
         "dracones": dracones.__version__,
@@ -28,5 +27,5 @@ def provenance(seed: int, images: ImageCollection, parts: Parts, seconds: float,
             "calibration": len(parts.calibration),
             "skipped": len(images.skipped),
         },
-        "training": asdict(report) if is_dataclass(report) and not isinstance(report, type) else None,
+        "training": [report.model_dump(mode="json") for report in reports],
     }

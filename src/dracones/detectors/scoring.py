@@ -28,7 +28,8 @@ def verdicts(
     try:
         for batch in images.batches(batch_size):
             scores = score_batch(detector, batch.images)
-            yield from _judge(detector, scores, batch.names, batch.original_sizes, maps)
+            sizes = [images.native_shape(int(i))[1:] for i in batch.indices] if maps and scores.map is not None else []
+            yield from _judge(detector, scores, batch.names, sizes)
             if progress is not None:
                 progress.advance(len(batch.names))
     finally:
@@ -54,13 +55,7 @@ def score_batch(detector: "Detector", images: Tensor) -> Scores:
     return scores
 
 
-def _judge(
-    detector: "Detector",
-    scores: Scores,
-    names: tuple[str, ...],
-    sizes: tuple[tuple[int, int], ...],
-    maps: bool,
-) -> Iterator[Verdict]:
+def _judge(detector: "Detector", scores: Scores, names: list[str], sizes: list[tuple[int, int]]) -> Iterator[Verdict]:
     values = scores.image.float().cpu().numpy().astype(np.float32)
     p_values = detector.calibration.p_values(values) if len(detector.calibration) else None
     for i, name in enumerate(names):
@@ -69,7 +64,7 @@ def _judge(
             score=float(values[i]),
             p_value=None if p_values is None else float(p_values[i]),
             is_anomaly=None if detector.threshold is None else bool(values[i] > detector.threshold),
-            map=to_size(scores.map[i], sizes[i]) if maps and scores.map is not None else None,
+            map=to_size(scores.map[i], sizes[i]) if sizes and scores.map is not None else None,
         )
 
 

@@ -27,5 +27,7 @@ def split(images: ImageCollection, validation_share: float, calibration_share: f
             f"{count} images with validation_share={validation_share} and calibration_share={calibration_share} leave "
             "none to train on; give more images or smaller shares"
         )
-    train, validation, calibration = images.split((train_share, validation_share, calibration_share), seed=seed)
-    return Parts(train, validation, calibration)
+    shares = {"train": train_share, "validation": validation_share, "calibration": calibration_share}
+    found = images.split({name: share for name, share in shares.items() if share > 0}, seed=seed)
+    empty = images.subset([])
+    return Parts(*(found.get(name, empty) for name in shares))

@@ -2,14 +2,23 @@
 
 from dracones.densities.bits import LEVELS, Dequantisation, bits_per_dim, from_unit, to_levels
 from dracones.densities.density import Density
+from dracones.densities.flow_density import FlowDensity
+from dracones.densities.glow import Glow
+from dracones.densities.realnvp import RealNVP
 from dracones.densities.registry import create, from_config, names, presets, register
+from dracones.densities.tabular import TabularFlow, create_tabular
 
 __all__ = [
     "LEVELS",
     "Density",
     "Dequantisation",
+    "FlowDensity",
+    "Glow",
+    "RealNVP",
+    "TabularFlow",
     "bits_per_dim",
     "create",
+    "create_tabular",
     "from_config",
     "from_unit",
     "names",

@@ -31,9 +31,7 @@ class Density(nn.Module, ABC):
         super().__init__()
         shape = tuple(int(side) for side in image_shape)
         if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(
-                f"{type(self).__name__}: image_shape must be (channels, height, width), got {image_shape}"
-            )
+            raise ValueError(f"{type(self).__name__}: image_shape must be (channels, height, width), got {image_shape}")
         self.image_shape: tuple[int, int, int] = (shape[0], shape[1], shape[2])
         self.config = {}
         self.dequantise = Dequantisation(self.image_shape, seed=seed)
@@ -101,7 +99,5 @@ class Density(nn.Module, ABC):
             return known
         unknown = [name for name in names if name not in known]
         if unknown:
-            raise ValueError(
-                f"{type(self).__name__} cannot give the statistics {unknown}; it gives {list(known)}"
-            )
+            raise ValueError(f"{type(self).__name__} cannot give the statistics {unknown}; it gives {list(known)}")
         return tuple(names)

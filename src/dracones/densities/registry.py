@@ -13,7 +13,6 @@ from dracones.densities.density import Density
 _MODULES = {
     "glow": "dracones.densities.glow",
     "realnvp": "dracones.densities.realnvp",
-    "masked_realnvp": "dracones.densities.masked",
     "vae": "dracones.densities.vae",
     "pixelcnn": "dracones.densities.pixelcnn",
 }
@@ -97,6 +96,4 @@ def from_config(config: Mapping[str, Any]) -> Density:
     >>> from_config({"name": "glow", "preset": "tiny", "image_shape": [1, 8, 8], "overrides": {}}).dimensions
     64
     """
-    return create(
-        config["name"], config["preset"], image_shape=config["image_shape"], **config.get("overrides", {})
-    )
+    return create(config["name"], config["preset"], image_shape=config["image_shape"], **config.get("overrides", {}))

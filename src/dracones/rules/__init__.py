@@ -1,5 +1,6 @@
 """From a density's statistics to a score, larger = more anomalous: the baselines that lie, and the repairs."""
 
+from dracones.rules.auto import Auto
 from dracones.rules.complexity import Complexity, codecs, complexity
 from dracones.rules.contrast import WAIC, LikelihoodRatio, LikelihoodRegret, replace_pixels
 from dracones.rules.dose import DoSE
@@ -12,6 +13,7 @@ from dracones.rules.tails import EmpiricalTail
 
 __all__ = [
     "WAIC",
+    "Auto",
     "Complexity",
     "DoSE",
     "EmpiricalTail",

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dracones.metrics.inputs import Float
-from dracones.metrics.ranking import Positive, Ranking
+from dracones.metrics.ranking import Ranking
+from dracones.metrics.staircase import Positive
 
 
 class RocCurve(NamedTuple):

@@ -2,7 +2,8 @@
 
 from numpy.typing import ArrayLike
 
-from dracones.metrics.ranking import Area, F1Max, Positive, Ranking
+from dracones.metrics.ranking import Ranking
+from dracones.metrics.staircase import Area, F1Max, Positive
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from dracones.metrics.ranking import Positive, Ranking, needed_count
+from dracones.metrics.ranking import Ranking
+from dracones.metrics.staircase import Positive, needed_count
 
 Matrix = NDArray[Any]
 Curve = Callable[[Matrix, Matrix], NDArray[np.float64]]
@@ -127,7 +128,7 @@ def fpr_at_tpr_interval(
     ranks = np.clip(np.ceil(size * rng.beta(needed, size - needed + 1, size=replicates)), 1, size)
     rates = [ranking.fpr_at_tpr(float(rank) / size, positive=positive) for rank in ranks]
     resampled = rng.binomial(other, rates) / other
-    return _percentile(ranking.fpr_at_tpr(tpr, positive=positive), resampled, confidence)
+    return percentile_estimate(ranking.fpr_at_tpr(tpr, positive=positive), resampled, confidence)
 
 
 class Cells(NamedTuple):
@@ -208,7 +209,7 @@ def bootstrap(
     for name, (value, formula) in values.items():
         # Joined cells shift a value a little, the same in every replicate: only the spread is taken from them.
         shift = 0.0 if cut.exact else value - float(formula(*whole)[0])
-        estimates[name] = _percentile(value, np.concatenate(drawn[name]) + shift, confidence)
+        estimates[name] = percentile_estimate(value, np.concatenate(drawn[name]) + shift, confidence)
     return estimates
 
 
@@ -217,7 +218,8 @@ def _resample(counts: NDArray[np.int64], rows: int, rng: np.random.Generator) ->
     return rng.multinomial(size, counts / size, size=rows)
 
 
-def _percentile(value: float, replicates: NDArray[np.float64], confidence: float) -> Estimate:
+def percentile_estimate(value: float, replicates: NDArray[np.float64], confidence: float) -> Estimate:
+    """The value with the central share of its replicates, widened to hold the value and cut to [0, 1]."""
     low, high = np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(value, max(0.0, min(value, float(low))), min(1.0, max(value, float(high))))
 

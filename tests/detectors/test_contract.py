@@ -138,7 +138,7 @@ def test_glow_scores_the_same_in_another_process(tmp_path):
     detector = dracones.create("glow", rule="typicality", epochs=1, density={"hidden": 4, "steps": 1})
     detector.fit(torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
     path = detector.save(tmp_path / "glow.safetensors")
-    images = np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8)
+    images = (np.arange(5 * 64) % 256).astype(np.uint8).reshape(5, 8, 8)
     np.save(tmp_path / "images.npy", images)
     code = (
         "import sys, json, dracones; print(json.dumps(dracones.load(sys.argv[1]).predict(sys.argv[2]).scores.tolist()))"

@@ -19,7 +19,7 @@ from dracones.detectors.info import MethodInfo
 from dracones.detectors.prediction import Prediction, Scores, Verdict
 from dracones.detectors.provenance import provenance
 from dracones.detectors.splits import Parts, split
-from dracones.training import Progress, TrainingConfig, train
+from dracones.training import Loss, Progress, TrainingConfig, train
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,16 @@ class FitContext:
 class Trainee(NamedTuple):
     """One run of the training loop: a module with a ``training_loss``, and what it learns from.
 
-    ``index`` counts the runs of one fit; it tells their seeds and checkpoints apart.
+    ``number`` counts the runs of one fit; it tells their seeds and checkpoints apart. ``loss(module, batch,
+    generator)`` stands in for the module's own.
     """
 
-    index: int
+    number: int
     module: nn.Module
     config: TrainingConfig
     data: Dataset[Any]
     validation: Dataset[Any] | None
+    loss: Loss | None = None
 
 
 class Detector(nn.Module, ABC):
@@ -120,6 +122,7 @@ class Detector(nn.Module, ABC):
         self,
         data: Any,
         *,
+        labels: Any = None,
         device: str | torch.device | None = None,
         progress: Progress | None = None,
         checkpoint: str | Path | None = None,
@@ -132,6 +135,7 @@ class Detector(nn.Module, ABC):
 
         Args:
             data: normal images: a folder, file, array, tensor, Dataset or DataLoader (see `open_images`).
+            labels: one class per image, for the methods that need them and data that does not carry them.
             device: where to learn; the detector stays there. A GPU if there is one, by default.
             progress: is told about everything that takes long.
             checkpoint: file that a killed fit goes on from; removed when the fit is done.
@@ -144,7 +148,7 @@ class Detector(nn.Module, ABC):
             ValueError: too few images for the shares, or images of several sizes with no ``size`` named.
         """
         started = time.monotonic()
-        images = self.adopt(open_images(data, strict=strict))
+        images = self.adopt(open_images(data, strict=strict, labels=labels))
         self._build(self._shape_of(images))
         self.to(_choose_device(device))
         parts = split(images, self.config.validation_share, self.config.calibration_share, self.config.seed)
@@ -329,17 +333,18 @@ class Detector(nn.Module, ABC):
         reports = []
         for trainee in self.trainees(parts):
             device = str(self.device)
-            config = trainee.config.model_copy(update={"seed": self.config.seed + trainee.index, "device": device})
+            config = trainee.config.model_copy(update={"seed": self.config.seed + trainee.number, "device": device})
             reports.append(
                 train(
                     trainee.module,
                     trainee.data,
                     config,
                     validation=trainee.validation,
-                    checkpoint=Path(f"{checkpoint}.{trainee.index}" if trainee.index else checkpoint)
+                    checkpoint=Path(f"{checkpoint}.{trainee.number}" if trainee.number else checkpoint)
                     if checkpoint
                     else None,
                     progress=progress,
+                    loss=trainee.loss,
                 )
             )
         return reports

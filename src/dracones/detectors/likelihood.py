@@ -1,18 +1,20 @@
 """Density × rule: a detector that learns p(image) on pixels and scores by a rule on what the density tells."""
 
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar, cast
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from dracones import densities
 from dracones.detectors.config import DetectorConfig
-from dracones.detectors.detector import Detector, FitContext
+from dracones.detectors.detector import Detector, FitContext, Trainee
 from dracones.detectors.info import MethodInfo
 from dracones.detectors.prediction import Scores
 from dracones.detectors.registry import register
-from dracones.rules import create_for, gather
+from dracones.detectors.splits import Parts
+from dracones.rules import create_for, gather, replace_pixels
 from dracones.training import TrainingConfig
 
 _BATCH = 128
@@ -25,6 +27,13 @@ class LikelihoodConfig(DetectorConfig):
     density: dict[str, Any] = Field({}, description="options of the density that differ from the preset")
     rule: str = Field("auto", description="how statistics become a score; see `dracones.rules.names`")
     rule_options: dict[str, Any] = Field({}, description="options of the rule")
+    members: int = Field(
+        1, ge=1, description="densities learned from different seeds; the rule `waic` needs two or more"
+    )
+    background_noise: float = Field(
+        0.2, gt=0, le=1, description="share of pixels the background model of the rule `ratio` sees replaced by noise"
+    )
+    background_weight_decay: float = Field(0.0, ge=0, description="weight decay of the background model")
     training: TrainingConfig = Field(
         TrainingConfig(epochs=20, batch_size=64, learning_rate=1e-3, optimizer="adam", clip_norm=100.0, patience=5),
         description="how the density is trained",
@@ -46,32 +55,74 @@ class LikelihoodDetector(Detector):
     config: LikelihoodConfig
 
     def build(self, image_shape: tuple[int, int, int]) -> None:
-        """Make the density for ``image_shape`` and the rule."""
-        self.density = densities.create(
-            self.density_name, self.config.preset, image_shape=image_shape, **self.config.density
-        )
+        """Make the density for ``image_shape``, the rule, and the further densities that the rule asks for."""
+        self.density = self._new_density(image_shape, self.config.seed)
         self.rule = create_for(self.config.rule, self.density, **self.config.rule_options)
+        if self.rule_compares_members and self.config.members < 2:
+            raise ValueError(f"rule {self.config.rule!r} compares several densities; set members to 2 or more, got 1")
+        # Only what the rule reads is made, trained and saved.
+        members = self.config.members if self.rule_compares_members else 1
+        self.others = nn.ModuleList(self._new_density(image_shape, self.config.seed + i) for i in range(1, members))
+        self.background = self._new_density(image_shape, self.config.seed) if self.rule_contrasts else None
 
-    def training_loss(self, batch: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Mean bits per dimension of a batch ``[B, C, H, W]``."""
-        return self.density.training_loss(batch, generator=generator)
+    def _new_density(self, image_shape: tuple[int, int, int], seed: int) -> densities.Density:
+        options = {"seed": seed, **self.config.density}
+        return densities.create(self.density_name, self.config.preset, image_shape=image_shape, **options)
+
+    @property
+    def rule_compares_members(self) -> bool:
+        """Whether the rule looks at how an ensemble of densities agrees."""
+        return any(name.startswith("ensemble_") for name in self.rule.requires)
+
+    @property
+    def rule_contrasts(self) -> bool:
+        """Whether the rule sets the density beside a background model."""
+        return "background_log_prob" in self.rule.requires
+
+    def trainees(self, parts: Parts) -> Iterator[Trainee]:
+        """The density, then the ensemble's other members, then the background model on noised images."""
+        data = self.training_data(parts.train)
+        validation = self.training_data(parts.validation) if len(parts.validation) else None
+        training = self.config.training
+        for index, density in enumerate([self.density, *self.others]):
+            yield Trainee(index, density, training, data, validation)
+        if self.background is not None:
+            decayed = training.model_copy(update={"weight_decay": self.config.background_weight_decay})
+            yield Trainee(1 + len(self.others), self.background, decayed, data, validation, self._background_loss)
+
+    def _background_loss(self, background: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Bits per dimension of images with pixels replaced by noise (Ren et al., 2019, section 3.2)."""
+        noised = replace_pixels(batch, rate=self.config.background_noise, generator=generator)
+        return cast(densities.Density, background).training_loss(noised, generator=generator)
 
     def fit_statistics(self, context: FitContext) -> None:
         """Fit the rule on statistics of held-out normal images."""
         images = context.held_out if len(context.held_out) else context.train
+        if context.progress is not None:
+            context.progress.start(len(images), "statistics of held-out normal images")
         gathered: dict[str, list[Tensor]] = {name: [] for name in self.rule.requires}
         for batch in images.batches(_BATCH):
             for name, values in self.statistics(batch.images.to(self.device)).items():
                 gathered[name].append(values)
+            if context.progress is not None:
+                context.progress.advance(len(batch.images))
+        if context.progress is not None:
+            context.progress.finish()
         self.rule.fit({name: torch.cat(parts) for name, parts in gathered.items()})
 
     def statistics(self, images: Tensor) -> dict[str, Tensor]:
         """The numbers ``[B]`` that the rule reads, by name; log terms in nats."""
-        return gather(self.density, images, self.rule.requires)
+        return gather(
+            self.density,
+            images,
+            self.rule.requires,
+            background=self.background,
+            ensemble=[self.density, *self.others] if len(self.others) else (),
+        )
 
     def score(self, images: Tensor) -> Scores:
         """The rule's score ``[B]`` of images ``[B, C, H, W]`` in [0, 1]."""
-        return Scores(self.rule.score(self.statistics(images)))
+        return Scores(self.rule.score(self.statistics(images)).float())
 
 
 @register

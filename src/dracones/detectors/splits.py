@@ -1,6 +1,7 @@
 """Disjoint parts of the normal images: what trains, what stops training and fits rules, what calibrates."""
 
 from dataclasses import dataclass
+from typing import cast
 
 from dracones.data import ImageCollection
 
@@ -27,7 +28,7 @@ def split(images: ImageCollection, validation_share: float, calibration_share: f
             f"{count} images with validation_share={validation_share} and calibration_share={calibration_share} leave "
             "none to train on; give more images or smaller shares"
         )
-    shares = {"train": train_share, "validation": validation_share, "calibration": calibration_share}
-    found = images.split({name: share for name, share in shares.items() if share > 0}, seed=seed)
-    empty = images.subset([])
-    return Parts(*(found.get(name, empty) for name in shares))
+    shares = (train_share, validation_share, calibration_share)
+    found = iter(cast("list[ImageCollection]", images.split([share for share in shares if share > 0], seed=seed)))
+    train, validation, calibration = (next(found) if share > 0 else images.subset([]) for share in shares)
+    return Parts(train, validation, calibration)

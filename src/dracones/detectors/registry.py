@@ -12,10 +12,25 @@ _REGISTERED: dict[str, "type[Detector]"] = {}
 
 # Method name -> module of this room that registers it, so that one method imports only what it needs.
 _MODULE_OF_METHOD: dict[str, str] = {
+    "ash": "classifier.shaping_methods",
+    "dice": "classifier.shaping_methods",
+    "energy": "classifier.logit_methods",
+    "entropy": "classifier.logit_methods",
+    "gen": "classifier.logit_methods",
     "glow": "likelihood",
+    "knn": "classifier.feature_methods",
+    "mahalanobis": "classifier.feature_methods",
+    "max_logit": "classifier.logit_methods",
+    "msp": "classifier.logit_methods",
+    "odin": "classifier.odin",
     "pixelcnn": "likelihood",
+    "react": "classifier.shaping_methods",
     "realnvp": "likelihood",
+    "relative_mahalanobis": "classifier.feature_methods",
+    "residual": "classifier.feature_methods",
+    "scale": "classifier.shaping_methods",
     "vae": "likelihood",
+    "vim": "classifier.feature_methods",
 }
 
 DetectorClass = TypeVar("DetectorClass", bound="type[Detector]")

@@ -61,7 +61,8 @@ class LinearHead:
     def __post_init__(self) -> None:
         if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[:1]:
             raise ValueError(
-                f"a last layer has weight [K, F] and bias [K], got {tuple(self.weight.shape)} and {tuple(self.bias.shape)}"
+                f"a last layer has weight [K, F] and bias [K], got {tuple(self.weight.shape)} and "
+                f"{tuple(self.bias.shape)}"
             )
 
     def __call__(self, features: Tensor) -> Tensor:
@@ -112,7 +113,8 @@ def _pick(answer: Any, output: str | int | None) -> Tensor:
     if isinstance(answer, Mapping):
         if output is None:
             raise TypeError(
-                f"the classifier returned a {type(answer).__name__} with keys {sorted(map(str, answer))}, not a tensor of logits; "
+                f"the classifier returned a {type(answer).__name__} with keys {sorted(map(str, answer))}, not a "
+                "tensor of logits; "
                 "name the one that holds them: output='logits'"
             )
         if output not in answer:
@@ -142,12 +144,14 @@ def refuse_probabilities(logits: Tensor) -> None:
         logits.sum(dim=1), torch.ones_like(logits[:, 0]), atol=5e-3 if len(logits) > 1 else 1e-4
     ):
         raise ValueError(
-            "the classifier returns probabilities (non-negative rows that sum to 1), not logits; temperature, energy and "
+            "the classifier returns probabilities (non-negative rows that sum to 1), not logits; temperature, "
+            "energy and "
             "max logit need the values before the softmax: remove the last softmax"
         )
     if torch.allclose(logits.logsumexp(dim=1), torch.zeros_like(logits[:, 0]), atol=1e-3):
         warnings.warn(
-            "the classifier returns log-probabilities (log-sum-exp 0 for every image): energy is constant and max logit "
+            "the classifier returns log-probabilities (log-sum-exp 0 for every image): energy is constant and "
+            "max logit "
             "equals MSP; remove the last log-softmax",
             UserWarning,
             stacklevel=3,

@@ -17,9 +17,10 @@ _FINGERPRINT_BYTES = 2**26
 class Batches:
     """Batches of a dataset by their indices.
 
-    What the dataset is decides how a batch is read: a tensor, a list or tuple of tensors of one length, or a
-    `TensorDataset` is indexed as a whole (a `TensorDataset` of one tensor gives that tensor, not a list of one); an
-    object with `batch(indices) -> batch` is asked for it; any other map-style dataset is read item by item.
+    What the dataset is decides how a batch is read. A tensor, a list or tuple of tensors of one length, or a
+    `TensorDataset` is indexed as a whole (a `TensorDataset` of one tensor gives that tensor, not a list of one). An
+    object with `batch(indices) -> batch`, or with PyTorch's `__getitems__`, is asked for the batch. Any other map-style
+    dataset is read item by item and collated.
 
     Example:
         >>> Batches(torch.arange(6.0)).read(torch.tensor([4, 1]))
@@ -51,14 +52,12 @@ class Batches:
         """Whether a batch is one indexing of whole tensors."""
         return self._whole is not None
 
-    def to(self, device: torch.device) -> None:
-        """Move whole tensors to a device once, so that no step has to."""
+    def keep_on(self, device: torch.device, share: float) -> None:
+        """Move whole tensors to a GPU once, so that no step has to, where they take at most a share of what is free."""
         if self._whole is not None:
-            self._whole = move(self._whole, device)
-
-    def nbytes(self) -> int:
-        """Bytes of the whole tensors; 0 where items are read one by one."""
-        return sum(leaf.nbytes for leaf in _leaves(self._whole)) if self._whole is not None else 0
+            needed = sum(leaf.nbytes for leaf in _leaves(self._whole))
+            if needed <= share * torch.cuda.mem_get_info(device)[0]:
+                self._whole = move(self._whole, device)
 
     def read(self, indices: Tensor, seed: int = 0) -> Any:
         """The batch at some indices; `seed` and the index fix what an item's augmentation draws."""
@@ -69,7 +68,10 @@ class Batches:
         if hasattr(self.dataset, "batch"):
             seed_item(derive_seed(seed, "batch", int(indices[0])))
             return self.dataset.batch(indices)
-        return default_collate([self._item(int(index), seed) for index in indices])
+        if hasattr(self.dataset, "__getitems__"):
+            seed_item(derive_seed(seed, "batch", int(indices[0])))
+            return default_collate(self.dataset.__getitems__(indices.tolist()))
+        return default_collate([self._item(index, seed) for index in indices.tolist()])
 
     def _item(self, index: int, seed: int) -> Any:
         seed_item(derive_seed(seed, "item", index))

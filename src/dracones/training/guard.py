@@ -19,15 +19,14 @@ class Rollback:
     """Puts back what a forward pass wrote into a module, where its step is not to count.
 
     A batch that gives NaN has by then spoilt every running mean that saw it. During the first steps everything is
-    copied, to learn from the tensors' version counters which of them a forward pass writes to; after that only those.
+    copied and compared, to learn what a forward pass writes to; after that only those tensors are copied. (Version
+    counters would tell it cheaper, but BatchNorm's kernels write past them.)
     """
 
     def __init__(self, module: nn.Module) -> None:
         self._tensors = [*module.parameters(), *module.buffers()]
         self._copies: list[Tensor] = []
-        self._versions: list[int] = []
         self._steps = 0
-        self._written: set[int] = set()
         self._live: list[Tensor] = []
 
     @torch.no_grad()
@@ -36,27 +35,31 @@ class Rollback:
         if self._steps < _WATCHED_STEPS:
             self._live = self._tensors
             self._copies = [tensor.clone() for tensor in self._tensors]
-            self._versions = [tensor._version for tensor in self._tensors]
         elif self._live:
             torch._foreach_copy_(self._copies, self._live)
 
+    @torch.no_grad()
     def watch(self) -> None:
         """Call after the forward pass and before anything else writes to the module."""
         if self._steps >= _WATCHED_STEPS:
             return
-        pairs = zip(self._tensors, self._versions, strict=True)
-        self._written |= {place for place, (tensor, version) in enumerate(pairs) if tensor._version != version}
         self._steps += 1
         if self._steps == _WATCHED_STEPS:
-            places = sorted(self._written)
+            # A layer that initialises itself from its first batch has done so: what is written now always is.
+            pairs = enumerate(zip(self._tensors, self._copies, strict=True))
+            places = [place for place, (tensor, copy) in pairs if not torch.equal(tensor, copy)]
             self._live = [self._tensors[place] for place in places]
             self._copies = [self._copies[place] for place in places]
 
     @torch.no_grad()
     def restore(self) -> None:
         """Undo the last forward pass's writes."""
+        # A layer may still have to initialise itself: look again.
+        watching = self._live is self._tensors
         for tensor, copy in zip(self._live, self._copies, strict=True):
             tensor.copy_(copy)
+        if watching:
+            self._steps = 0
 
 
 def where_nonfinite(module: nn.Module, batch: Any, loss: Callable[[], Tensor]) -> str:

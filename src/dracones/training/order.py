@@ -43,6 +43,11 @@ class Order:
         """The epoch, from 0, that a step belongs to."""
         return step // self.steps_per_epoch
 
+    def images(self, step: int) -> int:
+        """How many items all processes together see at a step."""
+        left = self.count - step % self.steps_per_epoch * self.batch_size
+        return min(self.batch_size, left // self.processes * self.processes)
+
     def indices(self, step: int) -> Tensor:
         """This process's indices at a step: int64 `[b]`."""
         epoch, place = divmod(step, self.steps_per_epoch)
@@ -50,6 +55,5 @@ class Order:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
             self._permutation = torch.randperm(self.count, generator=generator)
             self._permutation_epoch = epoch
-        batch = self._permutation[place * self.batch_size : (place + 1) * self.batch_size]
-        even = len(batch) // self.processes * self.processes
-        return batch[self.rank : even : self.processes]
+        start = place * self.batch_size
+        return self._permutation[start + self.rank : start + self.images(step) : self.processes]

@@ -32,8 +32,6 @@ class Position(BaseModel):
     best_step: int | None = None
     without_improvement: int = 0
     stopped_by: Literal["epochs", "max_steps", "max_seconds", "patience"] | None = None
-    resumed: bool = Field(default=False, exclude=True)
-    seconds_before: float = Field(default=0.0, exclude=True)
 
     def applied(self, loss: float) -> None:
         """A step was made."""

@@ -73,7 +73,6 @@ def read_run(run: Run) -> tuple[Position, dict[str, Tensor]]:
     if run.average is not None:
         run.average.load(under("average", tensors), header["average_updates"])
     position = Position(**header["position"])
-    position.resumed, position.seconds_before = True, position.seconds
     _reopen(position, run.config)
     device = next(run.module.parameters()).device
     return position, {key: value.to(device) for key, value in under("best", tensors).items()}

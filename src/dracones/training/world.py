@@ -62,12 +62,19 @@ class World:
         """Gradients of a loss."""
         self._accelerator.backward(loss)
 
-    def agree(self, *values: Tensor) -> list[float]:
-        """The mean over the processes of some scalars, the same on each: any NaN makes its mean NaN."""
-        stacked = torch.stack([value.detach().to(torch.float32) for value in values])
-        if self.processes > 1:
-            stacked = self._accelerator.reduce(stacked, reduction="mean")
-        return stacked.tolist()
+    def agree(self, *values: Tensor, clock: float) -> tuple[list[float], float]:
+        """The mean over the processes of some scalars, and the main process's clock: the same on each, in one exchange.
+
+        A NaN in one process makes the mean NaN in all.
+        """
+        scalars = [value.detach().float() for value in values]
+        if self.processes == 1:
+            return torch.stack(scalars).tolist(), clock
+        mine = clock * self.processes if self.is_main else 0.0
+        *means, clock = self._accelerator.reduce(
+            torch.stack([*scalars, torch.tensor(mine, device=self.device)]), reduction="mean"
+        ).tolist()
+        return means, clock
 
     def total(self, *values: float) -> list[float]:
         """The sum over the processes of some numbers."""

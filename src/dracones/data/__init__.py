@@ -3,20 +3,32 @@
 from .collection import Batch, ImageCollection
 from .dataset import ImageDataset
 from .limits import Limits, Skipped, UnreadableImage
+from .mvtec import MvtecLayout
 from .opening import open_images
 from .photographs import builtin_photograph, builtin_photographs, crops, halves
 from .preprocess import Preprocess, same_preprocess
+from .scenes import Cutout, Scenes, blob_cutouts, coin_cutouts, compose_scenes
+from .sources import ImageSource
+from .tiles import Tiling
 
 __all__ = [
     "Batch",
+    "Cutout",
     "ImageCollection",
     "ImageDataset",
+    "ImageSource",
     "Limits",
+    "MvtecLayout",
     "Preprocess",
+    "Scenes",
     "Skipped",
+    "Tiling",
     "UnreadableImage",
+    "blob_cutouts",
     "builtin_photograph",
     "builtin_photographs",
+    "coin_cutouts",
+    "compose_scenes",
     "crops",
     "halves",
     "open_images",

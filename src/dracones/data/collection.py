@@ -85,6 +85,11 @@ class ImageCollection:
         return self.source.classes
 
     @property
+    def groups(self) -> list[str] | None:
+        """For files: the first folder below the opened one that each lies in ('' for none), e.g. its kind of defect."""
+        return None if self.source.groups is None else [self.source.groups[int(i)] for i in self._indices]
+
+    @property
     def has_masks(self) -> bool:
         """Whether `mask` gives masks."""
         return self.source.has_masks
@@ -124,6 +129,14 @@ class ImageCollection:
     def native_shape(self, index: int) -> tuple[int, int, int]:
         """`(C, H, W)` before any treatment, from the header where there is one."""
         return self.source.shape(self._at(index))
+
+    def read_native(self, index: int) -> Tensor:
+        """Image `[C, H, W]` as stored (uint8, uint16 or float32), untreated: a quarter of the memory for large images.
+
+        Raises:
+            UnreadableImage: it cannot be decoded.
+        """
+        return torch.from_numpy(np.ascontiguousarray(self.source.read(self._at(index)).transpose(2, 0, 1)))
 
     def mask(self, index: int) -> Tensor | None:
         """`[H, W]` bool, True where anomalous, treated like its image; None where no masks are known.
@@ -246,7 +259,7 @@ class ImageCollection:
 
     def sample_shapes(self, count: int) -> dict[str, tuple[int, int, int]]:
         """Name to native `(C, H, W)` of up to `count` readable images, spread evenly."""
-        places = (
+        places: np.ndarray | list[int] = (
             np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)) if len(self) else []
         )
         found = {}

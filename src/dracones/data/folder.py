@@ -25,6 +25,7 @@ class FilesSource(ImageSource):
         self.name = name
         self.limits = limits
         self.labels, self.classes = _labels_of(self.paths, root)
+        self.groups = None if root is None else [_top(path, root) for path in self.paths]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -110,15 +111,18 @@ def _walk(
             skipped.append(Skipped(path.relative_to(root).as_posix(), "no regular file, or a link to nowhere"))
 
 
+def _top(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
 def _labels_of(paths: Sequence[Path], root: Path | None) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
     """Classes are the folders directly in `root`, where every image lies in one of at least two."""
     if root is None or not paths:
         return None, None
-    tops = [path.relative_to(root).parts for path in paths]
-    if any(len(parts) < 2 for parts in tops):
-        return None, None
-    classes = tuple(sorted({parts[0] for parts in tops}, key=natural_key))
-    if len(classes) < 2:
+    tops = [_top(path, root) for path in paths]
+    classes = tuple(sorted(set(tops), key=natural_key))
+    if len(classes) < 2 or "" in classes:
         return None, None
     place = {name: i for i, name in enumerate(classes)}
-    return np.array([place[parts[0]] for parts in tops], dtype=np.int64), classes
+    return np.array([place[top] for top in tops], dtype=np.int64), classes

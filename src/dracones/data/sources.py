@@ -26,6 +26,7 @@ class ImageSource(ABC):
     labels: np.ndarray | None = None
     classes: tuple[str, ...] | None = None
     has_masks: bool = False
+    groups: Sequence[str] | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -127,7 +127,7 @@ class _Loop:
         try:
             self.progress.advance(self.position.step)
             if self.position.stopped_by is None:
-                self.stepper.distribute(lambda: self.data.read(self.order.indices(self.position.step)))
+                self.stepper.distribute(self.data.stream(self._plan()))
                 self._steps()
         finally:
             self.progress.finish()

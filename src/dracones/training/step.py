@@ -1,7 +1,7 @@
 """One step: seeded, made or undone as a whole, agreed upon by all processes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -120,13 +120,22 @@ class Stepper:
         summed, counted = self.world.total(summed, counted)
         return summed / counted
 
-    def distribute(self, first_batch: Callable[[], Any]) -> None:
-        """Share the module among the processes of the run, where there are several."""
+    def distribute(self, batches: Iterable[Any]) -> None:
+        """Share the module among the processes of the run, where there are several; `batches` are the first to come."""
         if self.world.processes == 1:
             return
         # Layers that initialise themselves from their first batch (ActNorm) must do so before the weights are spread
         # from the main process, and a parameter that no gradient reaches must be known to be one.
-        self._loss(self.loss_module, move(first_batch(), self.world.device), "first").backward()
+        for tried, batch in enumerate(batches, 1):
+            self._rollback.remember()
+            loss = self._loss(self.loss_module, move(batch, self.world.device), "first")
+            (value,), _ = self.world.agree(loss, clock=0.0)
+            if abs(value) < float("inf"):
+                break
+            self._rollback.restore()
+            if tried == self.config.max_nonfinite:
+                raise NonFiniteError(f"the first {tried} batches all give a non-finite loss")
+        self.world.backward(loss)
         unused = float(any(parameter.grad is None for parameter in self.parameters))
         self.optimizer.zero_grad(set_to_none=True)
         self._shared_loss = self.world.distribute(self.loss_module, find_unused=self.world.total(unused)[0] > 0)

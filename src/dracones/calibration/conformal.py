@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import beta, betabinom, binom
+from scipy.special import bdtrc, betaincinv, betaln, gammaln
 
 from dracones.metrics import Estimate
 from dracones.metrics.inputs import Float, to_scores
@@ -174,15 +174,15 @@ class Conformal:
         """
         rank = self.rank(false_alarm_rate, confidence)
         tail = (1 - float(_checked(coverage, "coverage"))) / 2
+        tails = np.array([tail, 1 - tail])
         shape = rank, len(self) + 1 - rank
         if images is None:
-            return float(beta.ppf(tail, *shape)), float(beta.ppf(1 - tail, *shape))
-        if images < 1:
+            low, high = betaincinv(*shape, tails)
+        elif images < 1:
             raise ValueError(f"images: expected at least one, got {images}")
-        return (
-            float(betabinom.ppf(tail, images, *shape)) / images,
-            float(betabinom.ppf(1 - tail, images, *shape)) / images,
-        )
+        else:
+            low, high = np.searchsorted(_beta_binomial(images, *shape), tails) / images
+        return float(low), float(high)
 
     def state(self) -> tuple[dict[str, Float], dict[str, float]]:
         """Arrays and numbers from which `from_state` rebuilds the same calibration; nothing else is kept."""
@@ -244,20 +244,25 @@ def clopper_pearson(count: int, total: int, confidence: float = 0.95) -> Estimat
     if not 0 <= count <= total or total < 1:
         raise ValueError(f"count of total: expected 0 <= count <= total and total >= 1, got {count} of {total}")
     tail = (1 - float(_checked(confidence, "confidence"))) / 2
-    low = float(beta.ppf(tail, count, total - count + 1)) if count else 0.0
-    high = float(beta.ppf(1 - tail, count + 1, total - count)) if count < total else 1.0
+    low = float(betaincinv(count, total - count + 1, tail)) if count else 0.0
+    high = float(betaincinv(count + 1, total - count, 1 - tail)) if count < total else 1.0
     return Estimate(count / total, low, high)
 
 
 def _largest_safe_rank(count: int, rate: float, confidence: float) -> int:
     """Largest j with P(Beta(j, n + 1 - j) <= rate) = P(Binomial(n, rate) >= j) >= confidence; 0 if there is none."""
-    rank = int(binom.ppf(1 - confidence, count, rate))
-    # ppf of a discrete law may be one off where the cumulative probability touches the level.
-    while rank > 0 and binom.sf(rank - 1, count, rate) < confidence:
-        rank -= 1
-    while binom.sf(rank, count, rate) >= confidence:
-        rank += 1
-    return rank
+    low, high = 0, count + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if bdtrc(middle - 1, count, rate) >= confidence else (low, middle)
+    return low
+
+
+def _beta_binomial(trials: int, first: int, second: int) -> NDArray[np.float64]:
+    """P(at most k of the trials), k = 0 ... trials, when their common rate is Beta(first, second)."""
+    k = np.arange(trials + 1)
+    ways = gammaln(trials + 1) - gammaln(k + 1) - gammaln(trials - k + 1)
+    return np.cumsum(np.exp(ways + betaln(k + first, trials - k + second) - betaln(first, second)))
 
 
 def _checked(rate: float, what: str) -> Fraction:

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from dracones.metrics.intervals import (
     REPLICATES,
+    CurveMetric,
     auroc_interval,
     average_precision_of,
     bootstrap,
@@ -42,13 +43,13 @@ def evaluate_scores(
     best = ranking.f1_max()
     draw = partial(bootstrap, ranking, confidence=confidence, replicates=replicates)
     seeds = [int(word) for word in np.random.SeedSequence(seed).generate_state(3)]
-    inside = draw("in", {"aupr_in": (ranking.aupr("in"), average_precision_of)}, seed=seeds[0])
+    inside = draw("in", {"aupr_in": CurveMetric(ranking.aupr("in"), average_precision_of)}, seed=seeds[0])
     outside = draw(
         "out",
         {
-            "aupr_out": (ranking.aupr("out"), average_precision_of),
-            "detection_error": (ranking.detection_error(), detection_error_of),
-            "f1_max": (best.value, f1_max_of),
+            "aupr_out": CurveMetric(ranking.aupr("out"), average_precision_of),
+            "detection_error": CurveMetric(ranking.detection_error(), detection_error_of, highest=0.5),
+            "f1_max": CurveMetric(best.value, f1_max_of),
         },
         seed=seeds[1],
     )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import expit, logit, ndtri
 
 from dracones.metrics.ranking import Ranking
 from dracones.metrics.staircase import Positive, needed_count
@@ -20,6 +20,7 @@ Curve = Callable[[Matrix, Matrix], NDArray[np.float64]]
 
 REPLICATES = 1000
 _CELLS = 2048  # thresholds a replicate sees at most; the spread needs no more, the value itself uses all
+_FURTHEST = 8  # an interval grows to at most about this many times the distance from perfection
 _BATCH = 1 << 20  # numbers drawn at a time
 
 
@@ -57,16 +58,12 @@ def auroc_interval(ranking: Ranking, confidence: float = 0.95) -> Estimate:
     check_confidence(confidence)
     value = ranking.auroc()
     variance = _delong_variance(ranking, value)
-    quantile = float(norm.ppf((1 + confidence) / 2))
+    quantile = float(ndtri((1 + confidence) / 2))
     if variance <= 0 or not 0 < value < 1:
         return Estimate(value, *_newcombe(value, ranking.normal, ranking.anomalous, quantile))
-    centre = math.log(value / (1 - value))
     half = quantile * math.sqrt(variance) / (value * (1 - value))
-    return Estimate(value, _logistic(centre - half), _logistic(centre + half))
-
-
-def _logistic(logit: float) -> float:
-    return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0
+    low, high = expit([logit(value) - half, logit(value) + half])
+    return Estimate(value, float(low), float(high))
 
 
 def _delong_variance(ranking: Ranking, value: float) -> float:
@@ -116,10 +113,11 @@ def fpr_at_tpr_interval(
     seed: int = 0,
     replicates: int = REPLICATES,
 ) -> Estimate:
-    """False positive rate at a true positive rate, with the interval of the stratified bootstrap.
+    """False positive rate at a true positive rate, with the percentile interval of the stratified bootstrap.
 
-    Drawn from its exact law in constant time a replicate: the threshold of a resample is an order statistic of the
-    positive class, at the rank ceil(n U) with U a Beta variable, and the false positives are then binomial.
+    Drawn from its exact law, without resampling: the threshold of a resample is an order statistic of the positive
+    class, at the rank ceil(n U) with U a Beta variable. The rate beyond it is then drawn from its Jeffreys
+    posterior, Beta(count + 1/2, rest + 1/2), which unlike a resample does not claim certainty at a count of zero.
     """
     check_confidence(confidence)
     rng = np.random.default_rng(seed)
@@ -127,8 +125,18 @@ def fpr_at_tpr_interval(
     needed = needed_count(tpr, size)
     ranks = np.clip(np.ceil(size * rng.beta(needed, size - needed + 1, size=replicates)), 1, size)
     rates = [ranking.fpr_at_tpr(float(rank) / size, positive=positive) for rank in ranks]
-    resampled = rng.binomial(other, rates) / other
-    return percentile_estimate(ranking.fpr_at_tpr(tpr, positive=positive), resampled, confidence)
+    alarms = np.rint(np.multiply(rates, other))
+    value = ranking.fpr_at_tpr(tpr, positive=positive)
+    low, high = np.quantile(rng.beta(alarms + 0.5, other - alarms + 0.5), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(value, min(value, float(low)), max(value, float(high)))
+
+
+class CurveMetric(NamedTuple):
+    """A metric for `bootstrap`: its exact value, its formula on rows of cumulative counts, its largest possible value."""
+
+    value: float
+    formula: Curve
+    highest: float = 1.0
 
 
 class Cells(NamedTuple):
@@ -182,34 +190,38 @@ def detection_error_of(found: Matrix, alarms: Matrix) -> NDArray[np.float64]:
 def bootstrap(
     ranking: Ranking,
     positive: Positive,
-    values: dict[str, tuple[float, Curve]],
+    metrics: dict[str, CurveMetric],
     *,
     confidence: float = 0.95,
     seed: int = 0,
     replicates: int = REPLICATES,
 ) -> dict[str, Estimate]:
-    """Percentile intervals of several curve metrics from the same stratified resamples.
+    """Intervals (see `mirrored`) of several curve metrics from the same stratified resamples.
 
     Args:
-        values: name -> (the exact value, its formula on rows of cumulative counts).
+        metrics: name -> value and formula.
     """
     check_confidence(confidence)
     rng = np.random.default_rng(seed)
     cut = cells(ranking, positive)
     rows = max(1, _BATCH // len(cut.positives))
-    drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in values}
+    drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in metrics}
     for start in range(0, replicates, rows):
         count = min(rows, replicates - start)
         found = np.cumsum(_resample(cut.positives, count, rng), axis=1)
         alarms = np.cumsum(_resample(cut.negatives, count, rng), axis=1)
-        for name, (_, formula) in values.items():
+        for name, (_, formula, _) in metrics.items():
             drawn[name].append(formula(found, alarms))
-    estimates = {}
+    estimates: dict[str, Estimate] = {}
     whole = np.cumsum(cut.positives)[None], np.cumsum(cut.negatives)[None]
-    for name, (value, formula) in values.items():
+    for name, (value, formula, highest) in metrics.items():
         # Joined cells shift a value a little, the same in every replicate: only the spread is taken from them.
         shift = 0.0 if cut.exact else value - float(formula(*whole)[0])
-        estimates[name] = percentile_estimate(value, np.concatenate(drawn[name]) + shift, confidence)
+        if ranking.auroc() == 1:
+            estimates[name] = _of_perfect(value, formula, ranking, positive, confidence)
+            continue
+        replicates_of = np.concatenate(drawn[name]) + shift
+        estimates[name] = mirrored(value, replicates_of, confidence, highest)
     return estimates
 
 
@@ -218,10 +230,34 @@ def _resample(counts: NDArray[np.int64], rows: int, rng: np.random.Generator) ->
     return rng.multinomial(size, counts / size, size=rows)
 
 
-def percentile_estimate(value: float, replicates: NDArray[np.float64], confidence: float) -> Estimate:
-    """The value with the central share of its replicates, widened to hold the value and cut to [0, 1]."""
-    low, high = np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(value, max(0.0, min(value, float(low))), min(1.0, max(value, float(high))))
+def _of_perfect(value: float, formula: Curve, ranking: Ranking, positive: Positive, confidence: float) -> Estimate:
+    """Where the classes do not overlap every resample is perfect too: the exact binomial bounds of none in n instead.
+
+    Each class is granted the share of errors that n items without one leave possible (Clopper and Pearson, 1934).
+    """
+    size, other = ranking.size(positive), ranking.size("out" if positive == "in" else "in")
+    missed, alarmed = (1 - ((1 - confidence) / 2) ** (1 / count) for count in (size, other))
+    found = np.array([[0.0, (1 - missed) * size, size]])
+    bound = float(formula(found, np.array([[alarmed * other, alarmed * other, other]]))[0])
+    return Estimate(value, min(value, bound), max(value, bound))
+
+
+def mirrored(value: float, replicates: NDArray[np.float64], confidence: float, highest: float = 1.0) -> Estimate:
+    """Basic bootstrap interval on the logit scale: the replicates' quantiles, mirrored at the value.
+
+    Maxima (F1-max, detection error) and average precision are optimistic, and a replicate is so twice over; mirroring
+    takes the bias away where percentiles would double it, and the logit keeps the interval inside [0, `highest`]. A
+    replicate at either end counts as an eighth of the way there. The interval is widened to hold the value.
+
+    Reference: Davison and Hinkley, "Bootstrap methods and their application", 1997, section 5.2.
+    """
+    share, tails = value / highest, np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
+    if not 0 < share < 1:
+        low, high = tails
+    else:
+        clipped = np.clip(tails / highest, share / _FURTHEST, 1 - (1 - share) / _FURTHEST)
+        high, low = highest * expit(2 * logit(share) - logit(clipped))
+    return Estimate(value, min(value, float(low)), max(value, float(high)))
 
 
 def check_confidence(confidence: float) -> None:

@@ -17,7 +17,7 @@ from dracones.metrics.intervals import (
     check_confidence,
     detection_error_of,
     f1_max_of,
-    percentile_estimate,
+    mirrored,
 )
 from dracones.metrics.pixel_counts import PixelCounts
 
@@ -125,7 +125,7 @@ def estimates(
     seed: int,
     replicates: int = REPLICATES,
 ) -> dict[str, Estimate]:
-    """The exact values with percentile intervals over resampled images.
+    """The exact values with intervals (see `mirrored`) over resampled images.
 
     One anomalous image says nothing about how anomalies differ: with fewer than two, each interval is [0, 1].
     """
@@ -136,6 +136,11 @@ def estimates(
     drawn = curve_metrics(resample(tables, replicates, seed), max_fpr, tpr)
     # The table's thresholds shift a value a little, alike in all replicates: only the spread is taken from them.
     return {
-        name: percentile_estimate(value, drawn[name] + (value - float(whole[name][0])), confidence)
+        name: mirrored(
+            value,
+            drawn[name] + (value - float(whole[name][0])),
+            confidence,
+            0.5 if name == "detection_error" else 1.0,
+        )
         for name, value in values.items()
     }

@@ -39,8 +39,8 @@ def score(
     detector = dracones.load(model, device=device or "cpu")
     if fail_on_anomaly and detector.threshold is None:
         raise ValueError(f"{model} has no threshold to fail on; set one with `dracones calibrate {model} NORMAL_IMAGES`")
-    if maps is not None and "map" not in detector.info.gives:
-        raise ValueError(f"{detector.info.name} gives no heat maps; `dracones methods` lists those that do")
+    if maps is not None and not detector.gives_maps:
+        raise ValueError(f"{detector.info.name} gives no heat maps of whole images; `dracones methods` lists those that do, or fit with --set tile=[64,64]")
     images = detector.adopt(open_images(data, strict=strict))
     rows = []
     for verdict in detector.iterate(

@@ -9,6 +9,7 @@ from .photographs import builtin_photograph, builtin_photographs, crops, halves
 from .preprocess import Preprocess, same_preprocess
 from .scenes import Cutout, Scenes, blob_cutouts, coin_cutouts, compose_scenes
 from .sources import ImageSource
+from .tile_source import tiles_of
 from .tiles import Tiling
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "halves",
     "open_images",
     "same_preprocess",
+    "tiles_of",
 ]

@@ -49,7 +49,7 @@ class Tiling:
         places = self.places(image.shape[1], image.shape[2])
         for start in range(0, len(places), batch_size):
             chosen = places[start : start + batch_size]
-            yield torch.stack([self._cut(image, top, left) for top, left in chosen]), chosen
+            yield torch.stack([self.cut(image, top, left) for top, left in chosen]), chosen
 
     def map(self, image: Tensor, score: Callable[[Tensor], Tensor], batch_size: int = 8) -> Tensor:
         """The map `[H, W]` of a whole image `[C, H, W]`, from `score`: tiles `[b, C, h, w]` to maps `[b, h, w]`.
@@ -93,7 +93,8 @@ class Tiling:
             total[start : start + size] += tent
         return {start: (tent / total[start : start + size]).float() for start in starts}
 
-    def _cut(self, image: Tensor, top: int, left: int) -> Tensor:
+    def cut(self, image: Tensor, top: int, left: int) -> Tensor:
+        """One tile `[C, h, w]`, float32 in [0, 1], of an image `[C, H, W]`; edges are repeated where it is too small."""
         tile = as_float(image[:, top : top + self.size[0], left : left + self.size[1]])
         below, right = self.size[0] - tile.shape[1], self.size[1] - tile.shape[2]
         return functional.pad(tile[None], (0, right, 0, below), mode="replicate")[0] if below or right else tile

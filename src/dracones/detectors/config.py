@@ -24,6 +24,10 @@ class DetectorConfig(BaseModel):
         None, description="height, width that images are brought to; the images' own when they all agree"
     )
     channels: int | None = Field(None, ge=1, description="channels; the images' own when not given")
+    tile: tuple[int, int] | None = Field(
+        None, description="height, width of overlapping tiles that images are cut in, for large images; none by default"
+    )
+    tile_overlap: int = Field(0, ge=0, description="pixels by which tiles overlap at least")
     seed: int = Field(0, ge=0, description="seed of weights, batch order and dequantisation")
     validation_share: float = Field(
         0.1, ge=0, lt=0.9, description="share of the normal images that stops training and fits the rule"

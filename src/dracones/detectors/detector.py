@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dracones.calibration import Conformal
-from dracones.data import ImageCollection, Preprocess, Skipped, open_images
+from dracones.data import ImageCollection, Preprocess, Skipped, Tiling, open_images, tiles_of
 from dracones.detectors import scoring, storage
 from dracones.detectors.config import DetectorConfig
 from dracones.detectors.info import MethodInfo
@@ -151,7 +151,9 @@ class Detector(nn.Module, ABC):
         images = self.adopt(open_images(data, strict=strict, labels=labels))
         self._build(self._shape_of(images))
         self.to(_choose_device(device))
-        parts = split(images, self.config.validation_share, self.config.calibration_share, self.config.seed)
+        parts = self._learnt_from(
+            split(images, self.config.validation_share, self.config.calibration_share, self.config.seed)
+        )
         report = self._train(parts, progress, checkpoint)
         self.eval()
         generator = torch.Generator().manual_seed(self.config.seed)
@@ -237,7 +239,7 @@ class Detector(nn.Module, ABC):
     def adopt(self, images: ImageCollection) -> ImageCollection:
         """Bring a collection to this detector's preprocessing; the first `fit` chooses that from its images."""
         if self.preprocess is None:
-            self.preprocess = Preprocess.infer(images, size=self.config.size, channels=self.config.channels)
+            self.preprocess = self._choose_preprocess(images)
         return images.with_preprocess(self.preprocess)
 
     def save(self, path: str | Path) -> Path:
@@ -305,6 +307,18 @@ class Detector(nn.Module, ABC):
         return detector.to(device).eval()
 
     @property
+    def tiling(self) -> Tiling | None:
+        """How images are cut in tiles; ``None`` where they are scored whole."""
+        if self.config.tile is None:
+            return None
+        return Tiling(size=self.config.tile, overlap=self.config.tile_overlap)
+
+    @property
+    def gives_maps(self) -> bool:
+        """Whether scores come with heat maps: by the method itself, or because images are scored in tiles."""
+        return "map" in self.info.gives or self.config.tile is not None
+
+    @property
     def device(self) -> torch.device:
         """Where the detector's tensors are."""
         for tensor in [*self.parameters(), *self.buffers()]:
@@ -313,14 +327,30 @@ class Detector(nn.Module, ABC):
 
     # Steps of fit -----------------------------------------------------------------------------------------------
 
+    def _choose_preprocess(self, images: ImageCollection) -> Preprocess:
+        if self.config.tile is None:
+            return Preprocess.infer(images, size=self.config.size, channels=self.config.channels)
+        # Tiles make images of any size alike; only their depth has to be one.
+        channels = self.config.channels or images.native_shape(0)[0]
+        return Preprocess(size=self.config.size, channels=channels)
+
     def _shape_of(self, images: ImageCollection) -> tuple[int, int, int]:
-        shape = images.inferred_preprocess().image_shape
+        preprocess = images.inferred_preprocess()
+        if self.config.tile is not None:
+            return (preprocess.channels or images.native_shape(0)[0], *self.config.tile)
+        shape = preprocess.image_shape
         if shape is None:
             raise ValueError(
                 f"{self.info.name} needs one shape for all images of {images.name_of_source}; name size and channels, "
                 "such as size=[256, 256]"
             )
         return shape
+
+    def _learnt_from(self, parts: Parts) -> Parts:
+        """The parts as `build`'s shape sees them: cut in tiles, but for the calibration images, which stay whole."""
+        if self.tiling is None:
+            return parts
+        return Parts(tiles_of(parts.train, self.tiling), tiles_of(parts.validation, self.tiling), parts.calibration)
 
     def _build(self, image_shape: tuple[int, int, int]) -> None:
         self.image_shape = image_shape

@@ -64,7 +64,7 @@ def evaluate(
         "normal": detector.adopt(open_images(normal)),
         "anomalous": detector.adopt(open_images(anomalous)),
     }
-    with_maps = "map" in detector.info.gives and collections["anomalous"].has_masks
+    with_maps = detector.gives_maps and collections["anomalous"].has_masks
     predictions = {
         side: detector.predict(images, batch_size=batch_size, maps=with_maps, progress=progress)
         for side, images in collections.items()

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from dracones.data import ImageCollection
+from dracones.data import Batch, ImageCollection
 from dracones.detectors.prediction import Scores, Verdict
+from dracones.detectors.tiling import score_in_tiles
 from dracones.training import Progress
 
 if TYPE_CHECKING:
@@ -25,9 +26,11 @@ def verdicts(
     detector.eval()
     if progress is not None:
         progress.start(len(images), "scoring")
+    # A tiled image fills its own batches with tiles; images may then differ in size.
+    batches = images.batches(batch_size) if detector.tiling is None else singly(images)
     try:
-        for batch in images.batches(batch_size):
-            scores = score_batch(detector, batch.images)
+        for batch in batches:
+            scores = score_batch(detector, batch.images, batch_size)
             sizes = [images.native_shape(int(i))[1:] for i in batch.indices] if maps and scores.map is not None else []
             yield from _judge(detector, scores, batch.names, sizes)
             if progress is not None:
@@ -38,14 +41,23 @@ def verdicts(
             progress.finish()
 
 
-def score_batch(detector: "Detector", images: Tensor) -> Scores:
+def singly(images: ImageCollection) -> Iterator[Batch]:
+    """Batches of one image, whatever their sizes."""
+    for i in range(len(images)):
+        yield from images.subset([i]).batches(1)
+
+
+def score_batch(detector: "Detector", images: Tensor, batch_size: int = 32) -> Scores:
     """Scores of one batch without gradient tracking.
 
     Raises:
         ValueError: a score that is not a number; a sum of anything with NaN has no order.
     """
     with torch.no_grad():
-        scores = detector.score(images.to(detector.device))
+        if detector.tiling is not None:
+            scores = score_in_tiles(detector, images[0], detector.tiling, batch_size)
+        else:
+            scores = detector.score(images.to(detector.device))
     bad = int(torch.isnan(scores.image).sum())
     if bad:
         raise ValueError(

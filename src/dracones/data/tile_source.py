@@ -1,0 +1,84 @@
+"""The overlapping tiles of a collection's images, as a collection of their own: what a tiled detector learns from."""
+
+from bisect import bisect_right
+from collections import OrderedDict
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from .collection import ImageCollection
+from .preprocess import Preprocess
+from .sources import ImageSource, digest_of_array
+from .tiles import Tiling
+
+# Tiles of one image are asked for one after the other; a few decoded images are enough to keep.
+_KEPT = 4
+
+
+def tiles_of(images: ImageCollection, tiling: Tiling) -> ImageCollection:
+    """Every tile of every image, in order, named like ``part.png[top,left]``.
+
+    Images may differ in size; each is treated by its collection's `preprocess` before it is cut.
+
+    Example:
+        >>> from dracones.data import open_images
+        >>> tiles = tiles_of(open_images(torch.zeros(5, 1, 64, 96)), Tiling(size=(32, 32)))
+        >>> len(tiles), tiles.name(1), tiles.read(0).shape
+        (30, 'tensor[0][0,32]', torch.Size([1, 32, 32]))
+    """
+    return ImageCollection(TilesSource(images, tiling), preprocess=Preprocess(), strict=images.strict)
+
+
+class TilesSource(ImageSource):
+    """Tiles of images, cut when asked for."""
+
+    def __init__(self, images: ImageCollection, tiling: Tiling) -> None:
+        self.images, self.tiling = images, tiling
+        self.name = f"tiles of {images.name_of_source}"
+        self._places = [tiling.places(*self._size(i)) for i in range(len(images))]
+        self._ends = list(accumulate(len(places) for places in self._places))
+        self._decoded: OrderedDict[int, Tensor] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @override
+    def item_name(self, index: int) -> str:
+        image, (top, left) = self._find(index)
+        return f"{self.images.name(image)}[{top},{left}]"
+
+    @override
+    def shape(self, index: int) -> tuple[int, int, int]:
+        image, _ = self._find(index)
+        return self._image(image).shape[0], *self.tiling.size
+
+    @override
+    def read(self, index: int) -> np.ndarray:
+        image, (top, left) = self._find(index)
+        return self.tiling.cut(self._image(image), top, left).permute(1, 2, 0).numpy()
+
+    @override
+    def digest(self, index: int) -> bytes:
+        return digest_of_array(self.read(index))
+
+    def _size(self, index: int) -> tuple[int, int]:
+        preprocess = self.images.preprocess
+        if preprocess is not None and (preprocess.crop or preprocess.size):
+            size = preprocess.crop or preprocess.size
+            assert size is not None
+            return size
+        return self.images.native_shape(index)[1:]
+
+    def _find(self, index: int) -> tuple[int, tuple[int, int]]:
+        image = bisect_right(self._ends, index)
+        return image, self._places[image][index - (self._ends[image - 1] if image else 0)]
+
+    def _image(self, index: int) -> Tensor:
+        if index not in self._decoded:
+            self._decoded[index] = self.images.read(index)
+            while len(self._decoded) > _KEPT:
+                self._decoded.popitem(last=False)
+        return self._decoded[index]

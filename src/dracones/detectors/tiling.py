@@ -1,0 +1,34 @@
+"""Large images in overlapping tiles: a detector of tiles scores images of any size, in memory bounded by the tile."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from dracones.data import Tiling
+from dracones.detectors.prediction import Scores
+
+if TYPE_CHECKING:
+    from dracones.detectors.detector import Detector
+
+
+def score_in_tiles(detector: "Detector", image: Tensor, tiling: Tiling, batch_size: int) -> Scores:
+    """Scores of one image ``[C, H, W]``: the highest tile's, and the tiles' maps blended, ``[1]`` and ``[1, H, W]``.
+
+    A method without maps has each tile's score stand for all of the tile, so that even a plain likelihood shows where.
+    """
+    highest = [torch.tensor(-torch.inf)]
+
+    def maps_of(tiles: Tensor) -> Tensor:
+        scores = detector.score(tiles.to(detector.device))
+        highest.append(scores.image.float().max().cpu())
+        if scores.map is None:
+            return scores.image.float()[:, None, None].expand(-1, *tiling.size).cpu()
+        if tuple(scores.map.shape[1:]) == tiling.size:
+            return scores.map.float().cpu()
+        resized = interpolate(scores.map[:, None].float(), size=tiling.size, mode="bilinear", align_corners=False)
+        return resized[:, 0].cpu()
+
+    blended = tiling.map(image, maps_of, batch_size=batch_size)
+    return Scores(torch.stack(highest).max()[None], blended[None])

@@ -59,6 +59,8 @@ class FlowDensity(Density):
         """Named terms [B]; all come from one pass of the flow."""
         wanted = self.check_names(names)
         self.check_images(images)
+        if not len(images):
+            return {name: images.new_zeros(0) for name in wanted}
         points, constant = self.dequantise(images, generator=generator)
         inputs, input_log_det = self.logit.encode(points)
         terms = self.flow.terms(inputs)

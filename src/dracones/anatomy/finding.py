@@ -1,0 +1,70 @@
+"""What every analysis returns: numbers, a table of them, a figure, and JSON."""
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from dracones.metrics import Estimate
+
+Row = dict[str, str | int | float | Estimate | None]
+"""One row of a table: column title to value."""
+
+DRAWN: Any = {"json": False}
+"""Field metadata: only drawn (arrays of pixels), left out of the JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding(ABC):
+    """The result of an analysis; subclasses are frozen dataclasses whose fields are the numbers.
+
+    An implementer sets ``title`` and ``look_for`` (what a reader should look for in the figure) and gives `figure` and
+    `rows`. Fields with the metadata `DRAWN` stay out of `to_json`.
+    """
+
+    title: ClassVar[str]
+    look_for: ClassVar[str]
+
+    @abstractmethod
+    def figure(self) -> Figure:
+        """The figure, made with Matplotlib's object interface: nothing global is touched."""
+
+    @abstractmethod
+    def rows(self) -> list[Row]:
+        """The main numbers as a table."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All numbers as plain values; what is not finite becomes None."""
+        fields = [field for field in dataclasses.fields(self) if field.metadata.get("json", True)]
+        return {field.name: plain(getattr(self, field.name)) for field in fields}
+
+
+def plain(value: Any) -> Any:
+    """Nested values as JSON knows them.
+
+    >>> plain({"auroc": Estimate(0.5, 0.4, float("nan")), "n": np.int64(3)})
+    {'auroc': {'value': 0.5, 'low': 0.4, 'high': None}, 'n': 3}
+    """
+    if isinstance(value, Estimate):
+        return {name: plain(number) for name, number in value.to_dict().items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [field for field in dataclasses.fields(value) if field.metadata.get("json", True)]
+        return {field.name: plain(getattr(value, field.name)) for field in fields}
+    if isinstance(value, Tensor):
+        return plain(value.detach().cpu().numpy())
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value

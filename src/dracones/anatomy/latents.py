@@ -1,0 +1,196 @@
+"""Latent images: what a flow sends to its base distribution, laid back over the pixels it came from."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from dracones.anatomy.estimates import mean_estimate
+from dracones.anatomy.figures import image_grid, signed_limit
+from dracones.anatomy.finding import DRAWN, Finding, Row
+from dracones.anatomy.needs import needs_flow
+from dracones.anatomy.sides import checked_sides, device_of, evaluating
+from dracones.densities import Density, FlowDensity
+from dracones.metrics import Estimate
+
+DRAWS = 40
+"""Dequantisation draws over which a latent image is averaged (the authors' code)."""
+_NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclass(frozen=True)
+class LatentNumbers:
+    """What the latents of one set look like; over its images, with 95 % intervals. A standard normal has 1, 0, 0."""
+
+    variance: Estimate
+    """Mean square of the latents of an image."""
+    neighbours: Estimate
+    """Correlation of horizontally and vertically neighbouring latents: the structure that is left."""
+    likeness: Estimate
+    """Absolute correlation of the latent image with the image itself."""
+    neighbours_averaged: Estimate
+    """``neighbours`` in the mean over dequantisation draws, where the noise is gone."""
+    neighbours_train_mode: Estimate | None
+    """``neighbours`` with BatchNorm in train mode; None for a flow without BatchNorm."""
+
+
+@dataclass(frozen=True)
+class Latents(Finding):
+    """Latent images of each set, and how much of the picture is left in them."""
+
+    title: ClassVar[str] = "What is left of the picture in the latents"
+    look_for: ClassVar[str] = (
+        "Latents of normal images should be white noise. Outlines of the picture that show in them, above all in the "
+        "mean over dequantisation draws, mean that the flow passes the image through pixel by pixel instead of knowing "
+        "what it shows; then other pictures pass just as well."
+    )
+
+    numbers: Mapping[str, LatentNumbers]
+    draws: int
+    images: Mapping[str, Tensor] = field(metadata=DRAWN, repr=False)
+    """[n, C, H, W] in [0, 1]."""
+    latents: Mapping[str, Tensor] = field(metadata=DRAWN, repr=False)
+    """[n, C, H, W], each latent at the pixel it came from."""
+    averaged: Mapping[str, Tensor] = field(metadata=DRAWN, repr=False)
+    """The mean latent image over dequantisation draws."""
+    train_mode: Mapping[str, Tensor] | None = field(metadata=DRAWN, repr=False)
+    """With BatchNorm in train mode; None for a flow without BatchNorm."""
+
+    def rows(self) -> list[Row]:
+        """One row a set."""
+        return [
+            {
+                "set": name,
+                "variance of the latents (1)": found.variance,
+                "correlation of neighbours (0)": found.neighbours,
+                f"… in the mean of {self.draws} draws": found.neighbours_averaged,
+                "… with BatchNorm in train mode": found.neighbours_train_mode,
+                "|correlation| with the image (0)": found.likeness,
+            }
+            for name, found in self.numbers.items()
+        ]
+
+    def figure(self) -> Figure:
+        """A column an image: the picture, its latents, their mean over draws, and in train mode."""
+        shown = [(name, index) for name, images in self.images.items() for index in range(min(3, len(images)))]
+        rows: list[tuple[str, list[Tensor | None], float | None]] = [
+            ("image", [self.images[name][index] for name, index in shown], None)
+        ]
+        layers = {"latents": self.latents, f"mean of {self.draws}\ndraws": self.averaged}
+        if self.train_mode is not None:
+            layers["BatchNorm in\ntrain mode"] = self.train_mode
+        for name, latents in layers.items():
+            chosen = [latents[key][index] for key, index in shown]
+            # Channels are averaged in the picture, which shrinks noise: one scale for a whole row.
+            rows.append((name, [*chosen], signed_limit(*[latent.mean(0) for latent in chosen])))
+        return image_grid(rows, titles=[name if index == 0 else "" for name, index in shown])
+
+
+def latent_images(
+    density: Density,
+    normal: Tensor,
+    others: Mapping[str, Tensor],
+    *,
+    draws: int = DRAWS,
+    count: int = 32,
+    seed: int = 0,
+) -> Latents:
+    """Latents of the first images of each set in pixel layout: as they are, averaged over draws, in train mode.
+
+    Args:
+        density: a flow.
+        normal: images [N, C, H, W] in [0, 1].
+        others: name to images of the same shape.
+        draws: dequantisation draws to average over.
+        count: images of each set, which are also the batch whose statistics BatchNorm uses in train mode.
+        seed: of the draws.
+
+    Raises:
+        TypeError: a density without latents in pixel layout (the message names those that have them).
+        ValueError: shapes that differ from the density's.
+
+    Reference:
+        Kirichenko, Izmailov, Wilson (2020), section 5 and figure 4; their code averages 40 draws.
+
+    Example:
+        >>> from dracones import densities
+        >>> density = densities.create("glow", image_shape=(1, 8, 8), steps=1, hidden=4)
+        >>> found = latent_images(density, torch.rand(4, 1, 8, 8), {"black": torch.zeros(4, 1, 8, 8)}, draws=2)
+        >>> found.latents["black"].shape, found.train_mode
+        (torch.Size([4, 1, 8, 8]), None)
+    """
+    flow = needs_flow(density, "latent images")
+    sides = checked_sides(density, normal, others)
+    chosen = {name: images[:count] for name, images in sides.all.items()}
+    with torch.no_grad(), evaluating(flow):
+        latents = {name: _latent_image(flow, images) for name, images in chosen.items()}
+        averaged = {name: _averaged(flow, images, draws, seed) for name, images in chosen.items()}
+        train_mode = _in_train_mode(flow, chosen)
+    numbers = {}
+    for name, images in chosen.items():
+        numbers[name] = LatentNumbers(
+            mean_estimate(latents[name].square().flatten(1).mean(1)),
+            mean_estimate(neighbour_correlation(latents[name])),
+            mean_estimate(_likeness(latents[name], images)),
+            mean_estimate(neighbour_correlation(averaged[name])),
+            None if train_mode is None else mean_estimate(neighbour_correlation(train_mode[name])),
+        )
+    return Latents(numbers, draws, chosen, latents, averaged, train_mode)
+
+
+def neighbour_correlation(images: Tensor) -> Tensor:
+    """Correlation of horizontally and vertically neighbouring values, per image [B]; zero for white noise.
+
+    >>> stripes = torch.tensor([0.0, 1.0]).repeat(1, 1, 1, 4)
+    >>> round(neighbour_correlation(stripes).item(), 3)
+    -1.0
+    """
+    pairs = []
+    if images.shape[3] > 1:
+        pairs.append((images[..., :-1].flatten(1), images[..., 1:].flatten(1)))
+    if images.shape[2] > 1:
+        pairs.append((images[..., :-1, :].flatten(1), images[..., 1:, :].flatten(1)))
+    if not pairs:
+        raise ValueError("neighbour correlation: images of one pixel have no neighbours")
+    first, second = (torch.cat(sides, 1) for sides in zip(*pairs, strict=True))
+    return row_correlation(first, second)
+
+
+def row_correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Pearson correlation of corresponding rows: [B, N] and [B, N] to [B]; zero where a row is constant."""
+    first, second = first.double(), second.double()
+    first, second = first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True)
+    scale = (first.square().sum(1) * second.square().sum(1)).sqrt()
+    return torch.where(scale > 1e-12, (first * second).sum(1) / scale.clamp(min=1e-12), torch.zeros_like(scale))
+
+
+def _latent_image(flow: FlowDensity, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    latents = flow.encode(images.to(device_of(flow)), generator=generator)
+    return flow.flow.latents_as_image(latents).cpu()
+
+
+def _averaged(flow: FlowDensity, images: Tensor, draws: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(images.shape)
+    for _ in range(draws):
+        total += _latent_image(flow, images, generator)
+    return total / draws
+
+
+def _in_train_mode(flow: FlowDensity, chosen: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    if not any(isinstance(layer, _NORMALISATIONS) for layer in flow.modules()):
+        return None
+    # A copy: running statistics would move, and with them every later score.
+    moved = copy.deepcopy(flow)
+    for layer in moved.modules():
+        if isinstance(layer, _NORMALISATIONS):
+            layer.train()
+    return {name: _latent_image(moved, images) for name, images in chosen.items()}
+
+
+def _likeness(latents: Tensor, images: Tensor) -> Tensor:
+    return row_correlation(latents.flatten(1), images.flatten(1)).abs()

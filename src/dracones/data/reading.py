@@ -25,7 +25,7 @@ from PIL import (
 
 from .limits import Limits, UnreadableImage
 from .pixels import checked_float, on_white, oriented
-from .tiff import is_tiff, needs_tifffile, read_tiff
+from .tiff import is_tiff, read_tiff, tiff_header
 
 SUFFIXES = frozenset(
     [
@@ -79,13 +79,7 @@ def decode(data: bytes, name: str, limits: Limits | None = None) -> np.ndarray:
     """
     limits = limits or Limits()
     try:
-        header = _open(data, name, limits)
-        if header.format == "PNG" and _has_sixteen_bit_colour(data):
-            return oriented(_sixteen_bit_png(data), header.getexif().get(_ORIENTATION_TAG, 1))
-        if is_tiff(data) and needs_tifffile(data):
-            return read_tiff(data, name)
-        header.load()
-        return oriented(from_pillow(header, name), header.getexif().get(_ORIENTATION_TAG, 1))
+        return np.require(_decoded(data, name, limits), requirements=["C", "W"])
     except UnreadableImage:
         raise
     except MemoryError as error:
@@ -103,17 +97,41 @@ def shape_of(data: bytes, name: str, limits: Limits | None = None) -> tuple[int,
     """
     limits = limits or Limits()
     try:
-        header = _open(data, name, limits)
-        plain = header.mode in ("L", "RGB", "CMYK", *_SIXTEEN_BIT) and "transparency" not in header.info
-        turned = header.getexif().get(_ORIENTATION_TAG, 1) != 1
+        known = _shape_in_header(data, name, limits)
     except UnreadableImage:
         raise
     except Exception as error:
         raise UnreadableImage(name, f"corrupt or truncated: {error or type(error).__name__}") from error
-    if plain and not turned and not is_tiff(data):
-        return (1 if header.mode == "L" or header.mode in _SIXTEEN_BIT else 3, header.height, header.width)
+    if known is not None:
+        return known
     height, width, channels = decode(data, name, limits).shape
-    return (channels, height, width)
+    return channels, height, width
+
+
+def _decoded(data: bytes, name: str, limits: Limits) -> np.ndarray:
+    if is_tiff(data):
+        tags = tiff_header(data)
+        limits.check_pixels(name, tags.height, tags.width)
+        if tags.is_beyond_pillow:
+            return read_tiff(data, name, tags)
+    header = _open(data, name, limits)
+    if header.format == "PNG" and _has_sixteen_bit_colour(data):
+        return oriented(_sixteen_bit_png(data), header.getexif().get(_ORIENTATION_TAG, 1))
+    header.load()
+    return oriented(from_pillow(header, name), header.getexif().get(_ORIENTATION_TAG, 1))
+
+
+def _shape_in_header(data: bytes, name: str, limits: Limits) -> tuple[int, int, int] | None:
+    """`(C, H, W)` where the header tells it without doubt."""
+    if is_tiff(data):
+        tags = tiff_header(data)
+        limits.check_pixels(name, tags.height, tags.width)
+        return None if tags.channels is None or tags.orientation != 1 else (tags.channels, tags.height, tags.width)
+    header = _open(data, name, limits)
+    if header.format == "GIF" or "transparency" in header.info or header.getexif().get(_ORIENTATION_TAG, 1) != 1:
+        return None
+    channels = {"1": 1, "L": 1, "RGB": 3, "CMYK": 3, **dict.fromkeys(_SIXTEEN_BIT, 1)}.get(header.mode)
+    return None if channels is None else (channels, header.height, header.width)
 
 
 def _open(data: bytes, name: str, limits: Limits) -> ImageFile.ImageFile:
@@ -188,6 +206,9 @@ def from_pillow(image: Image.Image, name: str) -> np.ndarray:
         UnreadableImage: pixels of a type without a known scale, or floats outside [0, 1].
     """
     mode = image.mode
+    if image.format == "GIF" and mode == "L":
+        # Gray or not depends on each file's palette; a set of GIFs is colour throughout.
+        return np.array(image.convert("RGB"))
     if mode in _SIXTEEN_BIT:
         return np.array(image).astype(np.uint16)[:, :, None]
     if mode == "I" and image.format in ("PNG", "PPM"):  # 16 bits in these two, whatever the Pillow version calls them

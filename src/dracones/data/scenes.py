@@ -47,8 +47,8 @@ def compose_scenes(
 ) -> Scenes:
     """`count` crops of `surface` `[C, H, W]`, the first `share` of them with one object each.
 
-    The object is turned by quarters and mirrored, scaled so that its longer side is `extent` of the scene's shorter, and
-    put anywhere inside. The mask holds every pixel of which at least half comes from the object.
+    The object is turned by quarters and mirrored, scaled so that its longer side is `extent` of the scene's shorter,
+    and put anywhere inside. The mask holds every pixel of which at least half comes from the object.
 
     Raises:
         ValueError: no object, a share outside [0, 1], an extent outside (0, 1].

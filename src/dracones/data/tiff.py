@@ -1,11 +1,45 @@
-"""TIFF images that Pillow cannot keep whole: 16-bit colour, many channels, floats in several samples."""
+"""TIFF: told apart by its first page's tags, and read here where Pillow would lose depth or channels."""
 
 import io
+from typing import NamedTuple
 
 import numpy as np
 
 from .limits import UnreadableImage
 from .pixels import checked_float, on_white, oriented
+
+_ORIENTATION = 274
+
+
+class TiffHeader(NamedTuple):
+    """What the tags of the first page say."""
+
+    height: int
+    width: int
+    samples: int
+    bits: int
+    sample_format: int  # 1 unsigned, 2 signed, 3 float (TIFF 6.0, page 80)
+    photometric: str
+    extra: tuple[int, ...]
+    orientation: int
+
+    @property
+    def is_beyond_pillow(self) -> bool:
+        """Whether Pillow would not open it, or cut its depth: it keeps up to 4 samples of 8 bits, or one deeper one."""
+        if self.samples == 1:
+            known = ((1, 1), (4, 1), (8, 1), (16, 1), (32, 3))
+            return (self.bits, self.sample_format) not in known or (
+                self.bits == 16 and self.photometric == "MINISWHITE"
+            )
+        plain = (3, "RGB"), (4, "RGB"), (4, "SEPARATED"), (3, "YCBCR"), (3, "CIELAB")
+        return self.bits != 8 or self.sample_format != 1 or (self.samples, self.photometric) not in plain
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of the decoded image, where the tags alone tell."""
+        if self.photometric in ("PALETTE", "SEPARATED") or self.extra:
+            return None
+        return self.samples
 
 
 def is_tiff(data: bytes) -> bool:
@@ -13,20 +47,26 @@ def is_tiff(data: bytes) -> bool:
     return data[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
-def needs_tifffile(data: bytes) -> bool:
-    """Whether Pillow would lose depth or channels: it keeps 8-bit images of up to 4 samples and single deep samples."""
+def tiff_header(data: bytes) -> TiffHeader:
+    """The first page's tags; whatever tifffile raises on damaged ones is passed on."""
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page = tiff.pages.first
-        samples, bits = page.samplesperpixel, page.bitspersample
-        if samples == 1:
-            # Pillow knows one sample of 1, 8 or 16 bits unsigned and of 32 bits float.
-            return (bits, page.sampleformat) not in ((1, 1), (4, 1), (8, 1), (16, 1), (32, 3))
-        return bits != 8 or samples > 4 or (samples == 4 and _name(page.photometric) not in ("RGB", "SEPARATED"))
+        orientation = int(page.tags[_ORIENTATION].value) if _ORIENTATION in page.tags else 1
+        return TiffHeader(
+            page.imagelength,
+            page.imagewidth,
+            page.samplesperpixel,
+            page.bitspersample,
+            page.sampleformat,
+            _name(page.photometric),
+            tuple(int(extra) for extra in page.extrasamples),
+            orientation,
+        )
 
 
-def read_tiff(data: bytes, name: str) -> np.ndarray:
+def read_tiff(data: bytes, name: str, header: TiffHeader) -> np.ndarray:
     """The first page, `[H, W, C]`: uint8 or uint16 as stored, float32 in [0, 1] for floats and 32-bit integers.
 
     Raises:
@@ -34,6 +74,8 @@ def read_tiff(data: bytes, name: str) -> np.ndarray:
     """
     import tifffile
 
+    if header.photometric == "PALETTE":
+        raise UnreadableImage(name, f"a palette of {header.bits} bits is not read; save it as RGB")
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page = tiff.pages.first
         try:
@@ -44,14 +86,13 @@ def read_tiff(data: bytes, name: str) -> np.ndarray:
             raise UnreadableImage(
                 name, f"{_name(page.compression)} compression at this depth needs the package 'imagecodecs'"
             ) from error
-        axes, photometric, extra = page.axes, _name(page.photometric), tuple(int(e) for e in page.extrasamples)
-        orientation = int(page.tags[274].value) if 274 in page.tags else 1
+        axes = page.axes
     image = image[:, :, None] if axes == "YX" else image
     if axes == "SYX":
         image = image.transpose(1, 2, 0)
     if image.ndim != 3:
         raise UnreadableImage(name, f"a TIFF with axes {axes!r} is no single image; save one page per file")
-    if photometric == "MINISWHITE" and image.dtype.kind in "ub":
+    if header.photometric == "MINISWHITE" and image.dtype.kind in "ub":
         image = np.invert(image)
     if image.dtype == np.uint32:
         image = (image / np.float64(2**32 - 1)).astype(np.float32)
@@ -63,9 +104,10 @@ def read_tiff(data: bytes, name: str) -> np.ndarray:
         raise UnreadableImage(
             name, f"pixels of type {image.dtype} have no known scale; save 8-bit, 16-bit or float in [0, 1]"
         )
-    if extra in ((1,), (2,)) and image.shape[2] in (2, 4) and image.dtype.kind == "u":
+    # 1: colours already multiplied by alpha, 2: not (TIFF 6.0, page 31); anything else is a channel like the others.
+    if header.extra in ((1,), (2,)) and image.dtype.kind == "u":
         image = on_white(image)
-    return oriented(np.ascontiguousarray(image), orientation)
+    return oriented(np.ascontiguousarray(image), header.orientation)
 
 
 def _name(value: object) -> str:

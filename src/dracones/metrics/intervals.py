@@ -132,7 +132,7 @@ def fpr_at_tpr_interval(
 
 
 class CurveMetric(NamedTuple):
-    """A metric for `bootstrap`: its exact value, its formula on rows of cumulative counts, its largest possible value."""
+    """A metric for `bootstrap`: its exact value, its formula on rows of cumulative counts, the largest it can be."""
 
     value: float
     formula: Curve

@@ -162,7 +162,8 @@ def _sort_packed(scores: Float, labels: Bool) -> tuple[NDArray, NDArray, NDArray
         np.cumsum(block[: len(counted)] & 1, dtype=kind, out=counted)
         counted += carry
         carry = int(counted[-1])
-        np.greater(block[1:] ^ block[:-1], 1, out=last[start : start + len(block) - 1])
+        # Unsigned, or the step from the last negative to the first positive key would look like a tie.
+        np.greater((block[1:] ^ block[:-1]).view(np.uint64), 1, out=last[start : start + len(block) - 1])
     return keys, *_at_ends(last, anomalous)
 
 

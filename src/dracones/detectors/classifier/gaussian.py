@@ -35,7 +35,8 @@ def whitening(covariance: Tensor, ridge: float) -> Tensor:
             "features; raise ridge (1e-6 is the default)"
         )
     identity = torch.eye(width, dtype=covariance.dtype, device=covariance.device)
-    return torch.linalg.solve_triangular(factor, identity, upper=False)
+    # Contiguous, as it will be after loading: another memory layout rounds products differently.
+    return torch.linalg.solve_triangular(factor, identity, upper=False).contiguous()
 
 
 class Mahalanobis(PostHocScore):

@@ -29,7 +29,8 @@ def _checked(logits: Tensor, temperature: float = 1.0) -> Tensor:
 def _others(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Logits relative to the largest, and the summed odds ``sum_{i != max} exp(f_i - f_max)`` of all other classes."""
     top, index = logits.max(dim=1, keepdim=True)
-    relative = logits - top
+    # A class at minus infinity keeps a finite log-probability, so that p log p is 0 and not NaN.
+    relative = (logits - top).clamp_min(torch.finfo(logits.dtype).min)
     return relative, relative.exp().scatter(1, index, 0.0).sum(dim=1, keepdim=True)
 
 
@@ -97,7 +98,7 @@ def gen(logits: Tensor, *, gamma: float = 0.1, top: int = 100, floor: float = 0.
     """Generalised entropy ``sum_{top M} p^gamma (1 - p)^gamma`` over the M most likely classes.
 
     The paper's score is minus this. pytorch-ood takes the mean instead of the sum, and clamps p to [1e-7, 1 - 1e-7]:
-    ``floor`` does the latter (0: the formula as published).
+    ``floor`` does the latter, rounded as there (0: the formula as published).
 
     Reference: Liu, Lochman, Zach, "GEN: Pushing the Limits of Softmax-Based Out-of-Distribution Detection", CVPR
         2023, eq. 4.

@@ -13,13 +13,15 @@ from dracones.detectors.classifier.post_hoc import Input, PostHocScore
 _CHUNK = 1 << 24
 # Candidates beyond k whose distances are taken again without rounding.
 _SPARE = 8
+# Bound on the relative error of a product of up to some thousand float32 terms.
+_ROUNDING = 4e-6
 
 
 class NearestNeighbours(PostHocScore):
     """Euclidean distance to the k-th nearest training feature, features scaled to unit length.
 
     Exact: candidates come from one matrix product, whose rounding (1e-7 of a squared distance of 2) would blur short
-    distances; the k + 8 best are measured again by difference.
+    distances; the k + 8 best are measured again by difference, and all where the rounding could have hidden a nearer one.
 
     Args:
         k: which neighbour; 50 on CIFAR-10, 1000 on ImageNet in the paper.
@@ -76,11 +78,23 @@ class NearestNeighbours(PostHocScore):
         # argmin |p - b|^2 = argmax p.b - |b|^2 / 2
         closeness = torch.addmm(-half_norms, points, self.bank.T)
         count = min(len(self.bank), self.k + _SPARE)
-        candidates = closeness.topk(count, dim=1, sorted=False).indices
+        best = closeness.topk(count, dim=1, sorted=False)
         distances = torch.stack(
             [
                 torch.linalg.vector_norm(self.bank[index] - point, dim=1)
-                for point, index in zip(points, candidates, strict=True)
+                for point, index in zip(points, best.indices, strict=True)
             ]
         )
-        return distances.kthvalue(self.k, dim=1).values
+        kth = distances.kthvalue(self.k, dim=1).values
+        if count < len(self.bank):
+            self._measure_doubtful(kth, points, best.values.amin(dim=1), half_norms.max())
+        return kth
+
+    def _measure_doubtful(self, kth: Tensor, points: Tensor, last: Tensor, largest_half_norm: Tensor) -> None:
+        """Search again without a matrix product where its rounding could have hidden a nearer neighbour."""
+        half_norm = 0.5 * points.square().sum(dim=1)
+        rounding = _ROUNDING * (half_norm + largest_half_norm)
+        doubtful = 0.5 * kth.square() > half_norm - last - rounding
+        for row in doubtful.nonzero().flatten().tolist():
+            exact = torch.linalg.vector_norm(self.bank - points[row], dim=1)
+            kth[row] = exact.kthvalue(self.k).values

@@ -167,7 +167,7 @@ def check_labels(labels: Tensor | None, count: int, classes: int, *, who: str) -
     if labels is None:
         raise ValueError(
             f"{who} needs class labels of the training images; give a folder with one sub-folder per class, "
-            "a labelled dataset, or labels=[N]"
+            "a dataset with targets, or fit(images, labels=[N])"
         )
     if labels.shape != (count,):
         raise ValueError(f"{who}: labels must be [{count}], one per image, got {tuple(labels.shape)}")

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from dracones.flows.bijection import Bijection, Pattern, positions
 
@@ -20,6 +21,8 @@ class ActNorm(Bijection):
         (True, 1.0)
     """
 
+    initialized: Tensor
+
     def __init__(self, channels: int, *, minimum_std: float = 1e-5) -> None:
         super().__init__()
         self.minimum_std = minimum_std
@@ -29,14 +32,17 @@ class ActNorm(Bijection):
         self._is_initialized = False  # the buffer's value without a device round trip, or a break in a compiled graph
 
     @property
+    @override
     def x_pattern(self) -> Pattern:
         return (self.shift.shape[0], ...)
 
+    @override
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.training and not self._is_initialized and x.shape[0]:
+        if self.awaits_data and x.shape[0]:
             self.initialize(x)
         return (x + self._wide(self.shift, x)) * self._wide(self.log_scale, x).exp(), self._log_det(x)
 
+    @override
     def _decode(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return z * self._wide(-self.log_scale, z).exp() - self._wide(self.shift, z), self._log_det(z)
 
@@ -53,15 +59,27 @@ class ActNorm(Bijection):
         self.initialized.fill_(True)
         self._is_initialized = True
 
+    @property
+    def awaits_data(self) -> bool:
+        """Whether the next batch encoded will set shift and scale."""
+        return self.training and not self._is_initialized
+
+    def as_matrix(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(diag(exp(log_scale)), shift exp(log_scale), Σ log_scale): the layer as `z = W x + b` at every position."""
+        scale = self.log_scale.exp()
+        return torch.diag(scale), self.shift * scale, self.log_scale.sum()
+
     def _log_det(self, x: Tensor) -> Tensor:
         return (self.log_scale.sum() * positions(x)).expand(x.shape[0])
 
     def _wide(self, per_channel: Tensor, x: Tensor) -> Tensor:
         return per_channel.view(-1, *(1 for _ in x.shape[2:]))
 
+    @override
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[arg-type]
+        super()._load_from_state_dict(*args, **kwargs)
         self._is_initialized = bool(self.initialized)
 
+    @override
     def extra_repr(self) -> str:
         return f"{self.shift.shape[0]}, initialized={self._is_initialized}"

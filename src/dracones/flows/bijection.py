@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dracones.flows.trace import TraceStep
 
-Pattern = tuple[int | None | EllipsisType, ...]
+Pattern = tuple[int | EllipsisType | None, ...]
 
 
 class Bijection(nn.Module, ABC):

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
+from dracones.flows.actnorm import ActNorm
 from dracones.flows.bijection import Bijection, Pattern
 from dracones.flows.constant_memory import encode_with_constant_memory
+from dracones.flows.invertible_conv import InvertibleConv1x1, mix_channels
 from dracones.flows.trace import Placement, TraceStep
 
 MEMORY = ("standard", "constant")
@@ -48,18 +51,22 @@ class Chain(Bijection):
         return self.layers[index]  # type: ignore[return-value]
 
     @property
+    @override
     def x_pattern(self) -> Pattern:
         return self[0].x_pattern if len(self) else (...,)
 
     @property
+    @override
     def z_pattern(self) -> Pattern:
         return self[-1].z_pattern if len(self) else (...,)
 
+    @override
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.memory == "constant" and torch.is_grad_enabled():
             return encode_with_constant_memory(list(self), x, context)
         return self._run(x, context, len(self))
 
+    @override
     def _decode(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         total = z.new_zeros(z.shape[0])
         for index in reversed(range(len(self))):
@@ -70,11 +77,36 @@ class Chain(Bijection):
 
     def _run(self, x: Tensor, context: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(x.shape[0])
-        for index in range(count):
+        index = 0
+        while index < count:
+            run = self._linear_run(index, count) if x.dim() == 4 else 1
             with at_layer(index, self[index]):
-                x, log_det = self[index].encode(x, context)
+                if run > 1:
+                    x, log_det = self._encode_folded(x, index, run)
+                else:
+                    x, log_det = self[index].encode(x, context)
             total = total + log_det
+            index += run
         return x, total
+
+    def _linear_run(self, start: int, count: int) -> int:
+        """How many layers from `start` are one matrix per position: ActNorms around a 1×1 convolution."""
+        end = start
+        while end < count and isinstance(layer := self[end], ActNorm | InvertibleConv1x1):
+            if isinstance(layer, ActNorm) and layer.awaits_data:
+                break
+            end += 1
+        mixes = any(isinstance(self[i], InvertibleConv1x1) for i in range(start, end))
+        return end - start if mixes else 1
+
+    def _encode_folded(self, x: Tensor, start: int, count: int) -> tuple[Tensor, Tensor]:
+        layers = list(self)[start : start + count]
+        layers[0]._check("encode", x, layers[0].x_pattern, None)
+        weight, bias, log_det = layers[0].as_matrix()  # type: ignore[operator]
+        for layer in layers[1:]:
+            after, shift, more = layer.as_matrix()  # type: ignore[operator]
+            weight, bias, log_det = after @ weight, after @ bias + shift, log_det + more
+        return mix_channels(x, weight, bias, log_det)
 
     def encode_levels(self, x: Tensor, context: Tensor | None = None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The last bijection's levels; what comes before it counts towards the first level."""
@@ -154,17 +186,21 @@ class Inverse(Bijection):
         self.context_features = bijection.context_features
 
     @property
+    @override
     def x_pattern(self) -> Pattern:
         return self.bijection.z_pattern
 
     @property
+    @override
     def z_pattern(self) -> Pattern:
         return self.bijection.x_pattern
 
+    @override
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         z, log_det = self.bijection.decode(x, context)
         return z, -log_det
 
+    @override
     def _decode(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         x, log_det = self.bijection.encode(z, context)
         return x, -log_det
@@ -193,4 +229,4 @@ class at_layer:  # noqa: N801  reads as a statement: with at_layer(3, layer): ..
 
 
 def _undo(layer: Bijection) -> Placement:
-    return lambda value, fill: layer.to_image_layout(value)
+    return lambda value, _fill: layer.to_image_layout(value)

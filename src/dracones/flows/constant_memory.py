@@ -111,9 +111,10 @@ def frozen_running_statistics(modules: list[Bijection]) -> Iterator[None]:
 def _refuse_if_not_repeatable(index: int, layer: Bijection) -> None:
     for module in layer.modules():
         if getattr(module, "inexact", False) or (_is_dropout(module) and module.training):
+            name = type(module).__name__
             raise ValueError(
-                f"layer {index} ({type(layer).__name__}): {type(module).__name__} cannot be recomputed from its output, "
-                'so it does not qualify for memory="constant"; use memory="standard" or move it out of the chain'
+                f"layer {index} ({type(layer).__name__}): {name} cannot be recomputed from its output, so it does not "
+                'qualify for memory="constant"; use memory="standard" or move it out of the chain'
             )
 
 

@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from dracones.flows.bijection import Bijection, Pattern, sum_events
 from dracones.flows.scales import make_scale
+from dracones.flows.selection import Selection
 from dracones.flows.trace import TraceStep
 
 ConditionerFactory = Callable[[int, int], nn.Module]
@@ -23,6 +25,9 @@ class Coupling(Bijection):
     """
 
     outputs_per_channel: int
+    shift_first = True
+    reads: Tensor
+    changes: Tensor
 
     def __init__(
         self,
@@ -44,11 +49,10 @@ class Coupling(Bijection):
             self.conditioner = conditioner
         else:
             self.conditioner = conditioner(count + context_features, self.outputs_per_channel * self.changed_channels)
-        if not self.spatial:
-            self.register_buffer("read_index", reads.nonzero()[:, 0])
-            self.register_buffer("change_index", changes.nonzero()[:, 0])
+        self._index_channels()
 
     @property
+    @override
     def x_pattern(self) -> Pattern:
         return tuple(self.reads.shape) if self.spatial else (self.reads.shape[0], ...)
 
@@ -56,16 +60,22 @@ class Coupling(Bijection):
     def _split(self, raw: Tensor) -> tuple[Tensor | None, Tensor]:
         """(s or None, t) from the conditioner's output, over the changed channels."""
 
-    @abstractmethod
-    def _forwards(self, x: Tensor, s: Tensor | None, t: Tensor) -> Tensor: ...
+    def _forwards(self, x: Tensor, s: Tensor | None, t: Tensor) -> Tensor:
+        if s is None:
+            return x + t
+        return (x + t) * s.exp() if self.shift_first else torch.addcmul(t, x, s.exp())
 
-    @abstractmethod
-    def _backwards(self, z: Tensor, s: Tensor | None, t: Tensor) -> Tensor: ...
+    def _backwards(self, z: Tensor, s: Tensor | None, t: Tensor) -> Tensor:
+        if s is None:
+            return z - t
+        return z * (-s).exp() - t if self.shift_first else (z - t) * (-s).exp()
 
+    @override
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         s, t = self._terms(x, context)
         return self._write(x, self._forwards(self._changed(x), s, t)), self._log_det(x, s)
 
+    @override
     def _decode(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         s, t = self._terms(z, context)  # what is read has passed through unchanged
         return self._write(z, self._backwards(self._changed(z), s, t)), self._log_det(z, s)
@@ -102,7 +112,7 @@ class Coupling(Bijection):
         ]
 
     def _terms(self, x: Tensor, context: Tensor | None) -> tuple[Tensor | None, Tensor]:
-        seen = x * self.reads.to(x.dtype) if self.spatial else self._take(x, self.read_index)
+        seen = x * self.reads.to(x.dtype) if self.spatial else self._read.take(x)
         if self.context_features:
             seen = torch.cat([seen, self._spread(context, seen)], 1)
         s, t = self._split(self.conditioner(seen))
@@ -124,17 +134,24 @@ class Coupling(Bijection):
         return context.expand(-1, -1, *like.shape[2:])
 
     def _changed(self, x: Tensor) -> Tensor:
-        return x if self.spatial else self._take(x, self.change_index)
-
-    def _take(self, x: Tensor, index: Tensor) -> Tensor:
-        return x.index_select(1, index)
+        return x if self.spatial else self._change.take(x)
 
     def _write(self, x: Tensor, values: Tensor) -> Tensor:
-        return values if self.spatial else x.index_copy(1, self.change_index, values)
+        return values if self.spatial else self._change.put(x, values)
+
+    def _index_channels(self) -> None:
+        if not self.spatial:
+            self._read, self._change = Selection(self.reads), Selection(self.changes)
+
+    @override
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._index_channels()  # the masks are part of the state: what derives from them follows
 
     def _log_det(self, x: Tensor, s: Tensor | None) -> Tensor:
         return x.new_zeros(x.shape[0]) if s is None else sum_events(s)
 
+    @override
     def extra_repr(self) -> str:
         where = "x".join(map(str, self.reads.shape))
         return f"mask {where}: reads {int(self.reads.sum())}, changes {int(self.changes.sum())}"
@@ -143,7 +160,8 @@ class Coupling(Bijection):
 class AffineCoupling(Coupling):
     """`z = (x + t) exp(s)` on the changed positions, s and t from the positions read (Dinh et al. 2017, equation 7).
 
-    `scale` bounds s: `"tanh"` (Kirichenko et al. 2020), `"atan"` (DifferNet), `"sigmoid"` (Glow) or a module of `scales`.
+    `scale` bounds s: `"tanh"` (Kirichenko et al. 2020), `"atan"` (DifferNet), `"sigmoid"` (Glow), or a module of
+    `scales`.
     `shift_first=False` gives `z = x exp(s) + t`, the other convention. In the first form `-t` is the flow's prediction
     of the changed positions. log|det| is the sum of s.
 
@@ -171,18 +189,12 @@ class AffineCoupling(Coupling):
         self.scale = make_scale(scale, self.changed_channels)
         self.shift_first = shift_first
 
+    @override
     def _split(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         s, t = raw.float().chunk(2, 1) if raw.dtype in (torch.bfloat16, torch.float16) else raw.chunk(2, 1)
         return self.scale(s), t
 
-    def _forwards(self, x: Tensor, s: Tensor | None, t: Tensor) -> Tensor:
-        factor = torch.exp(s)
-        return (x + t) * factor if self.shift_first else x * factor + t
-
-    def _backwards(self, z: Tensor, s: Tensor | None, t: Tensor) -> Tensor:
-        factor = torch.exp(-s)
-        return z * factor - t if self.shift_first else (z - t) * factor
-
+    @override
     def extra_repr(self) -> str:
         form = "(x + t) exp(s)" if self.shift_first else "x exp(s) + t"
         return f"{super().extra_repr()}, {form}"
@@ -199,14 +211,9 @@ class AdditiveCoupling(Coupling):
 
     outputs_per_channel = 1
 
+    @override
     def _split(self, raw: Tensor) -> tuple[None, Tensor]:
         return None, raw
-
-    def _forwards(self, x: Tensor, s: Tensor | None, t: Tensor) -> Tensor:
-        return x + t
-
-    def _backwards(self, z: Tensor, s: Tensor | None, t: Tensor) -> Tensor:
-        return z - t
 
 
 def _checked_changes(name: str, reads: Tensor, changes: Tensor | None) -> Tensor:

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from dracones.flows.bijection import Bijection
 
@@ -14,9 +15,10 @@ _BELOW_ONE = 1 - 2.0**-15
 class Dequantize(Bijection):
     """From 8-bit images in [0, 1] to the continuum: `z = ((levels - 1) x + u) / levels` with u uniform in [0, 1).
 
-    log|det| = D log((levels - 1) / levels), the slope of z in x; the density of the image itself, of levels 0, ..., 255, is
-    that of z divided by levels^D. `encode` uses one noise image, drawn from `seed` and kept as a buffer, so that a score
-    depends on nothing but the image; `draw` takes fresh noise from a generator (training). `decode` returns the level.
+    log|det| = D log((levels - 1) / levels), the slope of z in x; the probability of the image itself, of levels
+    0, ..., 255, is the density of z divided by levels^D. `encode` uses one noise image, drawn from `seed` and kept as a
+    buffer, so that a score depends on nothing but the image; `draw` takes fresh noise from a generator (training).
+    `decode` returns the level.
 
     Example:
         >>> layer = Dequantize((1, 1, 3))
@@ -27,6 +29,8 @@ class Dequantize(Bijection):
 
     inexact = True  # decode returns the level, not the noise: constant-memory training refuses it
 
+    noise: Tensor
+
     def __init__(self, shape: tuple[int, ...], *, levels: int = 256, seed: int = 0) -> None:
         super().__init__()
         if levels < 2:
@@ -36,6 +40,7 @@ class Dequantize(Bijection):
         self.register_buffer("noise", (noise * _BELOW_ONE).float())
 
     @property
+    @override
     def x_pattern(self) -> tuple[int, ...]:
         return tuple(self.noise.shape)
 
@@ -45,9 +50,11 @@ class Dequantize(Bijection):
         noise = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         return self._blur(x, noise * _BELOW_ONE), self._log_det(x)
 
+    @override
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self._blur(x, self.noise.to(x.dtype)), self._log_det(x)
 
+    @override
     def _decode(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         level = torch.floor(z * self.levels).clamp(0, self.levels - 1)
         return level / (self.levels - 1), self._log_det(z)
@@ -61,5 +68,6 @@ class Dequantize(Bijection):
         slope = math.log((self.levels - 1) / self.levels)
         return x.new_full((x.shape[0],), slope * x.shape[1:].numel())
 
+    @override
     def extra_repr(self) -> str:
         return f"{'x'.join(map(str, self.noise.shape))}, levels={self.levels}"

@@ -79,7 +79,7 @@ class Flow(nn.Module):
         context: Tensor | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Draw x: `[count, *shape]`. Latents are multiplied by the temperature (Kingma and Dhariwal 2018, section 6)."""
+        """Draw x: `[count, *shape]`, latents multiplied by the temperature (Kingma and Dhariwal 2018, section 6)."""
         shape = self.shape if shape is None else shape
         if shape is None:
             raise ValueError("Flow.sample: the shape of one sample is not known; give it here or to Flow(shape=...)")

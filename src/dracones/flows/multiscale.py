@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from dracones.flows.bijection import Bijection, Pattern
 from dracones.flows.chain import Chain, at_layer
@@ -39,14 +40,17 @@ class MultiScale(Bijection):
         self.context_features = max(level.context_features for level in levels)
 
     @property
+    @override
     def x_pattern(self) -> Pattern:
         first: Bijection = self.levels[0]  # type: ignore[assignment]
         return first.x_pattern
 
+    @override
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         latents, log_dets = self.encode_levels(x, context)
         return self.levels_to_image(latents), torch.stack(log_dets).sum(0)
 
+    @override
     def _decode(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.decode_levels(self.image_to_levels(z), context)
 
@@ -118,12 +122,13 @@ class MultiScale(Bijection):
             )
         return x[:, :keep], x[:, keep:]
 
+    @override
     def extra_repr(self) -> str:
         return "keep=half" if self.keep is None else f"keep={self.keep}"
 
 
 class FactorOut(MultiScale):
-    """Only the first `keep` channels (default: half) go through the inner bijection; the others are latents as they are.
+    """Only the first `keep` channels (default: half) go through the inner bijection; the others are latents already.
 
     Example:
         >>> from dracones.flows import ActNorm
@@ -145,7 +150,7 @@ class at_level(at_layer):  # noqa: N801  reads as a statement
 
 
 def _undo(level: Bijection) -> Placement:
-    return lambda value, fill: level.to_image_layout(value)
+    return lambda value, _fill: level.to_image_layout(value)
 
 
 def _rejoin(factored_out: Tensor) -> Placement:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from dracones.flows.bijection import Bijection, Pattern
 
@@ -17,6 +18,9 @@ class Permutation(Bijection):
         >>> Permutation([2, 0, 1]).encode(torch.tensor([[10., 11., 12.]]))[0]
         tensor([[12., 10., 11.]])
     """
+
+    index: Tensor
+    inverse_index: Tensor
 
     def __init__(self, index: Tensor | Sequence[int]) -> None:
         super().__init__()
@@ -37,15 +41,19 @@ class Permutation(Bijection):
         return cls(torch.arange(channels).flip(0))
 
     @property
+    @override
     def x_pattern(self) -> Pattern:
         return (self.index.numel(), ...)
 
+    @override
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return x.index_select(1, self.index), x.new_zeros(x.shape[0])
 
+    @override
     def _decode(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return z.index_select(1, self.inverse_index), z.new_zeros(z.shape[0])
 
+    @override
     def extra_repr(self) -> str:
         order = self.index.tolist()
         return str(order) if len(order) <= 16 else f"{len(order)} channels"

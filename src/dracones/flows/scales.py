@@ -4,14 +4,18 @@ import math
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 
 class TanhScale(nn.Module):
     """`s = limit * tanh(slope * raw)`, the limit learnt per channel unless `learnable=False`.
 
-    With limit 1 and slope 1 it is Kirichenko et al. 2020's `rescale * tanh(raw)`; with `learnable=False` and slope 0.1 it
-    is FrEIA's soft clamp. `channels` is the number of channels that the coupling changes.
+    With limit 1 and slope 1 it is Kirichenko et al. 2020's `rescale * tanh(raw)`; with `learnable=False` and slope
+    0.1 it is FrEIA's soft clamp. `channels` is the number of channels that the coupling changes.
     """
+
+    limit: Tensor
+    slope: Tensor
 
     def __init__(self, channels: int, *, limit: float = 1.0, slope: float = 1.0, learnable: bool = True) -> None:
         super().__init__()
@@ -27,6 +31,7 @@ class TanhScale(nn.Module):
         limit = self.limit.view(-1, *(1 for _ in raw.shape[2:])).to(raw.dtype)
         return limit * torch.tanh(self.slope.to(raw.dtype) * raw)
 
+    @override
     def extra_repr(self) -> str:
         return f"{self.limit.shape[0]}, slope={self.slope.item():g}, learnable={isinstance(self.limit, nn.Parameter)}"
 
@@ -37,6 +42,9 @@ class AtanScale(nn.Module):
     With the default slope it is the clamp of DifferNet (Rudolph et al. 2021) and CS-Flow (2022), `0.636 a atan(s/a)`.
     """
 
+    limit: Tensor
+    slope: Tensor
+
     def __init__(self, limit: float = 3.0, *, slope: float | None = None) -> None:
         super().__init__()
         self.register_buffer("limit", torch.tensor(float(limit)))
@@ -46,6 +54,7 @@ class AtanScale(nn.Module):
         """Log-scale of the raw values, same shape."""
         return (self.limit * (2 / math.pi)).to(raw.dtype) * torch.atan(raw * self.slope.to(raw.dtype))
 
+    @override
     def extra_repr(self) -> str:
         return f"limit={self.limit.item():g}, slope={self.slope.item():g}"
 
@@ -56,6 +65,9 @@ class SigmoidScale(nn.Module):
     The floor, Glow has none, keeps decode finite where the sigmoid would reach zero. A new flow with this scale is
     not the identity: zeros give a scale of sigmoid(2) = 0.88. Raises ValueError unless 0 < floor < 1.
     """
+
+    shift: Tensor
+    floor: Tensor
 
     def __init__(self, shift: float = 2.0, *, floor: float = 1e-3) -> None:
         super().__init__()
@@ -69,6 +81,7 @@ class SigmoidScale(nn.Module):
         floor = self.floor.to(raw.dtype)
         return torch.log(floor + (1 - floor) * torch.sigmoid(raw + self.shift.to(raw.dtype)))
 
+    @override
     def extra_repr(self) -> str:
         return f"shift={self.shift.item():g}, floor={self.floor.item():g}"
 

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
 
 from dracones.flows.bijection import Bijection, Pattern
 
@@ -24,12 +25,15 @@ class Squeeze(Bijection):
         self.factor = factor
 
     @property
+    @override
     def x_pattern(self) -> Pattern:
         return (None, None, None)
 
+    @override
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.to_latent_layout(x), x.new_zeros(x.shape[0])
 
+    @override
     def _decode(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.to_image_layout(z), z.new_zeros(z.shape[0])
 
@@ -49,5 +53,6 @@ class Squeeze(Bijection):
             )
         return F.pixel_shuffle(z, self.factor)
 
+    @override
     def extra_repr(self) -> str:
         return f"factor={self.factor}"

@@ -39,7 +39,7 @@ class TraceStep:
 
     @property
     def log_det_map(self) -> Tensor:
-        """Log-det per position of the layer's own layout, `[B, h, w]` for maps and `[B]` for vectors; sums to log_det."""
+        """Log-det per position of the layer's own layout, `[B, h, w]` (vectors: `[B]`); sums to log_det."""
         if self.per_position is not None:
             return self.per_position
         spatial = self.input.shape[2:]

@@ -4,15 +4,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dracones.flows.conditioners.bottleneck import bottleneck_or_nothing
+from dracones.flows.conditioners.layout import with_channels_last
 from dracones.flows.conditioners.zeros import ZeroConv2d
 
 
 class Highway(nn.Module):
     """Convolution, then `layers` highway layers `gate·h + (1 - gate)·x`, then a 1×1 convolution of zeros.
 
-    `h = relu(conv3x3(x))` and `gate = sigmoid(conv3x3(x))`; weights start from N(0, 0.05²) (Nalisnick et al. 2019; Kirichenko et al.
-    2020's Glow: 3 layers of 200 or 400). `bottleneck=l` passes the maps in the middle through l numbers and needs
-    their `size` (H, W).
+    `h = relu(conv3x3(x))` and `gate = sigmoid(conv3x3(x))`; weights start from N(0, 0.05²). The Glow of Nalisnick et
+    al. 2019 and Kirichenko et al. 2020 has 3 layers of 200 or 400 channels. `bottleneck=l` passes the maps in the
+    middle through l numbers and needs their `size` (H, W).
 
     Example:
         >>> import torch
@@ -40,11 +41,14 @@ class Highway(nn.Module):
         self.bottleneck = bottleneck_or_nothing(hidden, bottleneck, size, "Highway")
         self.last = ZeroConv2d(hidden, out_channels, 1, log_gain=True)
         for conv in (self.first, *self.layers):
-            nn.init.normal_(conv.weight, std=0.05)  # type: ignore[arg-type]
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+            nn.init.normal_(conv.weight, std=0.05)
+            nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, in, H, W] -> [B, out, H, W]`."""
+        return with_channels_last(self._network, x)
+
+    def _network(self, x: Tensor) -> Tensor:
         x = F.relu(self.first(x))
         for index, layer in enumerate(self.layers):
             candidate, gate = layer(x).chunk(2, 1)

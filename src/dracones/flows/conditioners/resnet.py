@@ -6,16 +6,17 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from dracones.flows.conditioners.bottleneck import bottleneck_or_nothing
+from dracones.flows.conditioners.layout import with_channels_last
 
 
 class ResNet(nn.Module):
     """RealNVP's residual network, with BatchNorm inside and weight-normalised convolutions.
 
-    `cat(x, -x)` of the normalised input, ReLU, a 3×3 convolution, `blocks` residual blocks (BN-ReLU-conv-BN-ReLU-conv) whose
-    outputs are summed through 1×1 convolutions, then BN-ReLU and a 1×1 convolution of zeros (Dinh et al. 2017, section 4.1;
-    Kirichenko et al. 2020: 6 blocks of 64). `double_after_norm` doubles the normalised input: a checkerboard zeroes half
-    of it. `bottleneck=l` passes the maps through l numbers after block n/2 and drops the summed skips, which would go
-    around it; it needs the maps' `size` (H, W). `batch_norm=False` leaves the normalisation out.
+    `cat(x, -x)` of the normalised input, ReLU, a 3×3 convolution, `blocks` residual blocks (BN-ReLU-conv-BN-ReLU-conv)
+    whose outputs are summed through 1×1 convolutions, then BN-ReLU and a 1×1 convolution of zeros (Dinh et al. 2017,
+    section 4.1; Kirichenko et al. 2020: 6 blocks of 64). `double_after_norm` doubles the normalised input: a
+    checkerboard zeroes half of it. `bottleneck=l` passes the maps through l numbers after block n/2 and drops the
+    summed skips, which would go around it; it needs the maps' `size` (H, W). `batch_norm=False` leaves BatchNorm out.
 
     In train mode the normalisation uses the batch's statistics: call `eval()` before scoring.
 
@@ -55,6 +56,9 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, in, H, W] -> [B, out, H, W]`."""
+        return with_channels_last(self._network, x)
+
+    def _network(self, x: Tensor) -> Tensor:
         x = self.input_norm(x)
         x = 2 * x if self.double_after_norm else x
         x = self.first(F.relu(torch.cat([x, -x], 1)))

@@ -1,0 +1,13 @@
+"""Channels last on a CPU: the same convolutions, up to twice as fast."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def with_channels_last(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`network(x)` with its hidden maps in channels-last layout where that pays (maps on a CPU); result contiguous."""
+    if x.dim() != 4 or x.device.type != "cpu":
+        return network(x)
+    return network(x.contiguous(memory_format=torch.channels_last)).contiguous()

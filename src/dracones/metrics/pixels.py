@@ -85,11 +85,12 @@ class PixelRanking(Staircase):
             masks: the same shapes; booleans, 0 and 1, or the 0 and 255 of mask files; nonzero = anomalous.
 
         Raises:
-            ValueError: shapes that differ, NaN scores (with their count), masks of other values.
+            ValueError: shapes that differ, NaN scores (with their count), masks of other values; the maps before the
+                refused one have been taken in.
         """
+        self._counts = None
         for scores, mask in _pairs(maps, masks):
             self._add_one(scores, mask)
-        self._counts = None
 
     def _add_one(self, scores: Float, mask: Bool) -> None:
         if scores.shape != mask.shape or scores.ndim != 2:

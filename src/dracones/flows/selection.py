@@ -1,6 +1,6 @@
 """Some channels of a tensor: a view where they are neighbours, an index otherwise."""
 
-from torch import Tensor
+from torch import Tensor, cat
 
 
 class Selection:
@@ -29,7 +29,7 @@ class Selection:
         if not self.neighbours:
             return x.index_copy(1, self._on(x), values)
         around = (x[:, : self.start], values, x[:, self.end :])
-        return torch.cat([part for part in around if part.shape[1]], 1)
+        return cat([part for part in around if part.shape[1]], 1)
 
     def _on(self, x: Tensor) -> Tensor:
         if self.index.device != x.device:

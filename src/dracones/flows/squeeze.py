@@ -1,7 +1,6 @@
 """Squeeze: trade resolution for channels."""
 
 from torch import Tensor
-from torch.nn import functional as F
 from typing_extensions import override
 
 from dracones.flows.bijection import Bijection, Pattern
@@ -43,7 +42,10 @@ class Squeeze(Bijection):
             raise ValueError(
                 f"Squeeze.encode: expected height and width divisible by {self.factor}; got {list(x.shape[2:])}"
             )
-        return F.pixel_unshuffle(x, self.factor)
+        # Not F.pixel_unshuffle, which refuses an empty batch.
+        count, channels, height, width = x.shape
+        f, h, w = self.factor, height // self.factor, width // self.factor
+        return x.reshape(count, channels, h, f, w, f).permute(0, 1, 3, 5, 2, 4).reshape(count, channels * f * f, h, w)
 
     def to_image_layout(self, z: Tensor) -> Tensor:
         """Channels to blocks. Raises ValueError if the channels are not a multiple of the factor's square."""
@@ -51,7 +53,9 @@ class Squeeze(Bijection):
             raise ValueError(
                 f"Squeeze.decode: expected channels divisible by {self.factor**2}; got {z.shape[1]} in {list(z.shape)}"
             )
-        return F.pixel_shuffle(z, self.factor)
+        count, channels, h, w = z.shape
+        f, c = self.factor, channels // self.factor**2
+        return z.reshape(count, c, f, f, h, w).permute(0, 1, 4, 2, 5, 3).reshape(count, c, h * f, w * f)
 
     @override
     def extra_repr(self) -> str:

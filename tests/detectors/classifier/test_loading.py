@@ -71,7 +71,7 @@ def test_timm_refusals(timm_weights, tmp_path):
     path, _ = timm_weights
     with pytest.raises(ValueError, match="random weights; give the local weight file"):
         load_classifier("resnet10t")
-    with pytest.raises(ValueError, match="no classifier 'resnet10tt'.*did you mean 'resnet10t'"):
+    with pytest.raises(ValueError, match=r"no classifier 'resnet10tt'.*did you mean 'resnet10t'"):
         load_classifier("resnet10tt", path)
     with pytest.raises(ValueError, match="do not fit timm's resnet18"):
         load_classifier("resnet18", path)
@@ -118,7 +118,7 @@ def test_function_with_weights(source, tmp_path):
 def test_function_refusals(source, tmp_path):
     with pytest.raises(ValueError, match="has no function 'nett'; did you mean 'net'"):
         load_classifier(f"{source}:nett")
-    with pytest.raises(TypeError, match="must return a torch.nn.Module, it returned int"):
+    with pytest.raises(TypeError, match=r"must return a torch.nn.Module, it returned int"):
         load_classifier(f"{source}:number")
     with pytest.raises(FileNotFoundError, match="no Python file"):
         load_classifier(f"{tmp_path}/none.py:net")
@@ -181,7 +181,7 @@ def test_program_refusals(tmp_path):
     with pytest.raises(FileNotFoundError, match="no exported program at"):
         load_classifier(str(tmp_path / "none.pt2"))
     (tmp_path / "x.pt2").write_bytes(b"no")
-    with pytest.raises(ValueError, match="is not a program of torch.export"):
+    with pytest.raises(ValueError, match=r"is not a program of torch.export"):
         load_classifier(str(tmp_path / "x.pt2"))
     with pytest.raises(ValueError, match="holds its weights; leave classifier_weights out"):
         load_classifier(str(tmp_path / "x.pt2"), "w.safetensors")

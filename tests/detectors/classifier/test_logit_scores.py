@@ -124,5 +124,5 @@ def test_options_out_of_range_are_refused():
         msp(LOGITS, temperature=0)
     with pytest.raises(ValueError, match="gamma must be between 0 and 1, got 1"):
         gen(LOGITS, gamma=1)
-    with pytest.raises(ValueError, match="top .* at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"top .* at least 1, got 0"):
         gen(LOGITS, top=0)

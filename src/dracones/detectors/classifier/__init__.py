@@ -9,6 +9,7 @@ arrays, and a detector (`ClassifierDetector`) that takes the arrays from a class
 tensor([1.2339e-04, 4.7502e-01])
 """
 
+from dracones.detectors.classifier.comparison import Comparison, compare
 from dracones.detectors.classifier.exported import as_classifier
 from dracones.detectors.classifier.feature_methods import Knn, Mahalanobis, RelativeMahalanobis, Residual, Vim
 from dracones.detectors.classifier.fingerprint import fingerprint
@@ -31,6 +32,7 @@ __all__ = [
     "ClassifierDetector",
     "ClassifierOutputs",
     "ClassifierProbe",
+    "Comparison",
     "Dice",
     "Energy",
     "Entropy",
@@ -55,6 +57,7 @@ __all__ = [
     "ash_b",
     "ash_p",
     "ash_s",
+    "compare",
     "dice_weight",
     "energy",
     "entropy",

@@ -11,7 +11,7 @@ from dracones.data import ImageCollection
 from dracones.detectors.classifier.fingerprint import fingerprint
 from dracones.detectors.classifier.loading import kind_of, load_classifier
 from dracones.detectors.classifier.normalization import Normalization
-from dracones.detectors.classifier.outputs import ClassifierOutputs
+from dracones.detectors.classifier.outputs import ClassifierOutputs, LinearHead
 from dracones.detectors.classifier.post_hoc import PostHocScore
 from dracones.detectors.classifier.probe import ClassifierProbe
 from dracones.detectors.config import DetectorConfig
@@ -163,10 +163,10 @@ class ClassifierDetector(Detector):
         outputs, labels = self.gather(context.train)
         self.fit_outputs(outputs, labels)
 
-    def fit_outputs(self, outputs: ClassifierOutputs, labels: Tensor | None) -> None:
-        """Learn from outputs gathered before, shared by several guards of one classifier."""
+    def fit_outputs(self, outputs: ClassifierOutputs, labels: Tensor | None, head: LinearHead | None = None) -> None:
+        """Learn from outputs gathered before, shared by several guards of one classifier; see `compare`."""
         if self.score_module is not None and self.score_module.learns:
-            self.score_module.fit(outputs, labels=labels, head=self.probe.head).to(self.device)
+            self.score_module.fit(outputs, labels=labels, head=head or self.probe.head).to(self.device)
 
     def gather(self, images: ImageCollection) -> tuple[ClassifierOutputs, Tensor | None]:
         """The classifier's outputs for a collection, on the CPU, with its labels where it has any."""

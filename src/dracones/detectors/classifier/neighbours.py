@@ -21,7 +21,7 @@ class NearestNeighbours(PostHocScore):
     """Euclidean distance to the k-th nearest training feature, features scaled to unit length.
 
     Exact: candidates come from one matrix product, whose rounding (1e-7 of a squared distance of 2) would blur short
-    distances; the k + 8 best are measured again by difference, and all where the rounding could have hidden a nearer one.
+    distances; the k + 8 best are measured again by difference, and all where rounding could have hidden a nearer one.
 
     Args:
         k: which neighbour; 50 on CIFAR-10, 1000 on ImageNet in the paper.

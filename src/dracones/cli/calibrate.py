@@ -18,7 +18,9 @@ def calibrate(
     confidence: Annotated[
         float | None, typer.Option("--confidence", help="Keep the rate with this probability, not just on average.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write; MODEL itself if not given.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to write; MODEL itself if not given.")
+    ] = None,
     device: Device = "cpu",
     threads: Threads = None,
     as_json: AsJson = False,

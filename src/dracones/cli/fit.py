@@ -24,7 +24,9 @@ def fit(
     confidence: Annotated[
         float | None, typer.Option("--confidence", help="Keep the rate with this probability, not just on average.")
     ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Forget a killed run instead of going on with it.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Forget a killed run instead of going on with it.")
+    ] = False,
     device: Device = None,
     threads: Threads = None,
     strict: Strict = False,
@@ -51,9 +53,7 @@ def fit(
     progress = RichProgress()
     detector.fit(data, device=device, progress=progress, checkpoint=checkpoint, strict=strict)
     if calibrate is not None or confidence is not None:
-        detector.calibrate(
-            calibrate, false_alarm_rate=false_alarm_rate, confidence=confidence, progress=progress
-        )
+        detector.calibrate(calibrate, false_alarm_rate=false_alarm_rate, confidence=confidence, progress=progress)
     detector.save(output)
     written = _write_config(output, method, detector)
     checkpoint.unlink(missing_ok=True)

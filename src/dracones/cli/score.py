@@ -38,14 +38,17 @@ def score(
 
     detector = dracones.load(model, device=device or "cpu")
     if fail_on_anomaly and detector.threshold is None:
-        raise ValueError(f"{model} has no threshold to fail on; set one with `dracones calibrate {model} NORMAL_IMAGES`")
+        raise ValueError(
+            f"{model} has no threshold to fail on; set one with `dracones calibrate {model} NORMAL_IMAGES`"
+        )
     if maps is not None and not detector.gives_maps:
-        raise ValueError(f"{detector.info.name} gives no heat maps of whole images; `dracones methods` lists those that do, or fit with --set tile=[64,64]")
+        raise ValueError(
+            f"{detector.info.name} gives no heat maps of whole images; `dracones methods` lists those that do, "
+            "and every method gives them in tiles: fit with --set tile=[64,64]"
+        )
     images = detector.adopt(open_images(data, strict=strict))
     rows = []
-    for verdict in detector.iterate(
-        images, batch_size=batch_size, maps=maps is not None, progress=RichProgress()
-    ):
+    for verdict in detector.iterate(images, batch_size=batch_size, maps=maps is not None, progress=RichProgress()):
         rows.append(_row(verdict))
         if maps is not None and verdict.map is not None:
             write_maps(maps, verdict.path, verdict.map)

@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from .collection import ImageCollection
+from .limits import UnreadableImage
 from .preprocess import Preprocess
 from .sources import ImageSource, digest_of_array
 from .tiles import Tiling
@@ -38,7 +39,7 @@ class TilesSource(ImageSource):
     def __init__(self, images: ImageCollection, tiling: Tiling) -> None:
         self.images, self.tiling = images, tiling
         self.name = f"tiles of {images.name_of_source}"
-        self._places = [tiling.places(*self._size(i)) for i in range(len(images))]
+        self._places = [self._places_in(i) for i in range(len(images))]
         self._ends = list(accumulate(len(places) for places in self._places))
         self._decoded: OrderedDict[int, Tensor] = OrderedDict()
 
@@ -64,6 +65,14 @@ class TilesSource(ImageSource):
     def digest(self, index: int) -> bytes:
         return digest_of_array(self.read(index))
 
+    def _places_in(self, index: int) -> list[tuple[int, int]]:
+        """Where the tiles of one image lie; an image that cannot be read has none and is recorded as skipped."""
+        try:
+            return self.tiling.places(*self._size(index))
+        except UnreadableImage as error:
+            self.images.skip(error)
+            return []
+
     def _size(self, index: int) -> tuple[int, int]:
         preprocess = self.images.preprocess
         if preprocess is not None and (preprocess.crop or preprocess.size):
@@ -77,8 +86,11 @@ class TilesSource(ImageSource):
         return image, self._places[image][index - (self._ends[image - 1] if image else 0)]
 
     def _image(self, index: int) -> Tensor:
-        if index not in self._decoded:
-            self._decoded[index] = self.images.read(index)
-            while len(self._decoded) > _KEPT:
-                self._decoded.popitem(last=False)
-        return self._decoded[index]
+        image = self._decoded.get(index)
+        if image is None:
+            # Several threads may come here: each works on its own reference, whatever the others throw out meanwhile.
+            image = self.images.read(index)
+            self._decoded[index] = image
+            for old in list(self._decoded)[:-_KEPT]:
+                self._decoded.pop(old, None)
+        return image

@@ -7,6 +7,7 @@ True
 
 from dracones.detectors.config import DetectorConfig
 from dracones.detectors.detector import Detector, FitContext, load
+from dracones.detectors.evaluation import Evaluation, evaluate
 from dracones.detectors.info import MethodInfo
 from dracones.detectors.prediction import Prediction, Scores, Verdict
 from dracones.detectors.registry import create, detector_class, method_names, methods, register
@@ -14,6 +15,7 @@ from dracones.detectors.registry import create, detector_class, method_names, me
 __all__ = [
     "Detector",
     "DetectorConfig",
+    "Evaluation",
     "FitContext",
     "MethodInfo",
     "Prediction",
@@ -21,6 +23,7 @@ __all__ = [
     "Verdict",
     "create",
     "detector_class",
+    "evaluate",
     "load",
     "method_names",
     "methods",

@@ -3,6 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -312,6 +313,22 @@ class Detector(nn.Module, ABC):
         if self.config.tile is None:
             return None
         return Tiling(size=self.config.tile, overlap=self.config.tile_overlap)
+
+    def tiled(self, size: tuple[int, int], overlap: int = 0) -> Self:
+        """The same fitted detector, looking at images in tiles; images may then have any size.
+
+        Weights are shared with this detector. Scores of whole images are others, so it is to be calibrated anew.
+
+        Args:
+            size: height, width of a tile; what the detector was fitted on, where it takes one size alone.
+            overlap: pixels by which tiles overlap at least.
+        """
+        preprocess, (channels, _, _) = self._fitted()
+        view = copy(self)
+        view.config = self.config.model_copy(update={"tile": size, "tile_overlap": overlap})
+        view.preprocess = Preprocess(channels=channels, interpolation=preprocess.interpolation)
+        view.calibration, view.threshold, view.false_alarm_rate = Conformal(), None, None
+        return view
 
     @property
     def gives_maps(self) -> bool:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from dracones.data import Batch, ImageCollection
+from dracones.data import ImageCollection
 from dracones.detectors.prediction import Scores, Verdict
 from dracones.detectors.tiling import score_in_tiles
 from dracones.training import Progress
@@ -27,9 +27,8 @@ def verdicts(
     if progress is not None:
         progress.start(len(images), "scoring")
     # A tiled image fills its own batches with tiles; images may then differ in size.
-    batches = images.batches(batch_size) if detector.tiling is None else singly(images)
     try:
-        for batch in batches:
+        for batch in images.batches(batch_size if detector.tiling is None else 1):
             scores = score_batch(detector, batch.images, batch_size)
             sizes = [images.native_shape(int(i))[1:] for i in batch.indices] if maps and scores.map is not None else []
             yield from _judge(detector, scores, batch.names, sizes)
@@ -39,12 +38,6 @@ def verdicts(
         detector.train(was_training)
         if progress is not None:
             progress.finish()
-
-
-def singly(images: ImageCollection) -> Iterator[Batch]:
-    """Batches of one image, whatever their sizes."""
-    for i in range(len(images)):
-        yield from images.subset([i]).batches(1)
 
 
 def score_batch(detector: "Detector", images: Tensor, batch_size: int = 32) -> Scores:

@@ -1,0 +1,72 @@
+"""`dracones evaluate`: every metric, with its interval, for normal against anomalous images."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dracones.cli.options import AsJson, BatchSize, Device, Model, Threads, use_threads
+from dracones.cli.output import emit, report_skipped, skipped_records, table
+
+
+def evaluate(
+    model: Model,
+    normal: Annotated[str | None, typer.Option("--normal", metavar="DATA", help="Images that belong.")] = None,
+    anomalous: Annotated[str | None, typer.Option("--anomalous", metavar="DATA", help="Images that do not.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option("--masks", metavar="DIR", help="Masks of the anomalous images, named like them.")
+    ] = None,
+    mvtec: Annotated[
+        Path | None, typer.Option("--mvtec", metavar="DIR", help="A category in MVTec-AD layout, instead of the above.")
+    ] = None,
+    batch_size: BatchSize = 32,
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge MODEL on images it was not fitted on; with masks, judge its heat maps too."""
+    use_threads(threads)
+    import dracones
+    from dracones.detectors import evaluate as judge
+    from dracones.training import RichProgress
+
+    detector = dracones.load(model, device=device or "cpu")
+    normal_images, anomalous_images = open_sides(normal, anomalous, masks, mvtec)
+    found = judge(detector, normal_images, anomalous_images, batch_size=batch_size, progress=RichProgress())
+    skipped = [*found.normal.errors, *found.anomalous.errors]
+    if as_json:
+        emit({**found.to_json(), "skipped": skipped_records(skipped)})
+        return
+    show(found)
+    report_skipped(skipped)
+
+
+def open_sides(normal: str | None, anomalous: str | None, masks: Path | None, mvtec: Path | None) -> tuple[Any, Any]:
+    """The two sides of a comparison, from options or from a category in MVTec-AD layout.
+
+    Raises:
+        ValueError: options that contradict each other, or a side that is missing.
+    """
+    from dracones.data import MvtecLayout, open_images
+
+    if mvtec is not None:
+        if normal or anomalous or masks:
+            raise ValueError("--mvtec names both sides and the masks; leave out --normal, --anomalous and --masks")
+        test = MvtecLayout(mvtec).test
+        labels = test.labels
+        if labels is None:
+            raise ValueError(f"{mvtec}/test has no labels")
+        return test.subset(labels == 0), test.subset(labels == 1)
+    if normal is None or anomalous is None:
+        raise ValueError("give --normal DATA and --anomalous DATA, or --mvtec DIR")
+    return open_images(normal), open_images(anomalous, masks=masks)
+
+
+def show(found: Any) -> None:
+    """Print an evaluation as tables: value, low, high of each metric."""
+    counts = found.counts
+    columns = ["metric", "value", "95 % from", "to"]
+    for level, metrics in (("image", found.image), ("pixel", found.pixel)):
+        if metrics is not None:
+            rows = [[name, m["value"], m["low"], m["high"]] for name, m in metrics.items()]
+            table(f"{level} level: {counts['normal']} normal, {counts['anomalous']} anomalous", columns, rows)

@@ -176,3 +176,16 @@ def test_evaluate_scores_names_values_and_seeds():
 def test_confidence_must_be_a_probability(confidence):
     with pytest.raises(ValueError, match="confidence: expected a number strictly between 0 and 1"):
         evaluate_scores([1, 2], [0, 1], confidence=confidence)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", range(60))
+def test_tiny_and_tied_sets_give_ordered_finite_intervals(seed):
+    rng = np.random.default_rng(seed)
+    normal, anomalous, levels = rng.integers(1, 9, 3)
+    scores = rng.integers(0, levels, normal + anomalous).astype(np.float32)
+    scores[rng.integers(len(scores))] = rng.choice([0, np.inf, -np.inf])
+    result = evaluate_scores(scores, np.repeat([0, 1], [normal, anomalous]), seed=seed, replicates=30)
+    for name, entry in result.items():
+        top = 0.5 if name == "detection_error" else 1.0
+        assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= top, name

@@ -135,6 +135,7 @@ def test_tensors_lists_and_masks_of_any_kind():
         assert pixel_auroc(maps.to(kind).requires_grad_(), masks.bool()) == expected
     assert pixel_auroc(maps.bfloat16(), (255 * masks).to(torch.uint8)) == expected
     assert pixel_auroc(list(maps), list(masks.float())) == expected
+    assert pixel_auroc(maps.numpy(), 255 * masks.numpy().astype(np.int32)) == expected
     assert pixel_auroc(maps.tolist(), masks.tolist()) == expected
 
 
@@ -257,3 +258,12 @@ def test_a_refused_map_leaves_those_before_it():
     good.add([np.eye(3), 1 - np.eye(3)], [np.eye(3), np.eye(3)])
     assert repr(pixels) == repr(good)
     assert pixels.auroc() == good.auroc() == 0.5
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", range(40))
+def test_tiny_and_tied_maps_give_ordered_finite_intervals(seed):
+    maps, masks = random_maps(np.random.default_rng(seed))
+    maps[0][0, -1] = np.random.default_rng(seed).choice([0, np.inf, -np.inf])
+    for name, entry in evaluate_maps(maps, masks, seed=seed, replicates=30).items():
+        assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1 + 1e-12, name

@@ -72,8 +72,8 @@ def to_labels(values: Any, what: str = "labels") -> Bool:
 def to_masks(values: Any, what: str = "masks") -> Bool:
     """Masks as booleans, True = anomalous pixel: from booleans, 0 and 1, or the 0 and 255 of mask files."""
     array = to_numpy(values)
-    if array.dtype == np.uint8 and array.size and array.max() == 255:
-        if not np.array_equal(array, (array != 0) * np.uint8(255)):
+    if array.dtype.kind in "iuf" and array.size and array.max() == 255:
+        if not np.array_equal(array, (array != 0) * array.dtype.type(255)):
             raise ValueError(f"{what}: expected 0 or 255, got values between; threshold soft masks first")
         return array != 0
     return to_labels(array, what)

@@ -257,7 +257,7 @@ def mirrored(value: float, replicates: NDArray[np.float64], confidence: float, h
     else:
         clipped = np.clip(tails / highest, share / _FURTHEST, 1 - (1 - share) / _FURTHEST)
         high, low = highest * expit(2 * logit(share) - logit(clipped))
-    return Estimate(value, min(value, float(low)), max(value, float(high)))
+    return Estimate(value, max(0.0, min(value, float(low))), min(highest, max(value, float(high))))
 
 
 def check_confidence(confidence: float) -> None:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from dracones.flows.actnorm import ActNorm
 from dracones.flows.bijection import Bijection, Pattern
 from dracones.flows.constant_memory import encode_with_constant_memory
-from dracones.flows.invertible_conv import InvertibleConv1x1, mix_channels
+from dracones.flows.folding import folded
+from dracones.flows.places import at_layer
 from dracones.flows.trace import Placement, TraceStep
 
 MEMORY = ("standard", "constant")
@@ -63,7 +63,7 @@ class Chain(Bijection):
     @override
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.memory == "constant" and torch.is_grad_enabled():
-            return encode_with_constant_memory(list(self), x, context)
+            return encode_with_constant_memory(folded(list(self)), x, context)
         return self._run(x, context, len(self))
 
     @override
@@ -77,36 +77,11 @@ class Chain(Bijection):
 
     def _run(self, x: Tensor, context: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(x.shape[0])
-        index = 0
-        while index < count:
-            run = self._linear_run(index, count) if x.dim() == 4 else 1
-            with at_layer(index, self[index]):
-                if run > 1:
-                    x, log_det = self._encode_folded(x, index, run)
-                else:
-                    x, log_det = self[index].encode(x, context)
+        for index, layer in folded(list(self)[:count]):
+            with at_layer(index, layer):
+                x, log_det = layer.encode(x, context)
             total = total + log_det
-            index += run
         return x, total
-
-    def _linear_run(self, start: int, count: int) -> int:
-        """How many layers from `start` are one matrix per position: ActNorms around a 1×1 convolution."""
-        end = start
-        while end < count and isinstance(layer := self[end], ActNorm | InvertibleConv1x1):
-            if isinstance(layer, ActNorm) and layer.awaits_data:
-                break
-            end += 1
-        mixes = any(isinstance(self[i], InvertibleConv1x1) for i in range(start, end))
-        return end - start if mixes else 1
-
-    def _encode_folded(self, x: Tensor, start: int, count: int) -> tuple[Tensor, Tensor]:
-        layers = list(self)[start : start + count]
-        layers[0]._check("encode", x, layers[0].x_pattern, None)
-        weight, bias, log_det = layers[0].as_matrix()  # type: ignore[operator]
-        for layer in layers[1:]:
-            after, shift, more = layer.as_matrix()  # type: ignore[operator]
-            weight, bias, log_det = after @ weight, after @ bias + shift, log_det + more
-        return mix_channels(x, weight, bias, log_det)
 
     def encode_levels(self, x: Tensor, context: Tensor | None = None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The last bijection's levels; what comes before it counts towards the first level."""
@@ -212,20 +187,6 @@ class Inverse(Bijection):
     def to_latent_layout(self, x: Tensor) -> Tensor:
         """The inner move to image layout."""
         return self.bijection.to_image_layout(x)
-
-
-class at_layer:  # noqa: N801  reads as a statement: with at_layer(3, layer): ...
-    """Puts a layer's place in front of the message of a ValueError or TypeError from inside it."""
-
-    def __init__(self, index: int, layer: Bijection) -> None:
-        self.index, self.layer = index, layer
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, ValueError | TypeError) and kind in (ValueError, TypeError):
-            name = type(self.layer).__name__
-            raise type(error)(f"layer {self.index} ({name}): {error}") from error
 
 
 def _undo(layer: Bijection) -> Placement:

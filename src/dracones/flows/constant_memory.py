@@ -11,33 +11,42 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from dracones.flows.places import at_layer
+
 if TYPE_CHECKING:
     from dracones.flows.bijection import Bijection
+    from dracones.flows.folding import Folded
 
 
-def encode_with_constant_memory(layers: list[Bijection], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+def encode_with_constant_memory(
+    steps: list[tuple[int, Bijection | Folded]], x: Tensor, context: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Encode x through the layers, keeping only the last output for backward (Gomez et al. 2017, RevNet).
 
+    `steps` are the layers, each with its index in the chain.
     Raises ValueError for a layer that gives another result the second time (dropout in train mode, Dequantize).
     """
-    for index, layer in enumerate(layers):
+    for index, layer in steps:
         _refuse_if_not_repeatable(index, layer)
-    parameters = [p for layer in layers for p in layer.parameters() if p.requires_grad]
-    return _Reversible.apply(layers, x, context, *parameters)
+    # A parameter that two layers share is handed over once: its gradient is the sum already.
+    parameters = dict.fromkeys(p for _, layer in steps for p in layer.parameters() if p.requires_grad)
+    result: tuple[Tensor, Tensor] = _Reversible.apply(steps, x, context, *parameters)
+    return result
 
 
 class _Reversible(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, layers: list[Bijection], x: Tensor, context: Tensor | None, *parameters: Tensor
+        ctx: Any, steps: list[tuple[int, Bijection | Folded]], x: Tensor, context: Tensor | None, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(x.shape[0])
         z = x
-        for layer in layers:
-            z, log_det = layer.encode(z, context)
+        for index, layer in steps:
+            with at_layer(index, layer):
+                z, log_det = layer.encode(z, context)
             total = total + log_det
         z = z.view_as(z) if z is x else z
-        ctx.layers, ctx.parameters = layers, parameters
+        ctx.layers, ctx.parameters = [layer for _, layer in steps], parameters
         ctx.autocast = torch.is_autocast_enabled(x.device.type)
         ctx.autocast_dtype = torch.get_autocast_dtype(x.device.type)
         ctx.save_for_backward(z, context)
@@ -95,7 +104,7 @@ def _added(total: Tensor | None, part: Tensor | None) -> Tensor | None:
 
 
 @contextmanager
-def frozen_running_statistics(modules: list[Bijection]) -> Iterator[None]:
+def frozen_running_statistics(modules: list[Bijection | Folded]) -> Iterator[None]:
     """BatchNorm uses the batch's statistics as it did the first time, but leaves the running ones alone."""
     norms = [m for module in modules for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
     kept = [(norm, norm.track_running_stats, norm.running_mean, norm.running_var) for norm in norms]
@@ -108,7 +117,7 @@ def frozen_running_statistics(modules: list[Bijection]) -> Iterator[None]:
             norm.track_running_stats, norm.running_mean, norm.running_var = track, mean, variance
 
 
-def _refuse_if_not_repeatable(index: int, layer: Bijection) -> None:
+def _refuse_if_not_repeatable(index: int, layer: Bijection | Folded) -> None:
     for module in layer.modules():
         if getattr(module, "inexact", False) or (_is_dropout(module) and module.training):
             name = type(module).__name__

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from dracones.flows.bijection import Bijection, Pattern
-from dracones.flows.chain import Chain, at_layer
+from dracones.flows.chain import Chain
+from dracones.flows.places import at_level
 from dracones.flows.trace import Placement, TraceStep
 
 
@@ -59,7 +60,7 @@ class MultiScale(Bijection):
         self._check("encode", x, self.x_pattern, context)
         latents, log_dets = [], []
         for index, level in enumerate(self._levels()):
-            with at_level(index, level):
+            with at_level(index):
                 x, log_det = level.encode(x, context)
             log_dets.append(log_det)
             if index < len(self.levels) - 1:
@@ -73,7 +74,7 @@ class MultiScale(Bijection):
         total = x.new_zeros(x.shape[0])
         for index, level in reversed(list(enumerate(self._levels()))):
             x = torch.cat([x, factored_out[index]], 1) if index < len(factored_out) else x
-            with at_level(index, level):
+            with at_level(index):
                 x, log_det = level.decode(x, context)
             total = total + log_det
         return x, total
@@ -101,7 +102,7 @@ class MultiScale(Bijection):
         steps: list[TraceStep] = []
         placements: tuple[Placement, ...] = ()
         for index, level in enumerate(self._levels()):
-            with at_level(index, level):
+            with at_level(index):
                 inner = level.trace(x, context)
                 x, _ = level.encode(x, context)
             steps += [step.inside(f"level{index}", index, placements) for step in inner]
@@ -139,14 +140,6 @@ class FactorOut(MultiScale):
 
     def __init__(self, inner: Bijection, keep: int | None = None) -> None:
         super().__init__(Chain(), inner, keep=None if keep is None else (keep,))
-
-
-class at_level(at_layer):  # noqa: N801  reads as a statement
-    """Puts the level in front of the message of an error from inside it."""
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, ValueError | TypeError) and kind in (ValueError, TypeError):
-            raise type(error)(f"level {self.index}, {error}") from error
 
 
 def _undo(level: Bijection) -> Placement:

@@ -1,9 +1,11 @@
 """Densities whose anatomy is known."""
 
+import math
+
 import pytest
 import torch
 
-from dracones.densities import FlowDensity
+from dracones.densities import Density, FlowDensity
 from dracones.flows import AdditiveCoupling, Chain, Flow, halves
 
 
@@ -51,3 +53,36 @@ def whispering_flow():
         return FlowDensity(shape, Flow(chain, shape=shape), levels=1).eval()
 
     return make
+
+
+class NormalDensity(Density):
+    """A normal distribution of the points of the unit cube: its log p is exactly quadratic."""
+
+    def __init__(self, shape, mean, covariance):
+        super().__init__(shape)
+        self.register_buffer("mean", mean.double())
+        self.register_buffer("covariance", covariance.double())
+
+    @property
+    def available_statistics(self):
+        return ("log_prob",)
+
+    def log_prob_at(self, points):
+        normal = torch.distributions.MultivariateNormal(self.mean, self.covariance)
+        return normal.log_prob(points.double().flatten(1)) - self.dimensions * math.log(256)
+
+    def statistics(self, images, *, names=None, generator=None):
+        self.check_images(images)
+        self.check_names(names)
+        return {"log_prob": self.log_prob_at(self.dequantise(images, generator=generator)[0])}
+
+    def sample(self, count, *, generator):
+        noise = torch.randn(count, self.dimensions, generator=generator, dtype=torch.float64)
+        points = self.mean + noise @ torch.linalg.cholesky(self.covariance).T
+        return ((points * 256).floor().clamp(0, 255) / 255).float().reshape(count, *self.image_shape)
+
+
+@pytest.fixture
+def normal_density():
+    """A normal density by its mean [D] and covariance [D, D]."""
+    return NormalDensity

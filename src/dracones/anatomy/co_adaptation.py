@@ -10,11 +10,11 @@ from torch import Tensor
 
 from dracones.anatomy.couplings import changed, coupling_steps, prediction
 from dracones.anatomy.estimates import mean_estimate
-from dracones.anatomy.figures import colour, legend, new_figure
+from dracones.anatomy.figures import legend, line, new_figure
 from dracones.anatomy.finding import Finding, Row
 from dracones.anatomy.latents import row_correlation
 from dracones.anatomy.needs import needs_couplings
-from dracones.anatomy.sides import checked_sides, evaluating
+from dracones.anatomy.sides import checked_sides, evaluating, evenly
 from dracones.densities import Density, FlowDensity
 from dracones.flows import Coupling
 from dracones.metrics import Estimate
@@ -46,8 +46,8 @@ class CoAdaptation(Finding):
     look_for: ClassVar[str] = (
         "Dashed: images whose hidden part was exchanged for another image's, which nothing in the visible part can "
         "tell. A dashed line above zero is information that an earlier coupling wrote into the visible part for a "
-        "later one to read. It works for any picture, so other sets are predicted as well as normal ones, and their "
-        "likelihood is high."
+        "later one to read. It works for any picture, so other sets are predicted as well as normal ones, and "
+        "their likelihood is high."
     )
 
     layers: tuple[CoAdaptationNumbers, ...]
@@ -74,11 +74,7 @@ class CoAdaptation(Finding):
         for index, name in enumerate(self.layers[0].error):
             for what, style in (("correlation", "o-"), ("smuggled", "s--")):
                 found = [getattr(layer, what)[name] for layer in self.layers]
-                label = name if what == "correlation" else None
-                values = [each.value for each in found]
-                axis.plot(places, values, style, color=colour(index), markersize=4, label=label)
-                low, high = [each.low for each in found], [each.high for each in found]
-                axis.fill_between(places, low, high, color=colour(index), alpha=0.12, linewidth=0)
+                line(axis, places, found, index=index, label=name if what == "correlation" else None, style=style)
         axis.axhline(0, color="#999999", linewidth=1, linestyle=":")
         axis.set_xlabel("coupling", fontsize=9)
         axis.set_ylabel("correlation of −t with\nthe pixels it cannot see", fontsize=9)
@@ -122,7 +118,7 @@ def co_adaptation(
     names: list[str] = []
     with torch.no_grad(), evaluating(flow):
         for name, images in sides.all.items():
-            chosen = images[:count]
+            chosen = evenly(images, count)
             names, found[name] = _of_set(flow, chosen, _derangement(len(chosen), seed))
     if not names:
         raise TypeError(

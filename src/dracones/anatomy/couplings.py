@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dracones.anatomy.estimates import mean_estimate
-from dracones.anatomy.figures import colour, image_grid, legend, new_figure, signed_limit
+from dracones.anatomy.figures import image_grid, legend, line, new_figure, signed_limit
 from dracones.anatomy.finding import DRAWN, Finding, Row
 from dracones.anatomy.latents import row_correlation
 from dracones.anatomy.needs import needs_couplings
-from dracones.anatomy.sides import checked_sides, device_of, evaluating
+from dracones.anatomy.sides import checked_sides, device_of, evaluating, evenly
 from dracones.densities import Density, FlowDensity
 from dracones.flows import AffineCoupling, Coupling, TraceStep
 from dracones.metrics import Estimate
@@ -39,9 +39,10 @@ class Couplings(Finding):
 
     title: ClassVar[str] = "How well each coupling guesses what it cannot see"
     look_for: ClassVar[str] = (
-        "−t is a coupling's prediction of the values it changes from those it reads. If the lines of the other sets "
-        "lie as high as the normal images', the coupling guesses by local smoothness, which any picture has, and gives "
-        "any smooth picture a large volume term. A flow that had learnt what the images show would fail on the others."
+        "−t is a coupling's prediction of the values it changes from those it reads. If the lines of the other "
+        "sets lie as high as the normal images', the coupling guesses by local smoothness, which any picture has, "
+        "and gives any smooth picture a large volume term. A flow that had learnt what the images show would fail "
+        "on the others."
     )
 
     layers: tuple[CouplingNumbers, ...]
@@ -78,9 +79,7 @@ class Couplings(Finding):
         ):
             for index, name in enumerate(self.images):
                 found = [getattr(layer, what)[name] for layer in self.layers]
-                axis.plot(places, [each.value for each in found], "o-", color=colour(index), markersize=3, label=name)
-                low, high = [each.low for each in found], [each.high for each in found]
-                axis.fill_between(places, low, high, color=colour(index), alpha=0.15, linewidth=0)
+                line(axis, places, found, index=index, label=name)
             axis.set_xlabel("coupling", fontsize=9)
             axis.set_title(label, fontsize=9)
         axes[0, 0].set_ylim(top=1.02)
@@ -108,7 +107,7 @@ class Couplings(Finding):
 def couplings(
     density: Density, normal: Tensor, others: Mapping[str, Tensor], *, count: int = 64, batch_size: int = 64
 ) -> Couplings:
-    """Run every coupling on the first images of each set and compare its prediction with what it could not see.
+    """Run every coupling on some images of each set and compare its prediction with what it could not see.
 
     In a coupling ``z = (x + t) exp(s)`` the flow's prediction of the changed values x is −t; where a coupling is
     written ``z = x exp(s) + t`` it is −t exp(−s). The values predicted are the coupling's input, so in the first
@@ -136,7 +135,7 @@ def couplings(
     with torch.no_grad(), evaluating(flow):
         for name, images in sides.all.items():
             parts = []
-            for batch in images[:count].split(batch_size):
+            for batch in evenly(images, count).split(batch_size):
                 steps = list(coupling_steps(flow, batch))
                 first.setdefault(name, steps)
                 parts.append([_numbers(step) for step in steps])

@@ -65,8 +65,9 @@ class Decomposition(Finding):
 
     title: ClassVar[str] = "Which term of the likelihood decides"
     look_for: ClassVar[str] = (
-        "A set whose outline lies to the right of the filled normal images gets more of that term. Below, AUROC under "
-        "0.5 means that the term prefers the other set; the part that repeats the likelihood's mistake causes it."
+        "A set whose outline lies to the right of the filled normal images gets more of that term. Below, AUROC "
+        "under 0.5 means that the term prefers the other set; the part that repeats the likelihood's mistake "
+        "causes it."
     )
 
     total: Term

@@ -105,6 +105,16 @@ def signed_limit(*images: Tensor) -> float:
     return float(np.quantile(np.abs(every), 0.99)) or 1.0
 
 
+def line(
+    axes: Axes, places: Sequence[float], estimates: Sequence[Any], *, index: int, label: str | None, style: str = "o-"
+) -> None:
+    """Estimates joined by a line in the colour of the set number ``index``, their intervals as a band."""
+    values = [each.value for each in estimates]
+    axes.plot(places, values, style, color=colour(index), markersize=4, label=label)
+    low, high = [each.low for each in estimates], [each.high for each in estimates]
+    axes.fill_between(places, low, high, color=colour(index), alpha=0.15, linewidth=0)
+
+
 def intervals(
     axes: Axes, names: Sequence[str], values: Mapping[str, Sequence[Any]], *, label: str, chance: float | None = 0.5
 ) -> None:

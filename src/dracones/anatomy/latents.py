@@ -13,7 +13,7 @@ from dracones.anatomy.estimates import mean_estimate
 from dracones.anatomy.figures import image_grid, signed_limit
 from dracones.anatomy.finding import DRAWN, Finding, Row
 from dracones.anatomy.needs import needs_flow
-from dracones.anatomy.sides import checked_sides, device_of, evaluating
+from dracones.anatomy.sides import checked_sides, device_of, evaluating, evenly
 from dracones.densities import Density, FlowDensity
 from dracones.metrics import Estimate
 
@@ -44,9 +44,9 @@ class Latents(Finding):
 
     title: ClassVar[str] = "What is left of the picture in the latents"
     look_for: ClassVar[str] = (
-        "Latents of normal images should be white noise. Outlines of the picture that show in them, above all in the "
-        "mean over dequantisation draws, mean that the flow passes the image through pixel by pixel instead of knowing "
-        "what it shows; then other pictures pass just as well."
+        "Latents of normal images should be white noise. Outlines of the picture that show in them, above all in "
+        "the mean over dequantisation draws, mean that the flow passes the image through pixel by pixel instead of "
+        "knowing what it shows; then other pictures pass just as well."
     )
 
     numbers: Mapping[str, LatentNumbers]
@@ -76,7 +76,7 @@ class Latents(Finding):
 
     def figure(self) -> Figure:
         """A column an image: the picture, its latents, their mean over draws, and in train mode."""
-        shown = [(name, index) for name, images in self.images.items() for index in range(min(3, len(images)))]
+        shown = [(name, index) for name, images in self.images.items() for index in _spread(len(images))]
         rows: list[tuple[str, list[Tensor | None], float | None]] = [
             ("image", [self.images[name][index] for name, index in shown], None)
         ]
@@ -99,7 +99,7 @@ def latent_images(
     count: int = 32,
     seed: int = 0,
 ) -> Latents:
-    """Latents of the first images of each set in pixel layout: as they are, averaged over draws, in train mode.
+    """Latents of some images of each set in pixel layout: as they are, averaged over draws, in train mode.
 
     Args:
         density: a flow.
@@ -125,7 +125,7 @@ def latent_images(
     """
     flow = needs_flow(density, "latent images")
     sides = checked_sides(density, normal, others)
-    chosen = {name: images[:count] for name, images in sides.all.items()}
+    chosen = {name: evenly(images, count) for name, images in sides.all.items()}
     with torch.no_grad(), evaluating(flow):
         latents = {name: _latent_image(flow, images) for name, images in chosen.items()}
         averaged = {name: _averaged(flow, images, draws, seed) for name, images in chosen.items()}
@@ -166,6 +166,11 @@ def row_correlation(first: Tensor, second: Tensor) -> Tensor:
     first, second = first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True)
     scale = (first.square().sum(1) * second.square().sum(1)).sqrt()
     return torch.where(scale > 1e-12, (first * second).sum(1) / scale.clamp(min=1e-12), torch.zeros_like(scale))
+
+
+def _spread(count: int) -> list[int]:
+    """Three of the images at most, evenly spaced."""
+    return sorted({0, count // 2, count - 1})
 
 
 def _latent_image(flow: FlowDensity, images: Tensor, generator: torch.Generator | None = None) -> Tensor:

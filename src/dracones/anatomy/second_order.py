@@ -1,0 +1,236 @@
+"""The second-order explanation: a set of lower variance gets the higher likelihood, and by how much."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from dracones.anatomy.curvature import gradient_at, hessian_vector_products, linear_gains, published_gains
+from dracones.anatomy.estimates import difference_estimate, mean_estimate
+from dracones.anatomy.figures import intervals, new_figure, show_image, signed_limit
+from dracones.anatomy.finding import DRAWN, Finding, Row
+from dracones.anatomy.needs import needs_constant_volume, needs_points
+from dracones.anatomy.sides import Sides, checked_sides, device_of, evaluating, evenly
+from dracones.densities import Density, FlowDensity
+from dracones.metrics import Estimate
+
+
+@dataclass(frozen=True)
+class SecondOrderNumbers:
+    """One other set against the normal images. Gaps are other − normal: positive where the other set is likelier."""
+
+    variance_gap: Estimate
+    """Σ over all pixels of the variance difference, pixels in [0, 1]; negative: the other set varies less."""
+    variance_gap_by_channel: tuple[Estimate, ...]
+    measured: Estimate
+    """Mean log p of the other set less that of the normal images, nats."""
+    predicted: Estimate
+    """½ Tr H(Σ_q − Σ_p) with full covariances: Hessian-vector products with the images themselves, nats."""
+    predicted_diagonal: Estimate
+    """½ Σ_i H_ii (σ²_q,i − σ²_p,i), covariances taken for diagonal as published; Hutchinson's estimate, nats."""
+    mean_terms: float
+    """∇log p·(μ_q − μ_p) + ½ (μ_q − μ_p)ᵀ H (μ_q − μ_p), which the argument assumes to be zero, nats."""
+    published_formula: float | None
+    """The diagonal formula with α from the convolutions' row sums; None unless a constant-volume Glow, nats."""
+    linear_formula: float | None
+    """The same with the exact norms of the linear part and the logit's own curvature; None likewise, nats."""
+
+
+@dataclass(frozen=True)
+class SecondOrder(Finding):
+    """Measured and predicted gaps in log-likelihood of each other set."""
+
+    title: ClassVar[str] = "Does lower variance explain it"
+    look_for: ClassVar[str] = (
+        "If the predicted gap has the sign of the measured one, the other set is likelier because its pixels vary "
+        "less about the same mean, whatever it shows. Blue pixels vary less in the other set. Where prediction and "
+        "measurement part, the means differ or the likelihood is far from quadratic: the explanation does not "
+        "carry."
+    )
+
+    others: Mapping[str, SecondOrderNumbers]
+    dimensions: int
+    probes: int
+    variance_maps: Mapping[str, Tensor] = field(metadata=DRAWN, repr=False)
+    """[C, H, W]: variance of the other set less that of the normal images."""
+
+    def rows(self) -> list[Row]:
+        """One row an other set."""
+        return [
+            {
+                "set": name,
+                "variance gap Σ(σ²_q − σ²_p)": found.variance_gap,
+                "measured gap (nats)": found.measured,
+                "predicted, full covariance": found.predicted,
+                "predicted, diagonal": found.predicted_diagonal,
+                "published formula": found.published_formula,
+                "formula with exact gains": found.linear_formula,
+                "terms from the means": found.mean_terms,
+            }
+            for name, found in self.others.items()
+        ]
+
+    def figure(self) -> Figure:
+        """Gaps with their intervals, and where the variance differs."""
+        count = len(self.others)
+        figure, axes = new_figure(count, 2, height=2.2)
+        limit = signed_limit(*[each.mean(0) for each in self.variance_maps.values()])
+        labels = {"measured": "measured", "predicted": "predicted", "predicted_diagonal": "predicted,\ndiagonal"}
+        for row, (name, found) in enumerate(self.others.items()):
+            estimates = [getattr(found, what) for what in labels]
+            names = [*labels.values()]
+            if found.linear_formula is not None:
+                names.append("formula")
+                estimates.append(Estimate(found.linear_formula, found.linear_formula, found.linear_formula))
+            intervals(axes[row, 0], names, {name: estimates}, label=f"{name}: gap in log p, nats", chance=0.0)
+            show_image(axes[row, 1], self.variance_maps[name], limit=limit)
+            axes[row, 1].set_title(f"variance, {name} − normal", fontsize=8)
+        return figure
+
+
+def second_order(
+    density: Density,
+    normal: Tensor,
+    others: Mapping[str, Tensor],
+    *,
+    probes: int = 64,
+    count: int = 128,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> SecondOrder:
+    """Expand log p about the mean normal image and predict the gap to each other set from the variances.
+
+    E_q[log p] − E_p[log p] ≈ ½ Tr{∇² log p(x₀) (Σ_q − Σ_p)}, if both sets have the mean x₀. The trace is taken in three
+    ways: with the full covariances, as mean of (x − μ)ᵀ H (x − μ) over images of each set; with diagonal ones, by
+    Hutchinson's estimate over random signs; and, for a constant-volume Glow, by formula. Flows here see logits, the
+    published Glow did not: the formulas carry the logit's slope.
+
+    Args:
+        density: a flow, or a VAE with a continuous likelihood.
+        normal: images [N, C, H, W] in [0, 1].
+        others: name to images of the same shape.
+        probes: random sign vectors of Hutchinson's estimate.
+        count: images of each set whose quadratic form is taken; means and variances use all.
+        seed: of the probes.
+        batch_size: Hessian-vector products at a time.
+
+    Raises:
+        TypeError: a density of pixel levels, which has no gradient (the message names those that do).
+
+    Reference:
+        Nalisnick et al. (2019), section 5, eq. 3 to 6.
+
+    Example:
+        >>> from dracones import densities
+        >>> density = densities.create("glow", image_shape=(1, 4, 4), steps=1, hidden=4, levels=1)
+        >>> g = torch.Generator().manual_seed(0)
+        >>> x = torch.rand(40, 1, 4, 4, generator=g)
+        >>> found = second_order(density, x, {"pale": 0.5 + 0.2 * (x - 0.5)}, probes=4)
+        >>> bool(found.others["pale"].variance_gap.value < 0 < found.others["pale"].measured.value)
+        True
+    """
+    needs_points(density, "second-order analysis")
+    sides = checked_sides(density, normal, others)
+    with torch.no_grad():
+        points = {name: density.dequantise(x.to(device_of(density)))[0] for name, x in sides.all.items()}
+    base = points.pop("normal")
+    moments = _Expansion(density, base, count, seed, probes, batch_size)
+    formula = _formula(density, moments)
+    found = {}
+    for name, other in points.items():
+        difference = other.var(0) - base.var(0)
+        found[name] = SecondOrderNumbers(
+            _variance_gap(sides, name, None),
+            tuple(_variance_gap(sides, name, channel) for channel in range(density.image_shape[0])),
+            difference_estimate(moments.log_prob(other), moments.log_prob(base)),
+            _halved(difference_estimate(moments.forms(other), moments.own_forms)),
+            moments.diagonal(difference),
+            moments.mean_terms(other.mean(0)),
+            None if formula is None else float((formula[0] * difference).sum()) / 2,
+            None if formula is None else float((formula[1] * difference).sum()) / 2,
+        )
+    maps = {name: (images.var(0) - sides.normal.var(0)).cpu() for name, images in sides.others.items()}
+    return SecondOrder(found, density.dimensions, probes, maps)
+
+
+class _Expansion:
+    """log p about the mean of the normal points."""
+
+    def __init__(self, density: Density, base: Tensor, count: int, seed: int, probes: int, batch_size: int) -> None:
+        self.density, self.count, self.batch_size = density, count, batch_size
+        self.centre = base.mean(0)
+        self.gradient = gradient_at(density, self.centre)
+        self.own_forms = self.forms(base)
+        generator = torch.Generator().manual_seed(seed)
+        signs = torch.randint(0, 2, (probes, *self.centre.shape), generator=generator) * 2 - 1
+        self.signs = signs.to(base)
+        self.through = self._products(self.signs)
+
+    def log_prob(self, points: Tensor) -> Tensor:
+        """log p of each point, [N]."""
+        with torch.no_grad(), evaluating(self.density):
+            return torch.cat([self.density.log_prob_at(part) for part in points.split(256)]).double().cpu()
+
+    def forms(self, points: Tensor) -> Tensor:
+        """(x − μ)ᵀ H (x − μ) of the first points of a set, μ the set's mean, [n]; unbiased for Tr(H Σ)."""
+        centred = evenly(points - points.mean(0), self.count)
+        correction = len(points) / (len(points) - 1)
+        return (centred * self._products(centred)).flatten(1).sum(1).double().cpu() * correction
+
+    def diagonal(self, difference: Tensor) -> Estimate:
+        """½ Σ_i H_ii d_i by Hutchinson: E[vᵀ D H v] over signs v."""
+        return _halved(mean_estimate((self.signs * difference * self.through).flatten(1).sum(1).double().cpu()))
+
+    def mean_terms(self, mean: Tensor) -> float:
+        """What a difference in means adds to the gap."""
+        step = mean - self.centre
+        curved = self._products(step[None])[0]
+        return float((self.gradient * step).sum() + 0.5 * (step * curved).sum())
+
+    def _products(self, vectors: Tensor) -> Tensor:
+        return hessian_vector_products(self.density, self.centre, vectors, batch_size=self.batch_size)
+
+
+def _formula(density: Density, moments: _Expansion) -> tuple[Tensor, Tensor] | None:
+    """Diagonals of the Hessian by the published formula and with exact gains, [C, H, W]; None for other densities."""
+    try:
+        flow = needs_constant_volume(density, "the trace formula")
+    except TypeError:
+        return None
+    slope, bend, volume = _logit_derivatives(flow, moments.centre)
+    with evaluating(flow), torch.enable_grad():
+        inputs = flow.logit.encode(moments.centre[None])[0].detach().requires_grad_()
+        (pull,) = torch.autograd.grad(flow.flow.log_prob(inputs).sum(), inputs)
+    published = -((published_gains(flow) * slope) ** 2)
+    exact = -((linear_gains(flow) * slope) ** 2) + pull[0] * bend + volume
+    return published, exact
+
+
+def _logit_derivatives(flow: FlowDensity, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Slope and second derivative of the logit, and second derivative of its log-slope, per pixel."""
+    with torch.enable_grad():
+        x = point[None].detach().clone().requires_grad_()
+        value, _ = flow.logit.encode(x)
+        (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+        (bend,) = torch.autograd.grad(slope.sum(), x, retain_graph=True)
+        (change,) = torch.autograd.grad(slope.log().sum(), x, create_graph=True)
+        (volume,) = torch.autograd.grad(change.sum(), x)
+    return slope[0].detach(), bend[0].detach(), volume[0].detach()
+
+
+def _variance_gap(sides: Sides, name: str, channel: int | None) -> Estimate:
+    """Σ over pixels of the variance difference: a difference of mean squared distances to each set's own mean."""
+    return difference_estimate(_distances(sides.others[name], channel), _distances(sides.normal, channel))
+
+
+def _distances(images: Tensor, channel: int | None) -> Tensor:
+    chosen = images if channel is None else images[:, channel : channel + 1]
+    squared = (chosen - chosen.mean(0)).square().flatten(1).sum(1).double()
+    return squared * (len(images) / (len(images) - 1))
+
+
+def _halved(estimate: Estimate) -> Estimate:
+    return Estimate(*(value / 2 for value in estimate))

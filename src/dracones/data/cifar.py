@@ -21,7 +21,7 @@ _SIDE = 32
 def cifar_splits(folder: Path) -> dict[str, list[Path]]:
     """Split name (`train`, `test`) to batch files, of a folder that holds CIFAR batches; empty where it holds none."""
     for place in (folder, *(folder / name for name in _FOLDERS)):
-        ten = sorted(place.glob("data_batch_[0-9]*[0-9]")) if place.is_dir() else []
+        ten = sorted(place.glob("data_batch_[0-9]*")) if place.is_dir() else []
         ten = [path for path in ten if not path.suffix]
         splits = {"train": ten, "test": [place / "test_batch"]}
         if (place / "meta").is_file():

@@ -114,6 +114,12 @@ class ImageCollection:
         more = f"; {len(reasons) - 5} more reasons" if len(reasons) > 5 else ""
         return f"{len(self._skipped)} skipped: " + "; ".join(shown) + more
 
+    def skip(self, error: UnreadableImage) -> None:
+        """Record an image that could not be read, once, or raise where the collection is strict."""
+        if self.strict:
+            raise error
+        self._skipped[error.name] = Skipped(error.name, error.reason)
+
     def name(self, index: int) -> str:
         """The image's name: its path relative to the folder, or its place in the array."""
         return self.source.item_name(self._at(index))
@@ -181,7 +187,7 @@ class ImageCollection:
         served = 0
         for index, result in enumerate(in_order(attempt, range(len(self)), workers, ahead=2 * batch_size)):
             if isinstance(result, UnreadableImage):
-                self._skip(result)
+                self.skip(result)
             else:
                 self._same_shape(images, indices, result, index)
                 images.append(result)
@@ -267,13 +273,13 @@ class ImageCollection:
             try:
                 found[self.name(int(place))] = self.native_shape(int(place))
             except UnreadableImage as error:
-                self._skip(error)
+                self.skip(error)
         # A folder may begin with a run of broken files: look on until there is something to infer from.
         for index in range(len(self)) if not found else ():
             try:
                 return {self.name(index): self.native_shape(index)}
             except UnreadableImage as error:
-                self._skip(error)
+                self.skip(error)
         return found
 
     def fingerprint(self, *, progress: Callable[[int], None] | None = None) -> str:
@@ -284,7 +290,7 @@ class ImageCollection:
                 state.update(self.source.digest(int(index)))
             except UnreadableImage as error:
                 state.update(b"unreadable")
-                self._skip(error)
+                self.skip(error)
             if progress is not None:
                 progress(1)
         return state.hexdigest()
@@ -298,11 +304,6 @@ class ImageCollection:
         view = type(self)(self.source, preprocess=self._preprocess, strict=self.strict)
         view._indices, view._skipped = self._indices, self._skipped
         return view
-
-    def _skip(self, error: UnreadableImage) -> None:
-        if self.strict:
-            raise error
-        self._skipped[error.name] = Skipped(error.name, error.reason)
 
     def _treated(self, place: int, preprocess: Preprocess | None) -> Tensor:
         array = self.source.read(place)

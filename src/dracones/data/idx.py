@@ -1,6 +1,7 @@
 """The idx files of MNIST and its kin, packed (`.gz`) or not (LeCun, Cortes & Burges, "The MNIST database")."""
 
 import gzip
+import math
 import re
 from pathlib import Path
 
@@ -57,15 +58,18 @@ def read_idx(path: Path, limits: Limits) -> np.ndarray:
             head = stream.read(4)
             if len(head) < 4 or head[:3] != b"\x00\x00\x08" or not 1 <= head[3] <= 4:
                 raise ValueError(f"{path} is no idx file of unsigned bytes: it starts with {head!r}")
-            shape = tuple(np.frombuffer(stream.read(4 * head[3]), dtype=">u4").tolist())
-            size = int(np.prod(shape, dtype=np.float64)) if len(shape) == head[3] else 0
+            stated = stream.read(4 * head[3])
+            if len(stated) < 4 * head[3]:
+                raise ValueError(f"{path} is cut off in its header")
+            shape = tuple(np.frombuffer(stated, dtype=">u4").tolist())
+            size = math.prod(shape)
             if size > limits.max_array_bytes:
                 raise ValueError(
                     f"{path}: its header states {size:,} bytes, more than the {limits.max_array_bytes:,} of "
                     "Limits(max_array_bytes=...)"
                 )
             data = _read_at_most(stream, size)
-            if len(data) != size or len(shape) != head[3]:
+            if len(data) != size:
                 raise ValueError(
                     f"{path} is cut off: {len(data):,} of the {size:,} bytes its header states for {shape}"
                 )

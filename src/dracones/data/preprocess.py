@@ -232,14 +232,13 @@ def same_preprocess(*collections: "ImageCollection", preprocess: Preprocess | No
     """
     if not collections:
         raise ValueError("name at least one collection")
-    shapes = {c.name_of_source: _native_shape(c, preprocess) for c in collections}
-    sizes = {name: shape[1:] for name, shape in shapes.items()}
-    channels = {name: shape[0] for name, shape in shapes.items()}
-    if (preprocess is None or preprocess.size is None) and len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{name}: {_words(size)}" for name, size in sizes.items())
+    # Pairs, not a mapping: two sets may bear one name (two arrays do).
+    shapes = [(c.name_of_source, _native_shape(c, preprocess)) for c in collections]
+    if (preprocess is None or preprocess.size is None) and len({shape[1:] for _, shape in shapes}) > 1:
+        listed = ", ".join(f"{name}: {_words(shape[1:])}" for name, shape in shapes)
         raise ValueError(f"the sides of the comparison differ in size ({listed}); name a common resizing, e.g. size=32")
-    if (preprocess is None or preprocess.channels is None) and len(set(channels.values())) > 1:
-        listed = ", ".join(f"{name}: {count}" for name, count in channels.items())
+    if (preprocess is None or preprocess.channels is None) and len({shape[0] for _, shape in shapes}) > 1:
+        listed = ", ".join(f"{name}: {shape[0]}" for name, shape in shapes)
         raise ValueError(f"the sides of the comparison differ in channels ({listed}); name channels=1 or channels=3")
     return preprocess if preprocess is not None else Preprocess.infer(collections[0])
 

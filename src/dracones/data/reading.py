@@ -25,6 +25,7 @@ from PIL import (
 
 from .limits import Limits, UnreadableImage
 from .pixels import checked_float, on_white, oriented
+from .png import has_sixteen_bit_colour, read_sixteen_bit_colour
 from .tiff import is_tiff, read_tiff, tiff_header
 
 SUFFIXES = frozenset(
@@ -115,8 +116,8 @@ def _decoded(data: bytes, name: str, limits: Limits) -> np.ndarray:
         if tags.is_beyond_pillow:
             return read_tiff(data, name, tags)
     header = _open(data, name, limits)
-    if header.format == "PNG" and _has_sixteen_bit_colour(data):
-        return oriented(_sixteen_bit_png(data), header.getexif().get(_ORIENTATION_TAG, 1))
+    if header.format == "PNG" and has_sixteen_bit_colour(data):
+        return oriented(read_sixteen_bit_colour(data), header.getexif().get(_ORIENTATION_TAG, 1))
     header.load()
     return oriented(from_pillow(header, name), header.getexif().get(_ORIENTATION_TAG, 1))
 
@@ -183,20 +184,6 @@ def _webp_size(data: bytes) -> tuple[int, int]:
         return 1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF)
     width, height = struct.unpack("<HH", body[6:10])
     return height & 0x3FFF, width & 0x3FFF
-
-
-def _has_sixteen_bit_colour(data: bytes) -> bool:
-    """Whether a PNG has 16 bits and more than one channel, which Pillow would cut to 8 bits without a word."""
-    return data[12:16] == b"IHDR" and data[24] == 16 and data[25] in (2, 4, 6)
-
-
-def _sixteen_bit_png(data: bytes) -> np.ndarray:
-    import torch
-    from torchvision.io import ImageReadMode, decode_png
-
-    raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    image = decode_png(raw, mode=ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
-    return on_white(image) if image.shape[2] in (2, 4) else image
 
 
 def from_pillow(image: Image.Image, name: str) -> np.ndarray:

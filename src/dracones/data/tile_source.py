@@ -5,7 +5,6 @@ from collections import OrderedDict
 from itertools import accumulate
 
 import numpy as np
-import torch
 from torch import Tensor
 from typing_extensions import override
 

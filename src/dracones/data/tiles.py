@@ -94,7 +94,7 @@ class Tiling:
         return {start: (tent / total[start : start + size]).float() for start in starts}
 
     def cut(self, image: Tensor, top: int, left: int) -> Tensor:
-        """One tile `[C, h, w]`, float32 in [0, 1], of an image `[C, H, W]`; edges are repeated where it is too small."""
+        """One tile `[C, h, w]`, float32 in [0, 1], of an image `[C, H, W]`, its edges repeated if too small."""
         tile = as_float(image[:, top : top + self.size[0], left : left + self.size[1]])
         below, right = self.size[0] - tile.shape[1], self.size[1] - tile.shape[2]
         return functional.pad(tile[None], (0, right, 0, below), mode="replicate")[0] if below or right else tile

@@ -1,1 +1,37 @@
-"""report"""
+"""Figures, tables, heat maps and the one-file HTML report, from plain arrays."""
+
+from dracones.report.builder import Report as Report
+from dracones.report.builder import Section as Section
+from dracones.report.builder import Tile as Tile
+from dracones.report.figures import metric_dots as metric_dots
+from dracones.report.figures import p_value_histogram as p_value_histogram
+from dracones.report.figures import pr_curves as pr_curves
+from dracones.report.figures import roc_curves as roc_curves
+from dracones.report.figures import scatter as scatter
+from dracones.report.figures import score_histogram as score_histogram
+from dracones.report.figures import training_curve as training_curve
+from dracones.report.images import image_picture as image_picture
+from dracones.report.images import map_picture as map_picture
+from dracones.report.images import overlay as overlay
+from dracones.report.maps import write_maps as write_maps
+from dracones.report.picture import Picture as Picture
+from dracones.report.tables import write_table as write_table
+
+__all__ = [
+    "Picture",
+    "Report",
+    "Section",
+    "Tile",
+    "image_picture",
+    "map_picture",
+    "metric_dots",
+    "overlay",
+    "p_value_histogram",
+    "pr_curves",
+    "roc_curves",
+    "scatter",
+    "score_histogram",
+    "training_curve",
+    "write_maps",
+    "write_table",
+]

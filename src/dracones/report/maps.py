@@ -1,0 +1,110 @@
+"""Heat maps on disk: pictures to look at, and the numbers themselves."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dracones.report.atomic import replacing, write_bytes
+from dracones.report.images import map_picture, overlay
+
+
+def write_maps(
+    folder: str | Path,
+    names: str | Sequence[str],
+    maps: ArrayLike | Sequence[ArrayLike],
+    *,
+    images: ArrayLike | Sequence[ArrayLike] | None = None,
+    masks: ArrayLike | Sequence[ArrayLike | None] | None = None,
+    threshold: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    raw: Literal["npy", "npz"] | None = "npy",
+    pictures: bool = True,
+) -> list[Path]:
+    """Write each image's heat map as a PNG and as a float32 array under the image's own name.
+
+    The picture is the map over its image where `images` are given, else the map alone. Colours run from `low` to
+    `high`, the same for all maps of a call; name both where maps are written in several calls.
+
+    Args:
+        folder: made if missing; subfolders of the names are kept, and nothing is written outside.
+        names: one for each map, or a single name.
+        maps: `[H, W]` each (sizes may differ), or a single one for a single name; larger = more anomalous.
+        images: `[C, H, W]` each, of the maps' sizes.
+        masks: `[H, W]` each or `None`; outlined in the picture.
+        threshold: drawn as a contour.
+        low: score drawn as cold; the median of all maps if not given.
+        high: score drawn as hottest; the largest of all maps if not given.
+        raw: `npy`, `npz` (compressed) or `None` for no arrays.
+        pictures: whether to draw.
+
+    Returns:
+        the files, in order.
+
+    Example:
+        >>> import tempfile
+        >>> [path.name for path in write_maps(tempfile.mkdtemp(), "line3/bottle.png", np.eye(8))]
+        ['bottle.npy', 'bottle.heat.png']
+    """
+    single = isinstance(names, str)
+    listed = [names] if isinstance(names, str) else list(names)
+    planes = [np.asarray(plane, dtype=np.float32) for plane in ([maps] if single else maps)]  # type: ignore[union-attr]
+    _same_count("maps", planes, listed)
+    shown = _aligned("images", images, listed, single=single)
+    outlined = _aligned("masks", masks, listed, single=single)
+    if pictures and planes and (low is None or high is None):
+        finite = np.concatenate([plane[np.isfinite(plane)].ravel() for plane in planes])
+        low = (float(np.median(finite)) if len(finite) else 0.0) if low is None else low
+        high = (float(finite.max()) if len(finite) else 1.0) if high is None else high
+    written: list[Path] = []
+    for name, plane, image, mask in zip(listed, planes, shown, outlined, strict=True):
+        target = Path(folder) / _inside(name)
+        if raw is not None:
+            written.append(_write_raw(target, plane, raw))
+        if pictures:
+            drawn = (
+                map_picture(plane, low=low, high=high)
+                if image is None
+                else overlay(image, plane, mask=mask, threshold=threshold, low=low, high=high)
+            )
+            written.append(write_bytes(target.with_name(target.name + ".heat.png"), drawn.data))
+    return written
+
+
+def _write_raw(target: Path, plane: np.ndarray[Any, Any], kind: Literal["npy", "npz"]) -> Path:
+    path = target.with_name(f"{target.name}.{kind}")
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        if kind == "npy":
+            np.save(file, plane, allow_pickle=False)
+        else:
+            np.savez_compressed(file, map=plane)
+    return path
+
+
+def _inside(name: str) -> PurePosixPath:
+    """A relative path without suffix, made of harmless parts; a name that had to be changed keeps a mark of its own."""
+    plain = PurePosixPath(name.replace("\\", "/"))
+    parts = [part for part in plain.parts if part not in ("/", "..", ".")] or ["map"]
+    parts[-1] = PurePosixPath(parts[-1]).stem if PurePosixPath(parts[-1]).suffix else parts[-1]
+    clean = [re.sub(r"[^\w.\-]+", "_", part).lstrip(".")[:120] or "_" for part in parts]
+    if clean != list(plain.with_suffix("").parts) and clean != list(plain.parts):
+        clean[-1] += "-" + hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    return PurePosixPath(*clean)
+
+
+def _aligned(what: str, values: Any, names: list[str], *, single: bool) -> list[Any]:
+    if values is None:
+        return [None] * len(names)
+    listed = [values] if single else list(values)
+    _same_count(what, listed, names)
+    return listed
+
+
+def _same_count(what: str, values: Sequence[Any], names: Sequence[str]) -> None:
+    if len(values) != len(names):
+        raise ValueError(f"{len(names)} names, but {len(values)} {what}; one for each is needed")

@@ -1,0 +1,80 @@
+"""Tables on disk: CSV for people, JSON lines and Parquet for programs, each written whole or not at all."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dracones.report.atomic import replacing
+from dracones.report.plain import plain
+
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+
+
+def write_table(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write rows to `.csv`, `.jsonl` or `.parquet`, by the path's suffix.
+
+    Columns are those of all rows, in the order they first appear. Numbers keep all their digits. A missing or
+    non-finite value is an empty field (CSV) or `null` (JSON lines, Parquet).
+
+    Raises:
+        ValueError: another suffix.
+        ImportError: Parquet without pyarrow installed; says how to install it.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> print(write_table(f"{folder}/s.csv", [{"path": "a.png", "score": 0.1 + 0.2}]).read_text(), end="")
+        path,score
+        a.png,0.30000000000000004
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in SUFFIXES:
+        raise ValueError(f"tables are written as {', '.join(SUFFIXES)}; got {path.name!r}")
+    records = [{str(key): plain(value) for key, value in row.items()} for row in rows]
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    with replacing(path) as temporary:
+        if kind == ".csv":
+            _write_csv(temporary, columns, records)
+        elif kind == ".jsonl":
+            _write_lines(temporary, records)
+        else:
+            _write_parquet(temporary, columns, records)
+    return path
+
+
+def _write_csv(path: Path, columns: list[str], records: list[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for record in records:
+            writer.writerow([_field(record.get(column)) for column in columns])
+
+
+def _field(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def _write_lines(path: Path, records: list[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for record in records:
+            file.write(json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def _write_parquet(path: Path, columns: list[str], records: list[dict[str, Any]]) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(
+            "writing .parquet needs pyarrow: pip install 'dracones[parquet]', or name a .csv or .jsonl file"
+        ) from error
+    table = pyarrow.table({column: [record.get(column) for record in records] for column in columns})
+    pyarrow.parquet.write_table(table, path)

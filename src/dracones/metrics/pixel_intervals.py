@@ -82,7 +82,10 @@ def resample(tables: Tables, replicates: int, seed: int) -> Replicates:
             if size := int(stratum.sum()):
                 weights[:, stratum] = rng.multinomial(size, np.full(size, 1 / size), size=count)
         parts.append([weights @ table for table in tables])
-    return Replicates(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    normal, anomalous, overlap = (np.concatenate(part) for part in zip(*parts, strict=True))
+    # Where some images are anomalous all over, a resample may hold no normal pixel: it has no rate to offer.
+    kept = normal[:, -1] > 0
+    return Replicates(normal[kept], anomalous[kept], overlap[kept])
 
 
 def curve_metrics(sums: Tables | Replicates, max_fpr: float, tpr: float) -> dict[str, Matrix]:

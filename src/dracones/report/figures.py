@@ -91,6 +91,8 @@ def pr_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Picture:
         area = float(np.sum(np.diff(curve.recall) * curve.precision[1:]))
         kept, base = _thinned(len(curve.recall)), float(np.mean(np.asarray(labels) == 1))
         x, y = curve.recall[kept], curve.precision[kept]
+        # By convention the curve begins at precision 1, where nothing is found; drawn, that is a line of no meaning.
+        y[0] = y[1]
         axes.axhline(base, color=colour, linewidth=1, linestyle=(0, (1, 2)))
         axes.plot(
             x,
@@ -146,7 +148,7 @@ def metric_dots(table: Mapping[str, Mapping[str, Any]], *, label: str = "AUROC",
 
 @styled
 def training_curve(history: Iterable[Any], *, best_step: int | None = None, label: str = "loss") -> Picture:
-    """Training and held-out loss by step; an entry has `step`, `train_loss`, `validation_loss` as attributes or keys."""
+    """Training and held-out loss; an entry has `step`, `train_loss`, `validation_loss` as attributes or keys."""
     lines = [entry if isinstance(entry, Mapping) else vars(entry) for entry in history]
     figure, axes = new_axes(ylabel=label, xlabel="step")
     numbers: dict[str, Any] = {"best_step": best_step}

@@ -18,7 +18,14 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), "-")
 MARKS = "os^Dvp"
 INK, MUTED, GRID = "#1b1f24", "#5b6470", "#d7dce2"
-_BY_NIGHT = {INK: "#e8eaed", MUTED: "#a9b2bd", GRID: "#39414b"}
+_BY_NIGHT = {
+    INK: "#e8eaed",
+    MUTED: "#a9b2bd",
+    GRID: "#39414b",
+    "#0072b2": "#4aa3e0",
+    "#d55e00": "#f0803c",
+    "#009e73": "#2bbd92",
+}
 
 # Drawn small, so that on a phone the text keeps its size; 96 CSS pixels are one inch.
 WIDTH, HEIGHT = 440, 300
@@ -108,8 +115,8 @@ def picture(figure: Figure, alt: str, numbers: dict[str, Any] | None = None) -> 
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
-    # Numbers to a hundredth of a point are finer than any screen.
-    svg = re.sub(r"(\d+\.\d{2})\d+", r"\1", svg)
+    # Coordinates to a hundredth of a point are finer than any screen; the words between the tags are left alone.
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d{2})\d+", r"\1", tag.group()), svg)
     svg = re.sub(r"<\?xml.*?<svg", "<svg", svg, count=1, flags=re.DOTALL)
     svg = svg.replace("<defs>", _night_sheet() + "<defs>", 1)
     svg = svg.replace("'DejaVu Sans'", "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif")

@@ -2,6 +2,7 @@
 
 import io
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -185,6 +186,13 @@ def test_damaged_archives(tmp_path, pixels):
     (tmp_path / "b.npy").write_bytes(b"\x93NUMPY\x01\x00")
     with pytest.raises(ValueError, match=r"is no .npy file that can be read"):
         open_images(tmp_path / "b.npy")
+    boast = np.lib.format.header_data_from_array_1_0(np.zeros((1, 8, 8), np.uint8)) | {"shape": (10**9, 10**4, 10)}
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, boast)
+    with zipfile.ZipFile(tmp_path / "c.npz", "w") as boasting:
+        boasting.writestr("images.npy", stream.getvalue() + bytes(64))
+    with pytest.raises(ValueError, match="array 'images' cannot be read"):
+        open_images(tmp_path / "c.npz")
     path.write_bytes(whole)
     with pytest.raises(ValueError, match=r"'images' has .* bytes, more than the 100 of Limits\(max_array_bytes"):
         open_images(path, limits=Limits(max_array_bytes=100))

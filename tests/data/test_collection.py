@@ -168,6 +168,7 @@ def test_fingerprint_is_of_content_and_order_alone(folder, tmp_path):
     content[60] ^= 1
     (moved / "part2.png").write_bytes(content)
     assert open_images(moved).fingerprint() != prints
+    assert open_images(moved).fingerprint(workers=2) == open_images(moved).fingerprint()
     a = np.zeros((2, 8, 8), np.uint8)
     assert open_images(a).fingerprint() == open_images(torch.from_numpy(a)).fingerprint()
     assert open_images(a).fingerprint() != open_images(a.astype(np.float32)).fingerprint()

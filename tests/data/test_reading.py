@@ -1,6 +1,7 @@
 """Every kind of image file keeps its depth and colours; every kind of broken file is named with its reason."""
 
 import io
+import lzma
 import struct
 import zlib
 
@@ -276,6 +277,30 @@ def test_tiff_bomb_is_seen_in_the_header():
             data[where.offset + 8 : where.offset + 12] = struct.pack("<I", 1_000_000)
     with pytest.raises(UnreadableImage, match="1000000x1000000"):
         decode(bytes(data), "a")
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzma"])
+def test_tiff_that_unpacks_to_more_than_it_states(compression):
+    small = np.zeros((8, 8, 3), np.uint16)
+    whole = tiff(small, photometric="rgb", compression=compression)
+    assert np.array_equal(decode(whole, "a"), small)
+    with tifffile.TiffFile(io.BytesIO(whole)) as file:
+        page = file.pages[0]
+        bomb = (zlib.compress if compression == "zlib" else lzma.compress)(bytes(10**7))
+        data = bytearray(whole) + bomb
+        for tag, value in (("StripOffsets", len(whole)), ("StripByteCounts", len(bomb))):
+            where = page.tags[tag]
+            data[where.offset + 2 : where.offset + 4] = struct.pack("<H", 4)
+            data[where.offset + 8 : where.offset + 12] = struct.pack("<I", value)
+    with pytest.raises(UnreadableImage, match="unpacks to more than the 384 bytes"):
+        decode(bytes(data), "a")
+
+
+def test_many_channels_count_as_many_images():
+    data = tiff(np.zeros((10, 10, 9), np.uint8), photometric="minisblack", planarconfig="contig")
+    assert decode(data, "a", Limits(max_pixels=300)).shape == (10, 10, 9)
+    with pytest.raises(UnreadableImage, match="10x10 by 9 channels = 300 pixels, more than the limit of 299"):
+        decode(data, "a", Limits(max_pixels=299))
 
 
 def samples() -> list[bytes]:

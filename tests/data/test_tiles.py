@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dracones.data.tiles import Tiling
+from dracones.data import Preprocess, Tiling, UnreadableImage, open_images, tiles_of
 
 SIZES = st.integers(1, 90)
 
@@ -89,3 +89,16 @@ def test_bad_images_and_maps():
         next(tiling.tiles(torch.rand(1, 16, 16), batch_size=0))
     with pytest.raises(ValueError, match=r"maps of shape \(4, 4, 4\) for tiles of \(8, 8\)"):
         tiling.map(torch.rand(1, 16, 16), lambda tiles: tiles[:, 0, :4, :4])
+
+
+def test_tiles_of_a_collection_leave_out_what_cannot_be_read(folder):
+    images = open_images(folder, preprocess=Preprocess(channels=3))
+    tiles = tiles_of(images, Tiling(size=(4, 4)))
+    assert len(tiles) == 12 * 4
+    assert tiles.names[:2] == ["part0.png[0,0]", "part0.png[0,4]"]
+    assert {item.name for item in images.skipped} >= {"part3b.png", "part4b.jpg", "part5b.png"}
+    expected = torch.stack([tiles.read(i) for i in range(len(tiles))])
+    assert torch.equal(torch.cat([batch.images for batch in tiles.batches(7, workers=3)]), expected)
+    assert torch.equal(expected[3], images.read(0)[:, 4:, 4:])
+    with pytest.raises(UnreadableImage, match=r"part3b.png"):
+        tiles_of(open_images(folder / "part3b.png", strict=True), Tiling(size=(4, 4)))

@@ -1,6 +1,7 @@
 """Arrays and tensors in memory, and in `.npy` and `.npz` files."""
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -91,7 +92,7 @@ def npz_source(path: Path, part: str | None, limits: Limits, layout: Layout | No
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return archive[key]
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{path}: array '{key}' cannot be read: {error}") from error
 
     def maybe(*keys: str) -> np.ndarray | None:

@@ -282,15 +282,23 @@ class ImageCollection:
                 self.skip(error)
         return found
 
-    def fingerprint(self, *, progress: Callable[[int], None] | None = None) -> str:
-        """A hash of all images' content and order, before any treatment; names and places do not count."""
-        state = hashlib.blake2b(digest_size=20)
-        for index in self._indices:
+    def fingerprint(self, *, workers: int = 0, progress: Callable[[int], None] | None = None) -> str:
+        """A hash of all images' content and order, before any treatment; names and places do not count.
+
+        Files are read again each time: what changed on disk shows.
+        """
+
+        def attempt(index: int) -> bytes | UnreadableImage:
             try:
-                state.update(self.source.digest(int(index)))
+                return self.source.digest(index)
             except UnreadableImage as error:
-                state.update(b"unreadable")
-                self.skip(error)
+                return error
+
+        state = hashlib.blake2b(digest_size=20)
+        for result in in_order(attempt, self._indices.tolist(), workers, ahead=4 * workers):
+            if isinstance(result, UnreadableImage):
+                self.skip(result)
+            state.update(b"unreadable" if isinstance(result, UnreadableImage) else result)
             if progress is not None:
                 progress(1)
         return state.hexdigest()

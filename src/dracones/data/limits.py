@@ -19,14 +19,19 @@ class Limits(BaseModel):
     max_file_bytes: int = Field(default=2**30, gt=0, description="size of one image file")
     max_array_bytes: int = Field(default=2**34, gt=0, description="size of one array read into memory from an archive")
 
-    def check_pixels(self, name: str, height: int, width: int) -> None:
-        """Refuse an image by the size its header states, so that a decompression bomb is never decoded."""
+    def check_pixels(self, name: str, height: int, width: int, channels: int = 1) -> None:
+        """Refuse an image by the size its header states, so that a decompression bomb is never decoded.
+
+        Every four channels beyond the first four count as an image of their own.
+        """
         if height <= 0 or width <= 0:
             raise UnreadableImage(name, f"its header states a size of {height}x{width} pixels")
-        if height * width > self.max_pixels:
+        count = height * width * -(-channels // 4)
+        if count > self.max_pixels:
+            shape = f"{height}x{width}" + (f" by {channels} channels" if channels > 4 else "")
             raise UnreadableImage(
                 name,
-                f"its header states {height}x{width} = {height * width:,} pixels, more than the limit of "
+                f"its header states {shape} = {count:,} pixels, more than the limit of "
                 f"{self.max_pixels:,}; raise Limits(max_pixels=...) if the image is meant to be that large",
             )
 

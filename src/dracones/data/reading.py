@@ -112,7 +112,7 @@ def shape_of(data: bytes, name: str, limits: Limits | None = None) -> tuple[int,
 def _decoded(data: bytes, name: str, limits: Limits) -> np.ndarray:
     if is_tiff(data):
         tags = tiff_header(data)
-        limits.check_pixels(name, tags.height, tags.width)
+        limits.check_pixels(name, tags.height, tags.width, tags.samples)
         if tags.is_beyond_pillow:
             return read_tiff(data, name, tags)
     header = _open(data, name, limits)
@@ -126,7 +126,7 @@ def _shape_in_header(data: bytes, name: str, limits: Limits) -> tuple[int, int, 
     """`(C, H, W)` where the header tells it without doubt."""
     if is_tiff(data):
         tags = tiff_header(data)
-        limits.check_pixels(name, tags.height, tags.width)
+        limits.check_pixels(name, tags.height, tags.width, tags.samples)
         return None if tags.channels is None or tags.orientation != 1 else (tags.channels, tags.height, tags.width)
     header = _open(data, name, limits)
     if header.format == "GIF" or "transparency" in header.info or header.getexif().get(_ORIENTATION_TAG, 1) != 1:

@@ -1,12 +1,18 @@
 """TIFF: told apart by its first page's tags, and read here where Pillow would lose depth or channels."""
 
 import io
-from typing import NamedTuple
+import lzma
+import math
+import zlib
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .limits import UnreadableImage
 from .pixels import checked_float, on_white, oriented
+
+if TYPE_CHECKING:
+    import tifffile
 
 _ORIENTATION = 274
 
@@ -78,6 +84,7 @@ def read_tiff(data: bytes, name: str, header: TiffHeader) -> np.ndarray:
         raise UnreadableImage(name, f"a palette of {header.bits} bits is not read; save it as RGB")
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page = tiff.pages.first
+        _check_segments(page, data, name)
         try:
             image = page.asarray()
         except ValueError as error:
@@ -108,6 +115,21 @@ def read_tiff(data: bytes, name: str, header: TiffHeader) -> np.ndarray:
     if header.extra in ((1,), (2,)) and image.dtype.kind == "u":
         image = on_white(image)
     return oriented(np.ascontiguousarray(image), header.orientation)
+
+
+def _check_segments(page: "tifffile.TiffPage", data: bytes, name: str) -> None:
+    """Refuse strips or tiles that unpack to more than the header states: tifffile unpacks each without a bound."""
+    expected = math.prod(page.chunks) * np.dtype(page.dtype or np.uint8).itemsize
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        unpack: Any
+        if page.compression in (8, 32946):
+            unpack = zlib.decompressobj()
+        elif page.compression == 34925:
+            unpack = lzma.LZMADecompressor()
+        else:
+            return
+        if len(unpack.decompress(data[offset : offset + count], expected + 1)) > expected:
+            raise UnreadableImage(name, f"a part unpacks to more than the {expected:,} bytes that its header states")
 
 
 def _name(value: object) -> str:

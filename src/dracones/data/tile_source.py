@@ -24,6 +24,7 @@ def tiles_of(images: ImageCollection, tiling: Tiling) -> ImageCollection:
     Images may differ in size; each is treated by its collection's `preprocess` before it is cut.
 
     Example:
+        >>> import torch
         >>> from dracones.data import open_images
         >>> tiles = tiles_of(open_images(torch.zeros(5, 1, 64, 96)), Tiling(size=(32, 32)))
         >>> len(tiles), tiles.name(1), tiles.read(0).shape

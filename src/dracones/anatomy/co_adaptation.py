@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dracones.anatomy.couplings import changed, coupling_steps, prediction
 from dracones.anatomy.estimates import mean_estimate
-from dracones.anatomy.figures import legend, line, new_figure
+from dracones.anatomy.figures import line, new_figure
 from dracones.anatomy.finding import Finding, Row
 from dracones.anatomy.latents import row_correlation
 from dracones.anatomy.needs import needs_couplings
@@ -18,6 +18,7 @@ from dracones.anatomy.sides import checked_sides, evaluating, evenly
 from dracones.densities import Density, FlowDensity
 from dracones.flows import Coupling
 from dracones.metrics import Estimate
+from dracones.report.style import MUTED, legend_above
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,16 @@ class CoAdaptation(Finding):
 
     def figure(self) -> Figure:
         """Correlation by coupling: solid on images, dashed on hybrids."""
-        figure, axes = new_figure(1, 1, height=3.0)
-        axis = axes[0, 0]
+        figure, (axis,) = new_figure(height=3.0)
         places = range(1, len(self.layers) + 1)
         for index, name in enumerate(self.layers[0].error):
             for what, style in (("correlation", "o-"), ("smuggled", "s--")):
                 found = [getattr(layer, what)[name] for layer in self.layers]
                 line(axis, places, found, index=index, label=name if what == "correlation" else None, style=style)
-        axis.axhline(0, color="#999999", linewidth=1, linestyle=":")
-        axis.set_xlabel("coupling", fontsize=9)
-        axis.set_ylabel("correlation of −t with\nthe pixels it cannot see", fontsize=9)
-        legend(figure, axis)
+        axis.axhline(0, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+        axis.set_xlabel("coupling")
+        axis.set_title("correlation of −t with the pixels it cannot see", loc="left", fontsize=9)
+        legend_above(figure, axis)
         return figure
 
 

@@ -11,13 +11,15 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from dracones.anatomy.estimates import auroc_estimate, correlation_estimate, mean_estimate
-from dracones.anatomy.figures import colour, legend, new_figure
+from dracones.anatomy.figures import colour, new_figure
 from dracones.anatomy.finding import DRAWN, Finding, Row
 from dracones.anatomy.sides import NORMAL, checked_sides, statistics_of
 from dracones.densities import Density
 from dracones.metrics import Estimate
+from dracones.report.style import MARKS, MUTED, legend_above, legend_name
 
 Array = NDArray[np.float64]
+_MOST_POINTS = 400
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,18 @@ class Complexity(Finding):
 
     def figure(self) -> Figure:
         """A point an image."""
-        figure, axes = new_figure(1, 1, height=3.6)
-        axis = axes[0, 0]
+        figure, (axis,) = new_figure(height=3.6)
         for index, (name, (own, codec)) in enumerate(self.values.items()):
-            axis.scatter(codec, own, s=7, alpha=0.45, color=colour(index), linewidths=0, label=name)
-        axis.set_xlabel(f"{self.codec}, bits/dim", fontsize=9)
-        axis.set_ylabel("density, bits/dim", fontsize=9)
+            shown = np.linspace(0, len(own) - 1, min(len(own), _MOST_POINTS)).round().astype(int)
+            mark = MARKS[index % len(MARKS)]
+            axis.plot(codec[shown], own[shown], mark, markersize=3, alpha=0.5, color=colour(index), markeredgewidth=0)
+            axis.plot([], [], mark, markersize=5, color=colour(index), label=legend_name(name))
+        axis.set_xlabel(f"{self.codec}, bits/dim")
+        axis.set_title("density, bits/dim", loc="left", fontsize=9)
         low, high = axis.get_xlim()
-        axis.axline((low, low), slope=1, color="#999999", linewidth=1, linestyle=":")
+        axis.axline((low, low), slope=1, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
         axis.set_xlim(low, high)
-        legend(figure, axis)
+        legend_above(figure, axis)
         return figure
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dracones.anatomy.estimates import mean_estimate
-from dracones.anatomy.figures import image_grid, legend, line, new_figure, signed_limit
+from dracones.anatomy.figures import image_grid, line, new_figure, signed_limit
 from dracones.anatomy.finding import DRAWN, Finding, Row
 from dracones.anatomy.latents import row_correlation
 from dracones.anatomy.needs import needs_couplings
@@ -17,6 +17,7 @@ from dracones.anatomy.sides import checked_sides, device_of, evaluating, evenly
 from dracones.densities import Density, FlowDensity
 from dracones.flows import AffineCoupling, Coupling, TraceStep
 from dracones.metrics import Estimate
+from dracones.report.style import legend_above
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,19 @@ class Couplings(Finding):
 
     def figure(self) -> Figure:
         """Correlation of −t with the values it cannot see, and the log-scale, coupling by coupling."""
-        figure, axes = new_figure(1, 2, height=2.6)
+        figure, axes = new_figure(2, height=2.2)
         places = range(1, len(self.layers) + 1)
         for axis, what, label in (
-            (axes[0, 0], "correlation", "correlation of −t with what it cannot see"),
-            (axes[0, 1], "log_scale", "log-scale, nats"),
+            (axes[0], "correlation", "correlation of −t with what it cannot see"),
+            (axes[1], "log_scale", "log-scale, nats"),
         ):
             for index, name in enumerate(self.images):
                 found = [getattr(layer, what)[name] for layer in self.layers]
                 line(axis, places, found, index=index, label=name)
-            axis.set_xlabel("coupling", fontsize=9)
-            axis.set_title(label, fontsize=9)
-        axes[0, 0].set_ylim(top=1.02)
-        legend(figure, axes[0, 0])
+            axis.set_title(label, loc="left", fontsize=9)
+        axes[1].set_xlabel("coupling")
+        axes[0].set_ylim(top=1.02)
+        legend_above(figure, axes[0])
         return figure
 
     def image_figure(self, most: int = 6) -> Figure:

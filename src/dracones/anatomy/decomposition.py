@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dracones.anatomy.estimates import auroc_estimate, difference_estimate, mean_estimate
-from dracones.anatomy.figures import histograms, intervals, legend, new_figure
+from dracones.anatomy.figures import histograms, intervals, new_figure
 from dracones.anatomy.finding import DRAWN, Finding, Row
 from dracones.anatomy.sides import NORMAL, checked_sides, statistics_of
 from dracones.densities import Density
 from dracones.metrics import Estimate
+from dracones.report.style import legend_above
 
 Array = NDArray[np.float64]
 
@@ -111,22 +112,22 @@ class Decomposition(Finding):
     def figure(self) -> Figure:
         """Histograms of the total and its parts above their AUROCs."""
         shown = (self.total, *self.parts)
-        figure, axes = new_figure(1, len(shown), height=2.4)
-        for axis, term in zip(axes[0], shown, strict=True):
+        figure, axes = new_figure(len(shown), height=1.7)
+        for axis, term in zip(axes, shown, strict=True):
             histograms(
                 axis, {name: found[term.name] for name, found in self.values.items()}, label=f"{words(term.name)}, nats"
             )
-        legend(figure, axes[0, 0])
+        legend_above(figure, axes[0])
         return figure
 
     def auroc_figure(self) -> Figure:
         """AUROC of every term, level by level."""
-        figure, axes = new_figure(height=0.6 + 0.28 * len(self.terms) * max(1, len(self.total.others) / 2))
+        figure, axes = new_figure(height=1.0 + 0.27 * len(self.terms) * max(1, len(self.total.others) / 2))
         names = [words(term.name) for term in self.terms]
         series = {name: [term.auroc[name] for term in self.terms] for name in self.total.others}
-        intervals(axes[0, 0], names, series, label="AUROC of −term (below 0.5: prefers the other set)")
-        axes[0, 0].set_xlim(-0.02, 1.02)
-        legend(figure, axes[0, 0])
+        intervals(axes[0], names, series, label="AUROC of −term (below 0.5: prefers the other set)")
+        axes[0].set_xlim(-0.02, 1.02)
+        legend_above(figure, axes[0])
         return figure
 
     @classmethod

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from dracones import rules
 from dracones.anatomy.estimates import auroc_estimate, mean_estimate
-from dracones.anatomy.figures import intervals, legend, new_figure
+from dracones.anatomy.figures import intervals, new_figure
 from dracones.anatomy.finding import Finding, Row
 from dracones.anatomy.sides import NORMAL, checked_sides, evaluating
 from dracones.densities import Density
 from dracones.metrics import Estimate
+from dracones.report.style import legend_above
 
 _MEAN, _VARIANCE = "ensemble_log_prob_mean", "ensemble_log_prob_variance"
 
@@ -59,11 +60,11 @@ class Ensemble(Finding):
         """AUROC of the members and of what they make together."""
         names = [*(f"member {index + 1}" for index in range(len(self.members))), "mean", "mixture", "WAIC"]
         each = (*self.members, self.mean, self.mixture, self.waic)
-        figure, axes = new_figure(height=0.8 + 0.3 * len(names))
+        figure, (axis,) = new_figure(height=1.0 + 0.3 * len(names))
         series = {name: [found[name] for found in each] for name in self.mean}
-        intervals(axes[0, 0], names, series, label="AUROC of the score (below 0.5: prefers the other set)")
-        axes[0, 0].set_xlim(-0.02, 1.02)
-        legend(figure, axes[0, 0])
+        intervals(axis, names, series, label="AUROC of the score (below 0.5: prefers the other set)")
+        axis.set_xlim(-0.02, 1.02)
+        legend_above(figure, axis)
         return figure
 
 

@@ -1,6 +1,6 @@
 """The look of every figure of the anatomy: one palette, histograms, image grids, without pyplot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,25 +10,30 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dracones.report import Picture
+from dracones.report.style import MUTED, PALETTE, legend_name, picture, styled
+
 Array = NDArray[np.float64]
 
-# Okabe and Ito's colours, told apart by colour-blind readers; the first is always the normal set.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6B6B6B")
+WIDTH = 4.6
+"""Inches, for every figure but image grids: narrow enough that its text stays legible on a phone."""
 
 
 def colour(index: int) -> str:
     """Colour of the i-th set; the normal set is the first."""
-    return _COLOURS[index % len(_COLOURS)]
+    return PALETTE[index % len(PALETTE)]
 
 
-def new_figure(rows: int = 1, columns: int = 1, *, width: float = 7.0, height: float = 2.8) -> tuple[Figure, Any]:
-    """A figure and its axes as an array [rows, columns]; ``height`` is that of one row, in inches."""
-    figure = Figure(figsize=(width, height * rows), layout="constrained", dpi=110)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for each in axes.flat:
-        each.spines[["top", "right"]].set_visible(False)
-        each.tick_params(labelsize=9)
-    return figure, axes
+def new_figure(rows: int = 1, *, height: float = 2.6) -> tuple[Figure, list[Axes]]:
+    """A figure and its panels, one above the other; ``height`` is that of one panel, in inches."""
+    figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
+    return figure, list(figure.subplots(rows, 1, squeeze=False)[:, 0])
+
+
+@styled
+def drawn(draw: Callable[[], Figure], alt: str, numbers: dict[str, Any] | None = None) -> Picture:
+    """A finding's figure in the manner of the reports, as a picture for a page."""
+    return picture(draw(), alt, numbers)
 
 
 def histograms(axes: Axes, values: Mapping[str, Array], *, label: str) -> None:
@@ -42,16 +47,10 @@ def histograms(axes: Axes, values: Mapping[str, Array], *, label: str) -> None:
     bins = np.linspace(low, high, 41).tolist()
     for index, (name, array) in enumerate(values.items()):
         style: dict[str, Any] = {"histtype": "stepfilled", "alpha": 0.35} if index == 0 else {"histtype": "step"}
-        style |= {"color": colour(index), "linewidth": 1.8, "label": name}
+        style |= {"color": colour(index), "linewidth": 1.8, "label": legend_name(name)}
         axes.hist(np.clip(array, low, high), bins=bins, density=True, **style)
-    axes.set_xlabel(label, fontsize=9)
+    axes.set_xlabel(label)
     axes.set_yticks([])
-
-
-def legend(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """One legend for the whole figure, above it."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=9, frameon=False)
 
 
 def show_image(axes: Axes, image: Tensor | Array, *, limit: float | None = None) -> None:
@@ -82,7 +81,9 @@ def image_grid(
     """
     columns = max(len(images) for _, images, _ in rows)
     side = min(1.25, 7.0 / columns)
-    figure, axes = new_figure(len(rows), columns, width=max(side * columns + 1.0, 3.0), height=side + 0.12)
+    size = (max(side * columns + 1.0, 3.0), (side + 0.12) * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
     for row, (name, images, limit) in enumerate(rows):
         for column in range(columns):
             image = images[column] if column < len(images) else None
@@ -110,7 +111,9 @@ def line(
 ) -> None:
     """Estimates joined by a line in the colour of the set number ``index``, their intervals as a band."""
     values = [each.value for each in estimates]
-    axes.plot(places, values, style, color=colour(index), markersize=4, label=label)
+    axes.plot(
+        places, values, style, color=colour(index), markersize=4, label=None if label is None else legend_name(label)
+    )
     low, high = [each.low for each in estimates], [each.high for each in estimates]
     axes.fill_between(places, low, high, color=colour(index), alpha=0.15, linewidth=0)
 
@@ -129,8 +132,9 @@ def intervals(
             axes.plot(
                 estimate.value, height, "o", color=colour(index + 1), markersize=5, label=series if place == 0 else None
             )
-    axes.set_yticks(range(len(names)), names, fontsize=9)
-    axes.invert_yaxis()
-    axes.set_xlabel(label, fontsize=9)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(label)
     if chance is not None:
-        axes.axvline(chance, color="#999999", linewidth=1, linestyle=":")
+        axes.axvline(chance, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))

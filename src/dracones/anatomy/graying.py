@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dracones.anatomy.estimates import auroc_estimate, mean_estimate
-from dracones.anatomy.figures import legend, line, new_figure, show_image
+from dracones.anatomy.figures import image_grid, line, new_figure
 from dracones.anatomy.finding import DRAWN, Finding, Row
 from dracones.anatomy.sides import NORMAL, Sides, checked_sides, statistics_of
 from dracones.densities import Density
 from dracones.metrics import Estimate
+from dracones.report.style import legend_above
 
 CONTRASTS = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
 
@@ -61,18 +62,18 @@ class Graying(Finding):
         ]
 
     def figure(self) -> Figure:
-        """Bits per dimension by contrast, above one image at every contrast."""
-        figure, axes = new_figure(1, 1, height=2.8)
-        axis = axes[0, 0]
+        """Bits per dimension by contrast."""
+        figure, (axis,) = new_figure(height=2.8)
         for index, (name, found) in enumerate(self.bits_per_dim.items()):
             line(axis, self.contrasts, found, index=index, label=name)
-        axis.set_xlabel("contrast", fontsize=9)
-        axis.set_ylabel("bits/dim (less is likelier)", fontsize=9)
-        legend(figure, axis)
-        for contrast, image in zip(self.contrasts, self.examples, strict=True):
-            small = axis.inset_axes((contrast - 0.05, 0.02, 0.1, 0.22), transform=axis.get_xaxis_transform())
-            show_image(small, image)
+        axis.set_xlabel("contrast")
+        axis.set_title("bits/dim (less is likelier)", loc="left", fontsize=9)
+        legend_above(figure, axis)
         return figure
+
+    def image_figure(self) -> Figure:
+        """One normal image at every contrast."""
+        return image_grid([("normal", self.examples, None)], titles=[f"{contrast:g}" for contrast in self.contrasts])
 
 
 def graying(

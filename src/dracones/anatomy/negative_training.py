@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from dracones.anatomy.decomposition import Decomposition, decompose
-from dracones.anatomy.figures import histograms, legend, new_figure
+from dracones.anatomy.figures import histograms, new_figure
 from dracones.anatomy.finding import DRAWN, Finding, Row
 from dracones.anatomy.sides import checked_sides
 from dracones.densities import Density, bits_per_dim
 from dracones.metrics import Estimate
+from dracones.report.style import legend_above
 from dracones.training import Progress, TrainingConfig, train
 
 FLOOR_PER_DIMENSION = -33.0
@@ -60,11 +61,11 @@ class NegativeTraining(Finding):
 
     def figure(self) -> Figure:
         """Histograms of log p before and after."""
-        figure, axes = new_figure(1, 2, height=2.4)
-        for axis, found, when in zip(axes[0], self.histories, ("before", "after"), strict=True):
+        figure, axes = new_figure(2, height=1.8)
+        for axis, found, when in zip(axes, self.histories, ("before", "after"), strict=True):
             values = {name: each[found.total.name] for name, each in found.values.items()}
             histograms(axis, values, label=f"log p(x) {when}, nats")
-        legend(figure, axes[0, 0])
+        legend_above(figure, axes[0])
         return figure
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dracones.anatomy.curvature import gradient_at, hessian_vector_products, linear_gains, published_gains
 from dracones.anatomy.estimates import difference_estimate, mean_estimate
-from dracones.anatomy.figures import intervals, new_figure, show_image, signed_limit
+from dracones.anatomy.figures import image_grid, intervals, new_figure, signed_limit
 from dracones.anatomy.finding import DRAWN, Finding, Row
 from dracones.anatomy.needs import needs_constant_volume, needs_points
 from dracones.anatomy.sides import Sides, checked_sides, device_of, evaluating, evenly
@@ -74,21 +74,22 @@ class SecondOrder(Finding):
         ]
 
     def figure(self) -> Figure:
-        """Gaps with their intervals, and where the variance differs."""
-        count = len(self.others)
-        figure, axes = new_figure(count, 2, height=2.2)
-        limit = signed_limit(*[each.mean(0) for each in self.variance_maps.values()])
+        """Gaps with their intervals."""
+        figure, axes = new_figure(len(self.others), height=1.8)
         labels = {"measured": "measured", "predicted": "predicted", "predicted_diagonal": "predicted,\ndiagonal"}
-        for row, (name, found) in enumerate(self.others.items()):
+        for axis, (name, found) in zip(axes, self.others.items(), strict=True):
             estimates = [getattr(found, what) for what in labels]
             names = [*labels.values()]
             if found.linear_formula is not None:
                 names.append("formula")
                 estimates.append(Estimate(found.linear_formula, found.linear_formula, found.linear_formula))
-            intervals(axes[row, 0], names, {name: estimates}, label=f"{name}: gap in log p, nats", chance=0.0)
-            show_image(axes[row, 1], self.variance_maps[name], limit=limit)
-            axes[row, 1].set_title(f"variance, {name} − normal", fontsize=8)
+            intervals(axis, names, {name: estimates}, label=f"{name}: gap in log p, nats", chance=0.0)
         return figure
+
+    def image_figure(self) -> Figure:
+        """Where in the picture the variance differs."""
+        limit = signed_limit(*[each.mean(0) for each in self.variance_maps.values()])
+        return image_grid([("other − normal", list(self.variance_maps.values()), limit)], titles=list(self.others))
 
 
 def second_order(

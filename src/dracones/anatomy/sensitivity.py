@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dracones.anatomy.estimates import auroc_estimate, mean_estimate
-from dracones.anatomy.figures import intervals, legend, new_figure
+from dracones.anatomy.figures import WIDTH, intervals
 from dracones.anatomy.finding import Finding, Row
 from dracones.anatomy.needs import needs_points
 from dracones.anatomy.sides import NORMAL, Sides, checked_sides, evaluating, statistics_of
 from dracones.data import Preprocess
 from dracones.densities import Density
 from dracones.metrics import Estimate
+from dracones.report.style import legend_above
 from dracones.rules import gather
 
 Filter = Literal["bilinear", "bicubic", "nearest"]
@@ -80,19 +81,17 @@ class Sensitivity(Finding):
         }
         present = [kind for kind in kinds if self.of(kind)]
         lines = [len(self.of(kind)) for kind in present]
-        figure = new_figure(height=sum(0.6 + 0.26 * count for count in lines))[0]
-        figure.clear()
-        all_axes = figure.subplots(len(present), 1, squeeze=False, height_ratios=[count + 1.5 for count in lines])
-        for axis, kind in zip(all_axes[:, 0], present, strict=True):
+        figure = Figure(figsize=(WIDTH, sum(0.75 + 0.27 * count for count in lines)), layout="constrained")
+        panels = figure.subplots(len(present), 1, squeeze=False, height_ratios=[count + 1.5 for count in lines])
+        for axis, kind in zip(panels[:, 0], present, strict=True):
             checks = self.of(kind)
             compared = list(checks[0].auroc)
             series = {name: [check.auroc[name] for check in checks] for name in compared}
             intervals(axis, [check.name for check in checks], series, label="AUROC of −log p")
             axis.set_title(kinds[kind], fontsize=9, loc="left")
             axis.set_xlim(-0.02, 1.02)
-            axis.spines[["top", "right"]].set_visible(False)
             if len(compared) > 1 and kind == "size":
-                legend(figure, axis)
+                legend_above(figure, axis)
         return figure
 
 

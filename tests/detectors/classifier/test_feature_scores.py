@@ -169,6 +169,26 @@ def test_vim_by_its_definition():
     assert torch.equal(virtual.argsort(), got.argsort())  # the paper's probability, same order
 
 
+@pytest.mark.parametrize("method", [Residual, VirtualLogit])
+def test_layer_whose_rows_sum_to_zero_does_not_throw_the_origin_away(method):
+    """Such a layer has a singular value of rounding size; its inverse put the origin 1e8 features away."""
+    weight = (HEAD.weight - HEAD.weight.mean(0)).float()
+    head = LinearHead(weight, HEAD.bias.float())
+    z = torch.from_numpy(TRAIN).float()
+    score = method(dimensions=3).fit(ClassifierOutputs(head(z), z), head=head)
+    assert torch.linalg.vector_norm(score.origin) < 100
+    again = method(dimensions=3).fit(ClassifierOutputs(head(z), z * (1 + 1e-6)), head=head)
+    torch.testing.assert_close(again.score(outputs(TEST)), score.score(outputs(TEST)), rtol=1e-3, atol=1e-3)
+
+
+def test_vim_without_residual_is_refused():
+    flat = TRAIN @ np.diag([1, 1, 1, 0, 0, 0])
+    z = torch.from_numpy(flat).float()
+    head = LinearHead(HEAD.weight, HEAD.bias * 0)
+    with pytest.raises(ValueError, match="lie in the principal subspace entirely"):
+        VirtualLogit(dimensions=4).fit(ClassifierOutputs(head(z), z), head=head)
+
+
 def test_subspace_defaults_follow_the_paper():
     assert [principal_dimensions(w) for w in (2048, 1024, 768, 512, 64)] == [1000, 512, 512, 256, 32]
 

@@ -20,36 +20,36 @@ OPTIONS = {
 }
 # Scores of two images by the tiny classifier; the formulas are tested against other libraries in the files beside.
 GOLDEN = {
-    ("ash", 1): (-365.63, -379.41),
-    ("ash", 3): (-511.74, -520.11),
-    ("dice", 1): (-10.157, -10.612),
-    ("dice", 3): (-9.9159, -10.235),
-    ("energy", 1): (0.23891, -0.44526),
-    ("energy", 3): (1.5755, 1.6096),
-    ("entropy", 1): (0.0524, 0.015839),
-    ("entropy", 3): (0.48329, 0.49708),
-    ("gen", 1): (1.6908, 1.4763),
-    ("gen", 3): (2.2088, 2.2105),
-    ("knn", 1): (0.0056981, 0.004172),
-    ("knn", 3): (0.0026651, 0.0034167),
-    ("mahalanobis", 1): (3.9664, 1.8676),
-    ("mahalanobis", 3): (1.8522, 5.6516),
-    ("max_logit", 1): (0.24778, -0.4431),
-    ("max_logit", 3): (1.7561, 1.8035),
-    ("msp", 1): (0.0088348, 0.0021536),
-    ("msp", 3): (0.16527, 0.1762),
-    ("odin", 1): (0.59099, 0.5545),
-    ("odin", 3): (0.6673, 0.66625),
-    ("react", 1): (-0.33308, -1.1532),
-    ("react", 3): (1.7433, 1.8196),
-    ("relative_mahalanobis", 1): (-0.77063, -0.35657),
-    ("relative_mahalanobis", 3): (-0.64476, -0.91476),
-    ("residual", 1): (2.8787, 2.4083),
-    ("residual", 3): (2.6525, 2.6414),
-    ("scale", 1): (-148.98, -188.37),
-    ("scale", 3): (-77.813, -73.337),
-    ("vim", 1): (0.12999, -0.53638),
-    ("vim", 3): (-0.17644, -0.13494),
+    ("ash", 1): (-145.03, -124.11),
+    ("ash", 3): (-270.71, -228.63),
+    ("dice", 1): (-9.2171, -9.5058),
+    ("dice", 3): (-6.3974, -6.55),
+    ("energy", 1): (-9.8633, -9.9397),
+    ("energy", 3): (-10.913, -11.406),
+    ("entropy", 1): (0.00010005, 8.9998e-05),
+    ("entropy", 3): (2.6949e-05, 1.4043e-05),
+    ("gen", 1): (0.87794, 0.86761),
+    ("gen", 3): (0.76244, 0.70865),
+    ("knn", 1): (0.010069, 0.006614),
+    ("knn", 3): (0.0056214, 0.0050123),
+    ("mahalanobis", 1): (5.0589, 2.4969),
+    ("mahalanobis", 3): (4.0587, 6.5779),
+    ("max_logit", 1): (-9.8632, -9.9397),
+    ("max_logit", 3): (-10.913, -11.406),
+    ("msp", 1): (7.4258e-06, 6.6286e-06),
+    ("msp", 3): (1.8043e-06, 8.9919e-07),
+    ("odin", 1): (0.41493, 0.40928),
+    ("odin", 3): (0.39421, 0.38159),
+    ("react", 1): (-7.256, -7.0945),
+    ("react", 3): (-9.8867, -9.882),
+    ("relative_mahalanobis", 1): (-0.69557, -0.25187),
+    ("relative_mahalanobis", 3): (-0.48419, -1.3558),
+    ("residual", 1): (0.026887, 0.013127),
+    ("residual", 3): (0.035117, 0.015933),
+    ("scale", 1): (-224.41, -184.84),
+    ("scale", 3): (-496.76, -377.65),
+    ("vim", 1): (14.883, 2.1423),
+    ("vim", 3): (5.343, -4.0305),
 }
 
 
@@ -93,7 +93,7 @@ def test_three_lines(tiny, fitted, name):
     assert verdict.scores.shape == verdict.p_values.shape == verdict.is_anomaly.shape == (6,)
     assert verdict.maps is None
     np.testing.assert_allclose(
-        fitted(name).predict(tiny.images(6), batch_size=1).scores, verdict.scores, rtol=1e-4, atol=1e-5
+        fitted(name).predict(tiny.images(6), batch_size=1).scores, verdict.scores, rtol=1e-4, atol=1e-3
     )
 
 

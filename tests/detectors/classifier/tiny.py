@@ -9,7 +9,7 @@ def frozen(module: nn.Module) -> nn.Module:
     with torch.no_grad():
         for i, parameter in enumerate(module.parameters()):
             index = torch.arange(parameter.numel(), dtype=torch.float64)
-            values = torch.sin(1.7 * index + i) * (3.0 / max(1, parameter[0].numel()) ** 0.5)
+            values = torch.sin(1.7 * index + 0.31 * index**1.5 + i) * (3.0 / max(1, parameter[0].numel()) ** 0.5)
             parameter.copy_(values.reshape(parameter.shape))
     return module.eval()
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dracones.detectors.classifier.acceleration import accelerated
 from dracones.detectors.classifier.layers import FoundLayer, find_layer, unwrapped
 from dracones.detectors.classifier.modes import scoring_mode
 from dracones.detectors.classifier.normalization import (
@@ -32,6 +33,7 @@ class ClassifierProbe(nn.Module):
         output: key or position of the logits where the classifier returns a mapping or a sequence.
         normalization: applied to images in [0, 1] before the classifier.
         read_features: ``False`` leaves the layer alone.
+        accelerate: run a faster copy (see `acceleration.accelerated`), made at the first pass.
 
     Raises:
         TypeError: not a module.
@@ -52,6 +54,7 @@ class ClassifierProbe(nn.Module):
         output: str | int | None = None,
         normalization: Normalization | None = None,
         read_features: bool = True,
+        accelerate: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(classifier, nn.Module):
@@ -61,7 +64,10 @@ class ClassifierProbe(nn.Module):
                 "name it as a string (timm name, 'module:function' or an exported program) in dracones.create"
             )
         # Hooks on parts of a compiled or parallel model never run; its original holds the same weights.
-        self.classifier = unwrapped(classifier) if read_features else classifier
+        self.classifier = unwrapped(classifier) if read_features or accelerate else classifier
+        self.accelerate = accelerate
+        # What runs: the classifier, or its faster copy; in a list, so as not to be a second submodule.
+        self._running = [self.classifier]
         self.output = output
         self.normalization = normalization
         self.read_features = read_features
@@ -77,6 +83,11 @@ class ClassifierProbe(nn.Module):
     def head(self) -> LinearHead | None:
         """The last linear layer, where its product with the features is the logits; known after the first pass."""
         return None if self.found is None else self.found.head
+
+    @property
+    def running(self) -> nn.Module:
+        """The module that answers: the classifier itself unless ``accelerate``."""
+        return self._running[0]
 
     @property
     def device(self) -> torch.device:
@@ -99,6 +110,8 @@ class ClassifierProbe(nn.Module):
             if not self._inspected:
                 warn_if_normalised(images)
             images = self.normalization(images.float())
+        if self.accelerate:
+            return images.to(self.dtype, memory_format=torch.channels_last)
         return images.to(self.dtype)
 
     def forward(self, images: Tensor) -> ClassifierOutputs:
@@ -112,24 +125,24 @@ class ClassifierProbe(nn.Module):
 
     def run(self, inputs: Tensor) -> ClassifierOutputs:
         """Outputs of prepared inputs; gradients flow where the caller lets them."""
-        with scoring_mode(self.classifier):
-            if not self._inspected:
-                self._inspect(inputs)
+        if not self._inspected:
+            self._inspect(inputs)
+        with scoring_mode(self.running):
             if not self.read_features:
-                return ClassifierOutputs(logits_of(self.classifier(inputs), self.output))
+                return ClassifierOutputs(logits_of(self.running(inputs), self.output))
             return self._run_with_features(inputs)
 
     def _run_with_features(self, inputs: Tensor) -> ClassifierOutputs:
         if self.found is None:
             raise ValueError("the layer to read is not known; run the probe once on images first")
         caught: list[Tensor] = []
-        module = self.classifier.get_submodule(self.found.name)
+        module = self.running.get_submodule(self.found.name)
         if self.found.side == "input":
             handle = module.register_forward_pre_hook(lambda _, args: caught.append(pooled(args[0])))
         else:
             handle = module.register_forward_hook(lambda _, __, result: caught.append(pooled(result)))
         try:
-            logits = logits_of(self.classifier(inputs), self.output)
+            logits = logits_of(self.running(inputs), self.output)
         finally:
             handle.remove()
         if not caught:
@@ -143,11 +156,14 @@ class ClassifierProbe(nn.Module):
     @torch.no_grad()
     def _inspect(self, inputs: Tensor) -> None:
         """Once, on the first batch: is this a classifier of logits, and which layer is read?"""
-        few = inputs[:4]
-        logits = logits_of(self._call(few), self.output)
-        refuse_probabilities(logits)
-        if self.read_features:
-            self.found = find_layer(self.classifier, few, logits, self.layer)
+        few = inputs[:4].detach()
+        with scoring_mode(self.classifier):
+            logits = logits_of(self._call(few), self.output)
+            refuse_probabilities(logits)
+            if self.read_features:
+                self.found = find_layer(self.classifier, few, logits, self.layer)
+        if self.accelerate:
+            self._running = [accelerated(self.classifier, few, keep=None if self.found is None else self.found.name)]
         self._inspected = True
 
     def _call(self, inputs: Tensor) -> Any:

@@ -58,7 +58,10 @@ class Residual(PostHocScore):
         if not 1 <= kept < width:
             raise ValueError(f"dimensions must be between 1 and {width - 1} for {width} features, got {kept}")
         weight, bias = head.weight.to(features), head.bias.to(features)
-        origin = -(torch.linalg.pinv(weight) @ bias)
+        # Weights are known to float32 only: singular values below that are rounding, and their inverses would throw the
+        # origin far away (a layer whose rows sum to zero, as weight decay makes them, has one).
+        rounding = max(weight.shape) * torch.finfo(torch.float32).eps
+        origin = -(torch.linalg.pinv(weight, rtol=rounding) @ bias)
         centred = features - origin
         # eigh sorts ascending: the first F - D vectors span the complement.
         vectors = torch.linalg.eigh(centred.T @ centred / len(features)).eigenvectors
@@ -98,8 +101,9 @@ class VirtualLogit(Residual):
     def fit_outputs(self, outputs: ClassifierOutputs, labels: Tensor | None, head: LinearHead | None) -> None:
         """The subspace, then alpha."""
         super().fit_outputs(outputs, labels, head)
-        residual = self.residual(outputs.needed_features("ViM")).double().mean()
-        if not residual > 0:
+        features = outputs.needed_features("ViM")
+        residual = self.residual(features).double().mean()
+        if not residual > 1e-5 * torch.linalg.vector_norm(features.to(self.origin) - self.origin, dim=1).mean():
             raise ValueError("ViM: the training features lie in the principal subspace entirely; lower dimensions")
         self.alpha = (outputs.logits.amax(dim=1).double().mean() / residual).float()
 

@@ -54,6 +54,7 @@ class GuardedClassifier(nn.Module):
                 output=own.output,
                 normalization=own.normalization,
                 read_features=own.read_features,
+                accelerate=own.accelerate,
             )
         else:
             probe = guard.probe

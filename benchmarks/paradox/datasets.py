@@ -8,17 +8,17 @@ side to 32 (Pillow's antialiased bilinear), crop the centre (Kirichenko et al. 2
 import gzip
 import hashlib
 import io
+import itertools
 import os
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from benchmarks.paradox.house_numbers import house_numbers
 from PIL import Image
 from torch import Tensor
-
-from benchmarks.paradox.house_numbers import house_numbers
 
 GRAY = ("FashionMNIST", "MNIST", "notMNIST")
 
@@ -31,7 +31,7 @@ def data_root() -> Path:
     return root
 
 
-@lru_cache(maxsize=None)
+@cache
 def train_images(name: str) -> Tensor:
     """Training images of one of the four sets that are trained on."""
     if name in ("FashionMNIST", "MNIST"):
@@ -43,7 +43,7 @@ def train_images(name: str) -> Tensor:
     raise ValueError(f"no training images for {name!r}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def test_images(name: str) -> Tensor:
     """Test images: the full published test set, or what the data folder holds of it."""
     return _TEST[name]()
@@ -59,7 +59,7 @@ def _idx(path: Path) -> Tensor:
 def _encoded(relative: str, size: int = 32) -> Tensor:
     with np.load(data_root() / relative) as archive:
         blob, offsets = archive["data"].tobytes(), archive["offsets"]
-    pairs = zip(offsets[:-1], offsets[1:], strict=True)
+    pairs = itertools.pairwise(offsets)
     return torch.stack([_decode(blob[start:end], size) for start, end in pairs])
 
 

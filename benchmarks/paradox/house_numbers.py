@@ -18,6 +18,7 @@ SUM_OF_VARIANCES = (49.6, 52.7, 53.6)
 MEANS = (0.4377, 0.4438, 0.4728)  # SVHN's published channel means
 _FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSansMono-Bold.ttf")
 _RENDER = 96  # drawn at three times the size, then reduced
+_SMOOTH = Image.Resampling.BILINEAR
 
 
 def house_numbers(count: int, *, seed: int = 0) -> NDArray[np.uint8]:
@@ -45,7 +46,7 @@ def _draw(rng: np.random.Generator, fonts: list[list[ImageFont.FreeTypeFont]]) -
     for side in (-1, 1):  # SVHN's crops show parts of the neighbouring digits
         if rng.random() < 0.6:
             pen.text((x + side * step, y), str(rng.integers(10)), fill=255, font=font, anchor="mm")
-    mask = mask.rotate(rng.normal(0, 5), resample=Image.Resampling.BILINEAR)
+    mask = mask.rotate(rng.normal(0, 5), resample=_SMOOTH)
     shear = rng.normal(0, 0.08)
     mask = mask.transform(
         mask.size, Image.Transform.AFFINE, (1, shear, -shear * _RENDER / 2, 0, 1, 0), Image.Resampling.BILINEAR

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.paradox.datasets import fingerprint, train_images
+from benchmarks.paradox.runs import RUNS, Run
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmarks.paradox.datasets import fingerprint, train_images
-from benchmarks.paradox.runs import RUNS, Run
 from dracones.densities import Density, create
 from dracones.rules import replace_pixels
 from dracones.training import RichProgress, train
@@ -35,7 +35,10 @@ def load(run: Run, models: Path) -> tuple[Density, dict[str, Any]]:
     """The trained density of a run, in eval mode, and its record."""
     record = json.loads((models / f"{run.key}.json").read_text())
     density = build(run)
-    density.load_state_dict(load_file(models / f"{run.key}.safetensors"))
+    state = load_file(models / f"{run.key}.safetensors")
+    # indices derived from the masks were once saved beside them; the weights of such runs stay readable
+    state = {name: tensor for name, tensor in state.items() if not name.endswith(("read_index", "change_index"))}
+    density.load_state_dict(state)
     return density.eval(), record
 
 

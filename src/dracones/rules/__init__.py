@@ -5,10 +5,13 @@ from dracones.rules.complexity import Complexity, codecs, complexity
 from dracones.rules.contrast import WAIC, LikelihoodRatio, LikelihoodRegret, replace_pixels
 from dracones.rules.dose import DoSE
 from dracones.rules.geometry import GradientNorm, IntrinsicDimension, gradient_norm, intrinsic_dimension
+from dracones.rules.joint import Joint
+from dracones.rules.levels import level_statistics
 from dracones.rules.likelihood import Latent, Likelihood, Term, Typicality, Volume
 from dracones.rules.rule import Rule, create, names, register
 from dracones.rules.statistics import cheap_statistics, create_for, gather, image_statistics
 from dracones.rules.subbands import subband_energies, subband_names
+from dracones.rules.surprise import Surprise
 from dracones.rules.tails import EmpiricalTail
 
 __all__ = [
@@ -19,11 +22,13 @@ __all__ = [
     "EmpiricalTail",
     "GradientNorm",
     "IntrinsicDimension",
+    "Joint",
     "Latent",
     "Likelihood",
     "LikelihoodRatio",
     "LikelihoodRegret",
     "Rule",
+    "Surprise",
     "Term",
     "Typicality",
     "Volume",
@@ -36,6 +41,7 @@ __all__ = [
     "gradient_norm",
     "image_statistics",
     "intrinsic_dimension",
+    "level_statistics",
     "names",
     "register",
     "replace_pixels",

@@ -1,34 +1,46 @@
 """One rule for every pair: all statistics, in both directions, merged by what normal images look like."""
 
+import copy
 from collections.abc import Sequence
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dracones.rules.mixture import Mixture
-from dracones.rules.normal_scores import NormalScores
+from dracones.rules.complexity import Complexity
+from dracones.rules.joint import Joint
 from dracones.rules.rule import Rule, register
+from dracones.rules.surprise import Surprise
 from dracones.rules.tails import EmpiricalTail
-
-_ONE_SIDED = ("log_prob", "log_prob_latent")
 
 
 @register("auto")
 class Auto(Rule):
-    """Merged evidence that the statistics of an image are not those of normal images; nothing else is fitted on.
+    """Merged evidence that an image's statistics are not those of normal images. No other image is needed.
 
-    1. Each statistic is brought to normal scores, so that no unit and no heavy tail rules (`NormalScores`).
-    2. A Gaussian mixture, sized on held-out normal images, is the joint density of the scores: it notices a
-       shift of any statistic in either direction, and a pair out of proportion (a likelihood too high for the
-       image's complexity) where each alone is usual.
-    3. Two-sided tests lose where the likelihood was right already. So the one-sided tails of log p(x) and
-       log p(z) stand beside the joint density as witnesses of their own.
-    4. Each witness becomes a conformal p-value on normal images that its fit has not seen, and the score is
-       minus the sum of their logarithms (Fisher's combination).
+    Three witnesses, each a rule of its own, fitted on normal images:
+    - `joint`: the density of all statistics together; sees a shift of any of them in either direction, and pairs
+      out of proportion where each statistic alone is usual;
+    - `surprise`: log p(x) below what the image's own statistics (sub-bands, levels, compressed size) lead to
+      expect among normal images. One-sided: two-sided tests lose where the likelihood was right already, and
+      plain likelihood is wrong where the image is simple; given its simplicity it is right again;
+    - `complexity`: log p(x) below what a lossless codec makes of the image (Serra et al. 2020).
 
-    Odd-numbered images fit steps 1 and 2, even-numbered ones step 4.
+    Each witness becomes a conformal p-value on normal images that its fit has not seen (two folds, swapped),
+    with an exponential tail beyond the last of them; the score is minus the sum of the log p-values (Fisher's
+    combination). A witness whose statistics are not among `statistics` is left out.
 
-    References: Morningstar et al. 2021 (density of the statistics); Serra et al. 2020 (complexity); Fisher 1925.
+    References: Morningstar et al. 2021; Serra et al. 2020; Fisher 1925; Vovk 2015, "Cross-conformal predictors".
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> complexity, noise = torch.randn(2, 400, generator=generator).double()
+    >>> normal = {"log_prob": -1000 - 100 * complexity + 10 * noise, "complexity_png": 1500 + 150 * complexity}
+    >>> rule = Auto(statistics=["log_prob", "complexity_png"])
+    >>> rule.fit(normal)
+    >>> usual, simple = rule.score({"log_prob": torch.tensor([-1000.0, -800.0]),
+    ...                             "complexity_png": torch.tensor([1500.0, 600.0])})
+    >>> bool(simple > 3 * usual)
+    True
     """
 
     needs_fit = True
@@ -38,31 +50,59 @@ class Auto(Rule):
         if not statistics:
             raise ValueError("auto: needs at least one statistic")
         self.requires = tuple(statistics)
-        self.one_sided = tuple(name for name in _ONE_SIDED if name in self.requires)
-        self.scores = NormalScores(self.requires)
-        self.joint = Mixture(len(self.requires))
-        self.joint_tail = EmpiricalTail()
-        self.side_tails = torch.nn.ModuleDict({name: EmpiricalTail(upper=False) for name in self.one_sided})
+        witnesses = _witnesses(self.requires)
+        self.witnesses = nn.ModuleDict(witnesses)
+        self.tails = nn.ModuleDict({name: EmpiricalTail() for name in witnesses})
 
     def _fit(self, statistics: dict[str, Tensor]) -> None:
-        fit_part = {name: values[1::2] for name, values in statistics.items()}
-        tail_part = {name: values[0::2] for name, values in statistics.items()}
-        if len(fit_part[self.requires[0]]) < 2:
-            fit_part = tail_part = statistics
-        self.scores.fit(fit_part)
-        self.joint.fit_rows(self.scores.transform(fit_part))
-        self.joint_tail.fit({"value": self.joint.score_rows(self.scores.transform(tail_part))})
-        for name, tail in self.side_tails.items():
-            tail.fit({"value": tail_part[name]})  # type: ignore[operator]
+        count = len(statistics[self.requires[0]])
+        folds = [torch.arange(start, count, 2, device=self.is_fitted.device) for start in (0, 1)]
+        for name, module in self.witnesses.items():
+            witness = cast(Rule, module)
+            unseen = []
+            for fold, other in (folds, folds[::-1]):
+                if len(fold) < 2:  # too few to share: the p-values are then of seen images
+                    fold = other = torch.arange(count, device=self.is_fitted.device)
+                apprentice = copy.deepcopy(witness)
+                apprentice.fit(_rows(statistics, fold))
+                unseen.append(apprentice.score(_rows(statistics, other)))
+            cast(Rule, self.tails[name]).fit({"value": torch.cat(unseen)})
+            witness.fit(statistics)
 
     def _score(self, statistics: dict[str, Tensor]) -> Tensor:
-        return torch.stack(list(self.witnesses(statistics).values())).sum(dim=0)
+        return torch.stack(list(self.evidence(statistics).values())).sum(dim=0)
 
-    def witnesses(self, statistics: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Minus the log p-value [B] of each witness: which one speaks against an image."""
-        checked = self._checked(statistics)
-        joint = self.joint.score_rows(self.scores.transform(checked))
-        found = {"joint": -self.joint_tail.log_p(joint)}
-        for name, tail in self.side_tails.items():
-            found[name] = -tail.log_p(checked[name])  # type: ignore[operator]
-        return found
+    def evidence(self, statistics: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Minus the log p-value [B] of each witness: which one speaks against an image, and how loud."""
+        return {
+            name: -cast(EmpiricalTail, self.tails[name]).log_p(cast(Rule, witness).score(statistics))
+            for name, witness in self.witnesses.items()
+        }
+
+
+def _witnesses(statistics: tuple[str, ...]) -> dict[str, Rule]:
+    found: dict[str, Rule] = {"joint": Joint(statistics=statistics)}
+    of_the_image = tuple(name for name in statistics if is_of_the_image(name))
+    if "log_prob" in statistics and of_the_image:
+        found["surprise"] = Surprise(given=of_the_image)
+    codec = next((each for each in ("webp", "png") if f"complexity_{each}" in statistics), None)
+    if "log_prob" in statistics and codec is not None:
+        found["complexity"] = Complexity(codec=codec)
+    return found
+
+
+def is_of_the_image(name: str) -> bool:
+    """Whether a statistic is one of the image alone, told by its name.
+
+    >>> is_of_the_image("subband1_diagonal"), is_of_the_image("level0_log_det")
+    (True, False)
+    """
+    return name in _IMAGE_NAMES or name.startswith(_IMAGE_PREFIXES)
+
+
+_IMAGE_PREFIXES = ("complexity_", "subband", "colour_subband")
+_IMAGE_NAMES = ("brightness", "colour", "contrast", "skewness", "level_entropy", "extreme_share")
+
+
+def _rows(statistics: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
+    return {name: values[index] for name, values in statistics.items()}

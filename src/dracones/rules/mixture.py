@@ -1,6 +1,7 @@
 """A Gaussian mixture over a few numbers per image, its size chosen on held-out normal images."""
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -12,10 +13,10 @@ from dracones.rules.rule import Rule
 class Mixture(Rule):
     """Minus the log density of a row of numbers under a Gaussian mixture with full covariances.
 
-    The number of components is the one of `components` that gives held-out normal rows (every fourth) the
-    highest mean log density; then the mixture is fitted to all rows. `ridge` is added to every covariance, in
-    the units of the rows, which are to be of unit scale: without it a statistic that is a sum of others
-    would make the density infinite along their difference.
+    Ridge (added to every covariance, in the units of the rows, which are to be of unit scale) and number of
+    components are those that give held-out normal rows, every fourth, the highest mean log density: the ridge
+    first, with one component, then the number; then the mixture is fitted to all rows. Without a ridge a
+    statistic that is a sum of others would make the density infinite along their difference.
     """
 
     needs_fit = True
@@ -27,13 +28,13 @@ class Mixture(Rule):
         self,
         width: int,
         *,
-        components: Sequence[int] = (1, 2, 4, 8, 16),
-        ridge: float = 1e-4,
-        most_rows: int = 20000,
+        components: Sequence[int] = (1, 2, 4, 8),
+        ridges: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1),
+        most_rows: int = 10000,
     ) -> None:
         super().__init__()
         self.requires = tuple(f"column{i}" for i in range(width))
-        self.components, self.ridge, self.most_rows = tuple(components), ridge, most_rows
+        self.components, self.ridges, self.most_rows = tuple(components), tuple(ridges), most_rows
         self.fitted_buffers("weights", "means", "factors")
 
     def fit_rows(self, rows: Tensor) -> None:
@@ -46,27 +47,29 @@ class Mixture(Rule):
 
     def _fit(self, statistics: dict[str, Tensor]) -> None:
         rows = torch.stack(list(statistics.values()), dim=1)[: self.most_rows]
-        # a full covariance needs several rows per dimension and component
-        room = max(1, len(rows) // (5 * rows.shape[1]))
-        sizes = [size for size in self.components if size <= room] or [1]
-        if len(sizes) > 1:
+        ridge, size = self.ridges[0], 1
+        if len(rows) >= 8:
             held_out = torch.arange(len(rows), device=rows.device) % 4 == 3
-            losses = []
-            for size in sizes:
-                self._fit_size(rows[~held_out], size)
-                losses.append(float(self._score_rows(rows[held_out]).mean()))
-            best = sizes[min(range(len(sizes)), key=losses.__getitem__)]
-        else:
-            best = sizes[0]
-        self._fit_size(rows, best)
+            seen, unseen = rows[~held_out], rows[held_out]
+            ridge = min(self.ridges, key=lambda each: self._held_out_loss(seen, unseen, 1, each))
+            # a full covariance needs several rows per dimension and component
+            room = max(1, len(rows) // (5 * rows.shape[1]))
+            sizes = [each for each in self.components if each <= room] or [1]
+            size = min(sizes, key=lambda each: self._held_out_loss(seen, unseen, each, ridge))
+        self._fit_size(rows, size, ridge)
 
-    def _fit_size(self, rows: Tensor, size: int) -> None:
+    def _held_out_loss(self, seen: Tensor, unseen: Tensor, size: int, ridge: float) -> float:
+        self._fit_size(seen, size, ridge)
+        return float(self._score_rows(unseen).mean())
+
+    def _fit_size(self, rows: Tensor, size: int, ridge: float) -> None:
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture
 
-        mixture = GaussianMixture(
-            size, covariance_type="full", reg_covar=self.ridge, random_state=0, max_iter=200, tol=1e-3
-        )
-        mixture.fit(rows.cpu().numpy())
+        mixture = GaussianMixture(size, covariance_type="full", reg_covar=ridge, random_state=0, max_iter=200, tol=1e-3)
+        with warnings.catch_warnings():  # held-out rows judge the fit, converged or not
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            mixture.fit(rows.cpu().numpy())
         self.weights = torch.as_tensor(mixture.weights_, device=rows.device).clone()
         self.means = torch.as_tensor(mixture.means_, device=rows.device).clone()
         self.factors = torch.as_tensor(mixture.precisions_cholesky_, device=rows.device).clone()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dracones.rules.complexity import codecs, complexity
 from dracones.rules.geometry import gradient_norm, intrinsic_dimension
+from dracones.rules.levels import LEVEL_STATISTICS, level_statistics
 from dracones.rules.rule import Rule, create
 from dracones.rules.subbands import subband_energies, subband_names
 
@@ -30,12 +31,13 @@ class GivesStatistics(Protocol):
 
 
 def image_statistics(image_shape: tuple[int, int, int]) -> tuple[str, ...]:
-    """Names of the statistics that need the image alone: complexities and sub-band energies.
+    """Names of the statistics that need the image alone: sub-bands, levels, complexities.
 
     >>> image_statistics((1, 28, 28))[-1]
     'complexity_webp'
     """
-    return subband_names(image_shape) + tuple(f"complexity_{codec}" for codec in codecs() if codec != "jpeg2000")
+    compressed = tuple(f"complexity_{codec}" for codec in codecs() if codec != "jpeg2000")
+    return subband_names(image_shape) + LEVEL_STATISTICS + compressed
 
 
 def gather(
@@ -128,6 +130,7 @@ def _sources(
     if ensemble:
         found.append((_ensemble_source(ensemble), claim(lambda name: name in _ENSEMBLE)))
     found.append((_complexity_source, claim(lambda name: name.removeprefix("complexity_") in codecs())))
+    found.append((_level_source, claim(lambda name: name in LEVEL_STATISTICS)))
     found.append((_subband_source, claim(lambda name: name in _SUBBANDS)))
     if left:
         given = list(density.available_statistics) if density is not None else []
@@ -198,6 +201,11 @@ def _ensemble_source(ensemble: Sequence[GivesStatistics]) -> _Source:
 
 def _complexity_source(images: Tensor, names: tuple[str, ...], _: torch.Generator | None) -> dict[str, Tensor]:
     return {name: complexity(images, name.removeprefix("complexity_")) for name in names}
+
+
+def _level_source(images: Tensor, names: tuple[str, ...], _: torch.Generator | None) -> dict[str, Tensor]:
+    found = level_statistics(images)
+    return {name: found[name] for name in names}
 
 
 def _subband_source(images: Tensor, names: tuple[str, ...], _: torch.Generator | None) -> dict[str, Tensor]:

@@ -13,9 +13,11 @@ _REGISTERED: dict[str, "type[Detector]"] = {}
 # Method name -> module of this room that registers it, so that one method imports only what it needs.
 _MODULE_OF_METHOD: dict[str, str] = {
     "ash": "classifier.shaping_methods",
+    "cflow": "cflow",
     "dice": "classifier.shaping_methods",
     "energy": "classifier.logit_methods",
     "entropy": "classifier.logit_methods",
+    "fastflow": "fastflow",
     "gen": "classifier.logit_methods",
     "glow": "likelihood",
     "knn": "classifier.feature_methods",

@@ -1,6 +1,6 @@
 """Features: frozen pretrained backbones, a cache of what they see, and where in the image they see it."""
 
-from dracones.features.cache import ComputedFeatures, FeatureCache, FeatureDataset, StoredFeatures
+from dracones.features.cache import ComputedFeatures, FeatureCache, FeatureDataset, StoredFeatures, features_in_memory
 from dracones.features.extractor import FeatureExtractor
 from dracones.features.names import backbone_names
 from dracones.features.position import SinusoidalPosition, sinusoidal_position
@@ -16,6 +16,7 @@ __all__ = [
     "WeightReport",
     "adapt_input_kernel",
     "backbone_names",
+    "features_in_memory",
     "read_weights",
     "sinusoidal_position",
 ]

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from dracones.features.extractor import FeatureExtractor
 
-__all__ = ["ComputedFeatures", "FeatureCache", "FeatureDataset", "Images", "StoredFeatures"]
+__all__ = ["ComputedFeatures", "FeatureCache", "FeatureDataset", "Images", "StoredFeatures", "features_in_memory"]
 
 _FORMAT = 1
 _ABANDONED_SECONDS = 24 * 3600
@@ -242,6 +242,24 @@ class FeatureCache:
         for path in self.folder.glob(".writing-*"):
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def features_in_memory(
+    extractor: FeatureExtractor, images: Images, *, batch_size: int = 16, progress: Any = None
+) -> StoredFeatures:
+    """Features of `images`, computed now and held in memory in float32: what a run without a cache works on."""
+    parts: list[list[NDArray[np.float32]]] = []
+    if progress is not None:
+        progress.start(len(images), f"features of {extractor.name}")
+    for batch in images.batches(batch_size):
+        parts.append([_to_array(level) for level in extractor(batch.images.to(extractor.mean.device))])
+        if progress is not None:
+            progress.advance(len(parts[-1][0]))
+    if progress is not None:
+        progress.finish()
+    if not parts:
+        raise ValueError("no image could be read: there are no features to compute")
+    return StoredFeatures([np.concatenate(level) for level in zip(*parts, strict=True)], images.fingerprint())
 
 
 def _default_folder() -> Path:

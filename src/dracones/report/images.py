@@ -81,8 +81,7 @@ def overlay(
     base = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
     # The image fades to gray, so that every colour seen is heat.
     gray = base.mean(axis=2, keepdims=True) * 0.85 + 20
-    share = np.clip((values - low) / (high - low), 0, 1)[..., None]
-    share = np.nan_to_num(share)
+    share = _share(values, low, high)[..., None]
     blended = gray * (1 - 0.75 * share) + _coloured(values, low, high, HEAT)[..., :3] * (0.75 * share)
     scale = max(1, math.ceil(smallest / min(values.shape)))
     drawn = Image.fromarray(blended.clip(0, 255).astype(np.uint8))
@@ -138,9 +137,13 @@ def _bounds(values: NDArray[np.float64], low: float | None, high: float | None, 
     return (low, high) if high > low else (low, low + 1.0)
 
 
+def _share(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(np.clip((values - low) / (high - low), 0, 1))
+
+
 def _coloured(values: NDArray[np.float64], low: float, high: float, name: str) -> NDArray[np.uint8]:
-    share = np.clip((values - low) / (high - low), 0, 1)
-    colours = mpl.colormaps[name](np.nan_to_num(share), bytes=True)
+    colours = mpl.colormaps[name](_share(values, low, high), bytes=True)
     colours[~np.isfinite(values)] = (128, 128, 128, 255)
     return np.asarray(colours[..., :3], dtype=np.uint8)
 

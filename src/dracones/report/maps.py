@@ -26,7 +26,7 @@ def write_maps(
     raw: Literal["npy", "npz"] | None = "npy",
     pictures: bool = True,
 ) -> list[Path]:
-    """Write each image's heat map as a PNG and as a float32 array under the image's own name.
+    """Write each image's heat map as a PNG and as a float32 array, named after its image.
 
     The picture is the map over its image where `images` are given, else the map alone. Colours run from `low` to
     `high`, the same for all maps of a call; name both where maps are written in several calls.
@@ -49,7 +49,7 @@ def write_maps(
     Example:
         >>> import tempfile
         >>> [path.name for path in write_maps(tempfile.mkdtemp(), "line3/bottle.png", np.eye(8))]
-        ['bottle.npy', 'bottle.heat.png']
+        ['bottle.png.npy', 'bottle.png.heat.png']
     """
     single = isinstance(names, str)
     listed = [names] if isinstance(names, str) else list(names)
@@ -87,13 +87,15 @@ def _write_raw(target: Path, plane: np.ndarray[Any, Any], kind: Literal["npy", "
 
 
 def _inside(name: str) -> PurePosixPath:
-    """A relative path without suffix, made of harmless parts; a name that had to be changed keeps a mark of its own."""
-    plain = PurePosixPath(name.replace("\\", "/"))
-    parts = [part for part in plain.parts if part not in ("/", "..", ".")] or ["map"]
-    parts[-1] = PurePosixPath(parts[-1]).stem if PurePosixPath(parts[-1]).suffix else parts[-1]
+    """A relative path made of harmless parts; one that had to be changed gets a mark of its own, so that none collide.
+
+    The suffix stays: `a.png` and `a.jpg` may lie side by side.
+    """
+    given = list(PurePosixPath(name.replace("\\", "/")).parts)
+    parts = [part for part in given if part not in ("/", "//", "..", ".")] or ["map"]
     clean = [re.sub(r"[^\w.\-]+", "_", part).lstrip(".")[:120] or "_" for part in parts]
-    if clean != list(plain.with_suffix("").parts) and clean != list(plain.parts):
-        clean[-1] += "-" + hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    if clean != given:
+        clean[-1] += "-" + hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
     return PurePosixPath(*clean)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec
@@ -74,7 +75,9 @@ def styled(draw: Callable[P, Picture]) -> Callable[P, Picture]:
 
     @wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Picture:
-        with mpl.rc_context(_RC):
+        with mpl.rc_context(_RC), warnings.catch_warnings():
+            # Letters that the measuring font lacks are still drawn, in the reader's own font.
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
             return draw(*args, **kwargs)
 
     return wrapper

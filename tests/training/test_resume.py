@@ -1,8 +1,11 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 import torch
@@ -200,3 +203,28 @@ def test_state_that_is_no_tensor_is_refused(numbers, tmp_path):
             checkpoint=tmp_path / "run",
             loss=lambda m, b, g: m(b).mean() ** 2,
         )
+
+
+def test_a_fresh_python_takes_up_what_another_left_when_it_was_killed(tmp_path):
+    import importlib.util
+
+    script = Path(__file__).with_name("killable_run.py")
+    command = [sys.executable, str(script), str(tmp_path / "run")]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # 18 steps an epoch: most of these lie inside one.
+    strike = random.Random(time.time_ns()).randrange(20, 70)
+    while int(first.stdout.readline()) < strike:
+        pass
+    first.kill()
+    assert first.wait(30) == -signal.SIGKILL
+    first.stdout.close()
+    taken_up = load_checkpoint(tmp_path / "run")[1]["position"]["step"]
+    assert 18 <= taken_up < 90
+
+    second = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    lines = second.stdout.split()
+    assert int(lines[0]) == taken_up
+    spec = importlib.util.spec_from_file_location("killable_run", script)
+    undisturbed = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(undisturbed)
+    assert lines[-1] == undisturbed.run(None)

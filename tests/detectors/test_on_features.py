@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from feature_case import SMALL, anomalies, normals
 
 QUICK = {
+    "patchcore": {"memory_share": 0.02},
+    "padim": {"dimensions": 30},
     "fastflow": {"steps": 2, "epochs": 8, "batch_size": 8},
     "cflow": {"steps": 2, "epochs": 15, "batch_size": 8, "chunks": 2, "learning_rate": 5e-3},
 }
@@ -65,9 +67,9 @@ def test_a_written_configuration_gives_the_same_scores(fitted):
     np.testing.assert_allclose(again.predict(images).scores, fitted.predict(images).scores, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", QUICK)
+@pytest.mark.parametrize("method", sorted(QUICK.keys() - {"padim"}))  # PaDiM knows one size alone, tested there
 def test_gray_images_and_another_size_at_inference(method):
-    detector = make(method, channels=1, epochs=1).fit(normals(24, channels=1))
+    detector = make(method, channels=1).fit(normals(24, channels=1))
     assert np.isfinite(detector.predict(normals(3, channels=1)).scores).all()
     with torch.no_grad():
         scores = detector.eval().score(normals(2, side=96, channels=1))

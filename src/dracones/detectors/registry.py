@@ -25,6 +25,8 @@ _MODULE_OF_METHOD: dict[str, str] = {
     "max_logit": "classifier.logit_methods",
     "msp": "classifier.logit_methods",
     "odin": "classifier.odin",
+    "padim": "padim",
+    "patchcore": "patchcore",
     "pixelcnn": "likelihood",
     "react": "classifier.shaping_methods",
     "realnvp": "likelihood",

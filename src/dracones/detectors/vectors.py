@@ -35,10 +35,8 @@ class FeatureVectors(Dataset[tuple[LevelVectors, ...]]):
         self.sizes = [(level.shape[2], level.shape[3]) for level in first]
         self.chunks = min(chunks, *(height * width for height, width in self.sizes))
         generator = torch.Generator().manual_seed(seed)
-        self.shares = [
-            [torch.randperm(height * width, generator=generator)[part :: self.chunks] for part in range(self.chunks)]
-            for height, width in self.sizes
-        ]
+        orders = [torch.randperm(height * width, generator=generator) for height, width in self.sizes]
+        self.shares = [[order[part :: self.chunks] for part in range(self.chunks)] for order in orders]
 
     def __len__(self) -> int:
         return len(self.features) * self.chunks

@@ -63,6 +63,18 @@ def test_a_pipe_is_not_opened(tmp_path, pixels):
     save(tmp_path / "a.png", pixels())
     os.mkfifo(tmp_path / "pipe.png")
     assert open_images(tmp_path).names == ["a.png"]
+    with pytest.raises(UnreadableImage, match=r"pipe.png: not a regular file"):
+        open_images([tmp_path / "pipe.png"]).read(0)
+
+
+def test_names_are_relative_wherever_one_stands(tmp_path, pixels, monkeypatch):
+    save(tmp_path / "in" / "a.png", pixels())
+    save(tmp_path / "b.png", pixels())
+    monkeypatch.chdir(tmp_path)
+    for here in (".", "./", str(tmp_path), f"{tmp_path}/in/.."):
+        assert open_images(here).names == ["b.png", "in/a.png"]
+    assert open_images("in").names == ["a.png"]
+    assert open_images("*.png").names == ["b.png"]
 
 
 def test_files_that_vanish_are_skipped(tmp_path, pixels):

@@ -19,21 +19,21 @@ _JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "$recy
 class FilesSource(ImageSource):
     """Image files by path, named relative to `root`; read one at a time, when asked for."""
 
-    def __init__(self, paths: Sequence[Path], root: Path | None, name: str, limits: Limits) -> None:
+    def __init__(self, paths: Sequence[Path], root: Path, name: str, limits: Limits) -> None:
         self.paths = list(paths)
         self.root = root
         self.name = name
         self.limits = limits
-        self.labels, self.classes = _labels_of(self.paths, root)
-        self.groups = None if root is None else [_top(path, root) for path in self.paths]
+        self._names = _relative(self.paths, root)
+        self.groups = [top if rest else "" for top, _, rest in (n.partition("/") for n in self._names)]
+        self.labels, self.classes = _labels_of(self.groups)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @override
     def item_name(self, index: int) -> str:
-        path = self.paths[index]
-        return str(path) if self.root is None else path.relative_to(self.root).as_posix()
+        return self._names[index]
 
     def _bytes(self, index: int) -> bytes:
         return read_bytes(self.paths[index], self.item_name(index), self.limits)
@@ -51,15 +51,15 @@ class FilesSource(ImageSource):
         return digest_of_bytes(self._bytes(index))
 
 
-def find_images(root: Path, exclude: Sequence[str] = ()) -> tuple[list[Path], list[Skipped]]:
+def find_images(root: Path) -> tuple[list[Path], list[Skipped]]:
     """Image files below `root` in natural order (2 before 10), and what else lies there.
 
     Links to folders are followed, each folder once, so a loop of links ends. Hidden files and what operating systems
-    leave behind are passed over in silence. `exclude` names folders directly in `root` to leave out.
+    leave behind are passed over in silence.
     """
     images: list[Path] = []
     skipped: list[Skipped] = []
-    for entry in _walk(root, set(), skipped, root, exclude):
+    for entry in _walk(root, set(), skipped, root):
         if entry.suffix.lower() in SUFFIXES:
             images.append(entry)
         else:
@@ -80,9 +80,7 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
     return [*key, (0, 0, text)]
 
 
-def _walk(
-    folder: Path, seen: set[tuple[int, int]], skipped: list[Skipped], root: Path, exclude: Sequence[str]
-) -> Iterator[Path]:
+def _walk(folder: Path, seen: set[tuple[int, int]], skipped: list[Skipped], root: Path) -> Iterator[Path]:
     try:
         status = folder.stat()
         if (status.st_dev, status.st_ino) in seen:
@@ -96,7 +94,7 @@ def _walk(
         )
         return
     for entry in entries:
-        if entry.name.startswith(".") or entry.name.lower() in _JUNK or (folder == root and entry.name in exclude):
+        if entry.name.startswith(".") or entry.name.lower() in _JUNK:
             continue
         path = folder / entry.name
         try:
@@ -104,25 +102,28 @@ def _walk(
         except OSError:
             is_folder, is_file = False, False
         if is_folder:
-            yield from _walk(path, seen, skipped, root, exclude)
+            yield from _walk(path, seen, skipped, root)
         elif is_file:
             yield path
         else:
             skipped.append(Skipped(path.relative_to(root).as_posix(), "no regular file, or a link to nowhere"))
 
 
-def _top(path: Path, root: Path) -> str:
-    parts = path.relative_to(root).parts
-    return parts[0] if len(parts) > 1 else ""
+def _relative(paths: Sequence[Path], root: Path) -> list[str]:
+    """Paths relative to `root` with forward slashes, cut as text: pathlib takes longer than decoding a small image."""
+    base = str(root).rstrip(os.sep) + os.sep
+    texts = [str(path) for path in paths]
+    names = [
+        text[len(base) :] if text.startswith(base) else str(path.relative_to(root))
+        for text, path in zip(texts, paths, strict=True)
+    ]
+    return names if os.sep == "/" else [name.replace(os.sep, "/") for name in names]
 
 
-def _labels_of(paths: Sequence[Path], root: Path | None) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
-    """Classes are the folders directly in `root`, where every image lies in one of at least two."""
-    if root is None or not paths:
-        return None, None
-    tops = [_top(path, root) for path in paths]
-    classes = tuple(sorted(set(tops), key=natural_key))
+def _labels_of(groups: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    """Classes are the folders directly in the root, where every image lies in one of at least two."""
+    classes = tuple(sorted(set(groups), key=natural_key))
     if len(classes) < 2 or "" in classes:
         return None, None
     place = {name: i for i, name in enumerate(classes)}
-    return np.array([place[top] for top in tops], dtype=np.int64), classes
+    return np.array([place[group] for group in groups], dtype=np.int64), classes

@@ -21,7 +21,7 @@ class MaskedFiles(FilesSource):
     def __init__(
         self,
         paths: Sequence[Path],
-        root: Path | None,
+        root: Path,
         name: str,
         limits: Limits,
         masks: Sequence[Path | None],

@@ -97,12 +97,17 @@ class Preprocess(BaseModel):
         if images.ndim == 3:
             return self(images[None], levels)[0]
         self.check(images.shape[1], images.shape[2], images.shape[3])
-        images = _with_channels(images, self.channels or images.shape[1])
+        channels = self.channels or images.shape[1]
+        if channels < images.shape[1]:
+            images = _gray(images)
         if self.size is not None and tuple(images.shape[-2:]) != self.size:
-            images = self._resized(images, self.interpolation).clamp_(0, 1)
+            images = self._resized(images, self.interpolation)
+            images = images.clamp(0, 1) if self.interpolation == "bicubic" else images
         if levels is not None and not self.changes_nothing:
             images = images.mul(levels - 1).round_().div_(levels - 1)
-        return images if self.crop is None else _centre(images, self.crop)
+        images = images if self.crop is None else _centre(images, self.crop)
+        # Gray becomes RGB last: one channel is resized, not three alike.
+        return images if channels == images.shape[1] else images.repeat(1, channels, 1, 1)
 
     def mask(self, mask: Tensor) -> Tensor:
         """A boolean mask `[H, W]` through the same geometry as its image (nearest neighbour)."""
@@ -250,11 +255,7 @@ def _native_shape(collection: "ImageCollection", preprocess: Preprocess | None) 
     return (found.native_channels, *(found.native_size or (None, None)))
 
 
-def _with_channels(images: Tensor, channels: int) -> Tensor:
-    if images.shape[1] == channels:
-        return images
-    if channels == 3:
-        return images.expand(-1, 3, -1, -1)
+def _gray(images: Tensor) -> Tensor:
     weights = torch.tensor(_LUMA, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
     return (images * weights).sum(1, keepdim=True)
 

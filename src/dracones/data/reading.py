@@ -6,6 +6,7 @@ pages or frames the first is taken. The format is told by the first bytes, never
 """
 
 import io
+import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,11 @@ _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 def read_bytes(path: Path, name: str, limits: Limits) -> bytes:
     """The file's bytes, after a look at its size."""
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            # A pipe or a device would keep the reader waiting for ever.
+            raise UnreadableImage(name, "not a regular file")
         if size == 0:
             raise UnreadableImage(name, "the file is empty")
         if size > limits.max_file_bytes:

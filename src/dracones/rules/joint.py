@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from dracones.rules.mixture import Mixture
 from dracones.rules.normal_scores import NormalScores
 from dracones.rules.rule import Rule, register
+
+_STILL = 0.1  # standard deviation of normal scores, which are of unit scale where a statistic moves
 
 
 @register("joint")
@@ -39,7 +42,18 @@ class Joint(Rule):
 
     def _fit(self, statistics: dict[str, Tensor]) -> None:
         self.scores.fit(statistics)
-        self.mixture.fit_rows(self.scores.transform(statistics))
+        self.mixture.fit_rows(_moving(self.scores.transform(statistics)))
 
     def _score(self, statistics: dict[str, Tensor]) -> Tensor:
         return self.mixture.score_rows(self.scores.transform(statistics))
+
+
+def _moving(rows: Tensor) -> Tensor:
+    """Normal scores [N, width] with every column that stands still replaced by a standard normal draw.
+
+    A statistic that never moves among the normal images at hand has a variance of nothing to judge others by; it is
+    judged as the standard normal variable that its score would be if it moved, apart from all others.
+    """
+    still = rows.std(dim=0) < _STILL
+    draws = torch.randn(rows.shape, generator=torch.Generator().manual_seed(0), dtype=rows.dtype).to(rows.device)
+    return torch.where(still, draws, rows)

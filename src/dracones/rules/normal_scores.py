@@ -13,7 +13,9 @@ class NormalScores(Rule):
 
     Between the 1 % and 99 % quantiles of the normal images the map is the piecewise linear quantile
     transform. Beyond them a plain quantile transform would squeeze every far value onto the last rank; here the
-    line goes on with the slope that the outer tenth of the sample has, so far values stay far.
+    line goes on with the slope that the outer tenth of the sample has, so far values stay far. Where that tenth is a
+    point mass (a share of saturated pixels that is nearly always zero) it gives no unit to measure a distance in:
+    a value beyond it counts as the rarest rank that the sample can vouch for, 1 / (n + 1), however far it lies.
     `transform` gives [B, number of statistics].
     """
 
@@ -21,12 +23,13 @@ class NormalScores(Rule):
     knots: Tensor
     targets: Tensor
     slopes: Tensor
+    reach: Tensor
 
     def __init__(self, names: tuple[str, ...], *, count: int = 99) -> None:
         super().__init__()
         self.requires = names
         self.count = count
-        self.fitted_buffers("knots", "targets", "slopes")
+        self.fitted_buffers("knots", "targets", "slopes", "reach")
 
     def _fit(self, statistics: dict[str, Tensor]) -> None:
         values = torch.stack([statistics[name] for name in self.requires], dim=1)
@@ -42,7 +45,11 @@ class NormalScores(Rule):
         )
         # a tail narrower than a hundredth of the whole spread is a point mass or rounding, not a tail
         spread = values.std(dim=0) + 1e-9 * (1 + values.abs().amax(dim=0))
-        self.slopes = rise / torch.maximum(runs, 0.01 * spread[:, None])
+        is_point_mass = runs < 0.01 * spread[:, None]
+        self.slopes = rise / torch.where(is_point_mass, spread[:, None], runs)
+        rarest = -torch.special.ndtri(torch.tensor(1 / (len(values) + 1), dtype=values.dtype, device=values.device))
+        beyond_edge = (rarest - self.targets[-1]).clamp_min(0)
+        self.reach = torch.where(is_point_mass, beyond_edge, torch.inf)
 
     def _score(self, statistics: dict[str, Tensor]) -> Tensor:
         return self._transform(statistics).abs().amax(dim=1)
@@ -62,6 +69,6 @@ class NormalScores(Rule):
         width = (right - left).clamp_min(torch.finfo(values.dtype).tiny)
         fraction = ((values - left) / width).clamp(0, 1)
         inside = targets[index - 1] + fraction * (targets[index] - targets[index - 1])
-        below = (values - knots[0]).clamp_max(0) * self.slopes[i, 0]
-        above = (values - knots[-1]).clamp_min(0) * self.slopes[i, 1]
-        return inside + below + above
+        below = ((knots[0] - values).clamp_min(0) * self.slopes[i, 0]).clamp_max(self.reach[i, 0])
+        above = ((values - knots[-1]).clamp_min(0) * self.slopes[i, 1]).clamp_max(self.reach[i, 1])
+        return inside - below + above

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dracones.cli.map_folder import MapFolder
 from dracones.cli.options import AsJson, BatchSize, Data, Device, Model, Strict, Threads, use_threads
 from dracones.cli.output import ANOMALY_EXIT, emit, report_skipped, skipped_records, table, tell
 
@@ -18,7 +19,8 @@ def score(
         Path | None, typer.Option("-o", "--output", help="Table to write: .csv, .jsonl or .parquet.")
     ] = None,
     maps: Annotated[
-        Path | None, typer.Option("--maps", metavar="DIR", help="Folder for heat maps: overlays (PNG) and raw (.npy).")
+        Path | None,
+        typer.Option("--maps", metavar="DIR", help="Folder for heat maps: over their images (PNG) and raw (.npy)."),
     ] = None,
     fail_on_anomaly: Annotated[
         bool, typer.Option("--fail-on-anomaly", help="Exit with 1 if any image is called anomalous.")
@@ -33,7 +35,7 @@ def score(
     use_threads(threads)
     import dracones
     from dracones.data import open_images
-    from dracones.report import write_maps, write_table
+    from dracones.report import write_table
     from dracones.training import RichProgress
 
     detector = dracones.load(model, device=device or "cpu")
@@ -47,11 +49,14 @@ def score(
             "and every method gives them in tiles: fit with --set tile=[64,64]"
         )
     images = detector.adopt(open_images(data, strict=strict))
+    drawn = MapFolder(maps) if maps is not None else None
     rows = []
-    for verdict in detector.iterate(images, batch_size=batch_size, maps=maps is not None, progress=RichProgress()):
+    for verdict in detector.iterate(images, batch_size=batch_size, maps=drawn is not None, progress=RichProgress()):
         rows.append(_row(verdict))
-        if maps is not None and verdict.map is not None:
-            write_maps(maps, verdict.path, verdict.map)
+        if drawn is not None and verdict.map is not None:
+            drawn.keep(verdict.path, verdict.map)
+    if drawn is not None:
+        drawn.draw(images)
     skipped = images.skipped
     rows += [_row_of_skipped(item) for item in skipped]
     if output is not None:

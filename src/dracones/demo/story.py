@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from dracones.training import Progress
 
 RULES = ("likelihood", "latent", "volume", "typicality", "complexity", "dose", "auto")
 FALSE_ALARM_RATE = 0.05
-_STEPS = 200
+_STEPS = 120
 _OVERLAP = 24
 
 
@@ -72,7 +71,7 @@ def _learn(images: DemoImages, seed: int, progress: Progress | None) -> Likeliho
     detector = dracones.create(
         "glow",
         seed=seed,
-        density={"steps": 4, "hidden": 48},
+        density={"steps": 3, "hidden": 48},
         training={
             "max_steps": _STEPS,
             "epochs": None,
@@ -143,10 +142,3 @@ def worst_and_repaired(result: DemoResult) -> tuple[str, float, float]:
     """The set that fools plain likelihood most: its name, AUROC by likelihood, AUROC by the rule `auto`."""
     name = min(result.auroc, key=lambda other: result.auroc[other]["likelihood"])
     return name, result.auroc[name]["likelihood"], result.auroc[name]["auto"]
-
-
-def example_scenes(result: DemoResult, images: DemoImages, count: int = 4) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Image ``[H, W]``, mask and heat map of a few scenes."""
-    return [
-        (images.scenes.images[i, 0], images.scenes.masks[i], torch.from_numpy(result.maps[i])) for i in range(count)
-    ]

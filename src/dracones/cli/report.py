@@ -1,0 +1,46 @@
+"""`dracones report`: one self-contained HTML page on how a model does on two sets of images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dracones.cli.evaluate import open_sides
+from dracones.cli.options import AsJson, BatchSize, Device, Model, Threads, use_threads
+from dracones.cli.output import emit, tell
+
+
+def report(
+    model: Model,
+    normal: Annotated[str | None, typer.Option("--normal", metavar="DATA", help="Images that belong.")] = None,
+    anomalous: Annotated[str | None, typer.Option("--anomalous", metavar="DATA", help="Images that do not.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option("--masks", metavar="DIR", help="Masks of the anomalous images, named like them.")
+    ] = None,
+    mvtec: Annotated[
+        Path | None, typer.Option("--mvtec", metavar="DIR", help="A category in MVTec-AD layout, instead of the above.")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
+    batch_size: BatchSize = 32,
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page: verdict, metrics with intervals, histograms, curves, example images, heat maps."""
+    use_threads(threads)
+    import dracones
+    from dracones.cli.report_page import evaluation_page
+    from dracones.detectors import evaluate as judge
+    from dracones.training import RichProgress
+
+    detector = dracones.load(model, device=device or "cpu")
+    sides = open_sides(normal, anomalous, masks, mvtec)
+    found = judge(detector, *sides, batch_size=batch_size, progress=RichProgress())
+    page = evaluation_page(detector, found, *sides)
+    page.provenance(model=str(model), normal=sides[0].name_of_source, anomalous=sides[1].name_of_source)
+    written = page.write(output)
+    numbers = page.save_json(written.with_suffix(".json"))
+    if as_json:
+        emit({"report": str(written), "numbers": str(numbers), **found.to_json()})
+    else:
+        tell(f"wrote {written} and {numbers}")

@@ -1,0 +1,153 @@
+"""What the page of `dracones report` says of an evaluation."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dracones.data import ImageCollection
+from dracones.detectors import Detector, Evaluation, Prediction
+from dracones.report import (
+    Report,
+    Tile,
+    image_picture,
+    overlay,
+    p_value_histogram,
+    pr_curves,
+    roc_curves,
+    score_histogram,
+    training_curve,
+)
+from dracones.report.builder import Level
+
+_EXAMPLES = 6
+
+
+def evaluation_page(
+    detector: Detector, found: Evaluation, normal: ImageCollection, anomalous: ImageCollection
+) -> Report:
+    """A page on how ``detector`` tells ``anomalous`` from ``normal``; larger score = more anomalous."""
+    page = Report(f"{detector.info.name}: normal against anomalous", subtitle=detector.info.citation)
+    _verdict(page, detector, found)
+    _scores(page, detector, found)
+    _metrics(page, found)
+    _examples(page, found, normal, anomalous)
+    _training(page, detector)
+    page.provenance(**{key: value for key, value in detector.provenance.items() if key != "training"})
+    return page
+
+
+def _verdict(page: Report, detector: Detector, found: Evaluation) -> None:
+    area = found.image["auroc"]
+    level: Level = "good" if area["low"] > 0.9 else "warning" if area["low"] > 0.6 else "bad"
+    words: dict[Level, str] = {
+        "good": "The two sets are told apart.",
+        "warning": "The two sets are told apart in part.",
+        "bad": "The two sets are not told apart: do not rely on this model for this kind of anomaly.",
+    }
+    points = [
+        f"An anomalous image scores above a normal one in {area['value']:.1%} of pairs "
+        f"(95 % interval {area['low']:.1%} to {area['high']:.1%}).",
+        *_alarm_points(detector, found),
+    ]
+    page.verdict(words[level], level=level, points=points)
+    page.key_number("AUROC", area)
+    if found.pixel is not None:
+        page.key_number("pixel AUROC", found.pixel["auroc"])
+        page.key_number("AUPRO", found.pixel["aupro"])
+
+
+def _alarm_points(detector: Detector, found: Evaluation) -> list[str]:
+    if found.normal.is_anomaly is None or found.anomalous.is_anomaly is None:
+        return ["No threshold is set: `dracones calibrate` sets one with a promised false-alarm rate."]
+    false, total = int(found.normal.is_anomaly.sum()), len(found.normal)
+    caught, odd = int(found.anomalous.is_anomaly.sum()), len(found.anomalous)
+    return [
+        f"At the threshold that promises {detector.false_alarm_rate:.2%} false alarms, {false} of {total} normal "
+        f"images ({false / total:.2%}) and {caught} of {odd} anomalous ones ({caught / odd:.1%}) are called anomalous."
+    ]
+
+
+def _scores(page: Report, detector: Detector, found: Evaluation) -> None:
+    section = page.section("Scores")
+    groups = {"normal": found.normal.scores, "anomalous": found.anomalous.scores}
+    section.figure(
+        score_histogram(groups, threshold=detector.threshold),
+        "How the scores are spread. The less the two overlap, the better; the line is the calibrated threshold.",
+    )
+    if found.normal.p_values is not None and found.anomalous.p_values is not None:
+        section.figure(
+            p_value_histogram(
+                {"normal": found.normal.p_values, "anomalous": found.anomalous.p_values},
+                false_alarm_rate=detector.false_alarm_rate,
+            ),
+            "Conformal p-values. Normal images should lie flat: a slope means they differ from the calibration set.",
+        )
+    scores = np.concatenate([found.normal.scores, found.anomalous.scores])
+    labels = np.repeat([0, 1], [len(found.normal), len(found.anomalous)])
+    pair = {"this model": (scores, labels)}
+    section.figure(roc_curves(pair), "Anomalies found against false alarms, over all thresholds.")
+    section.figure(pr_curves(pair), "How many of the images called anomalous are, over all thresholds.")
+
+
+def _metrics(page: Report, found: Evaluation) -> None:
+    section = page.section("Metrics")
+    rows = [{"level": "image", "metric": name, "value": value} for name, value in found.image.items()]
+    if found.pixel is not None:
+        rows += [{"level": "pixel", "metric": name, "value": value} for name, value in found.pixel.items()]
+    section.table(
+        rows, caption="With 95 % intervals. Anomalous is positive, save in aupr_in and fpr_at_tpr95 (normal)."
+    )
+    section.text(
+        f"{found.counts['normal']} normal and {found.counts['anomalous']} anomalous images were scored, "
+        f"{found.counts['skipped']} could not be read."
+    )
+
+
+def _examples(page: Report, found: Evaluation, normal: ImageCollection, anomalous: ImageCollection) -> None:
+    section = page.section("Examples")
+    low, high = _scale(found)
+    for words, prediction, images, order in (
+        ("Anomalous images that score highest", found.anomalous, anomalous, -1),
+        ("Anomalous images that score lowest: the ones missed first", found.anomalous, anomalous, 1),
+        ("Normal images that score highest: the first false alarms", found.normal, normal, -1),
+    ):
+        chosen = np.argsort(order * prediction.scores, kind="stable")[:_EXAMPLES]
+        section.tiles([_tile(prediction, int(i), images, low, high) for i in chosen], words)
+
+
+def _tile(prediction: Prediction, index: int, images: ImageCollection, low: float, high: float) -> Tile:
+    native = images.with_preprocess(None)
+    place = native.names.index(prediction.paths[index])
+    image = native.read(place)
+    heat = prediction.maps[index] if prediction.maps is not None else None
+    lines = [f"score {prediction.scores[index]:.4g}"]
+    if prediction.p_values is not None:
+        lines.append(f"p = {prediction.p_values[index]:.3g}")
+    mask = native.mask(place) if native.has_masks else None
+    return Tile(
+        image_picture(image),
+        prediction.paths[index],
+        lines,
+        flagged=None if prediction.is_anomaly is None else bool(prediction.is_anomaly[index]),
+        second=None if heat is None else overlay(image, heat, mask=mask, low=low, high=high),
+    )
+
+
+def _scale(found: Evaluation) -> tuple[float, float]:
+    """One colour scale for all maps: from the usual score to the highest."""
+    maps: Sequence[np.ndarray] = [*(found.normal.maps or ()), *(found.anomalous.maps or ())]
+    if not maps:
+        return 0.0, 1.0
+    return float(np.median([np.median(one) for one in maps])), float(max(one.max() for one in maps))
+
+
+def _training(page: Report, detector: Detector) -> None:
+    runs = [run for run in detector.provenance.get("training", []) if run and run.get("history")]
+    if not runs:
+        return
+    section = page.section("Training")
+    for run in runs:
+        section.figure(
+            training_curve(run["history"], best_step=run.get("best_step")),
+            f"{run['steps']} steps, {run['seconds']:.0f} s, ended by {run['stopped_by']}; held-out images may stop it.",
+        )

@@ -53,6 +53,16 @@ def test_what_is_not_laid_out_so(mvtec, tmp_path):
         MvtecLayout(tmp_path / "nowhere")
 
 
+def test_a_class_called_good_makes_no_inspection_set(mvtec, pixels):
+    (mvtec / "train" / "bad").mkdir()
+    Image.fromarray(pixels()).save(mvtec / "train" / "bad" / "000.png")
+    images = open_images(mvtec / "train")
+    assert images.classes == ("bad", "good")
+    assert images.labels.tolist() == [0, 1, 1, 1, 1]
+    with pytest.raises(ValueError, match="is not laid out like MVTec-AD"):
+        MvtecLayout(mvtec)
+
+
 def test_strict_layout_stops_at_junk(mvtec):
     (mvtec / "train" / "good" / "notes.txt").write_text("x")
     assert MvtecLayout(mvtec).train.skipped[0].name == "good/notes.txt"

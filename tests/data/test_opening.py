@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
 
 from dracones.data import Limits, Preprocess, UnreadableImage, open_images
 from dracones.data.folder import find_images, natural_key
@@ -137,6 +137,9 @@ def test_folders_without_images(tmp_path):
         open_images(tmp_path)
     with pytest.raises(ValueError, match=r"notes.txt is not read as images"):
         open_images(tmp_path / "notes.txt")
+    (tmp_path / "set.tar").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"set.tar is packed; unpack it first"):
+        open_images(tmp_path / "set.tar")
     with pytest.raises(ValueError, match="has no parts, so ':train' names nothing"):
         open_images(f"{tmp_path}:train")
 
@@ -200,6 +203,7 @@ def test_loaders_give_their_dataset():
     assert torch.equal(images.to_tensor(), data.tensors[0])
     some = open_images(DataLoader(data, sampler=SubsetRandomSampler([7, 2])))
     assert torch.equal(some.to_tensor(), data.tensors[0][[2, 7]])
+    assert some.labels.tolist() == [2, 7]
 
     class Stream(IterableDataset):
         def __iter__(self):
@@ -219,6 +223,16 @@ def test_torchvision_labels_are_found(tmp_path, pixels):
     assert images.labels.tolist() == [0, 1, 1]
     assert images.classes == ("cat", "dog")
     assert torch.equal(images.to_tensor(), open_images(tmp_path).to_tensor())
+    some = open_images(Subset(ImageFolder(str(tmp_path)), [2, 0]))
+    assert some.labels.tolist() == [1, 0]
+
+
+def test_values_that_are_no_labels_are_not_taken_for_them():
+    x = torch.rand(4, 1, 8, 8)
+    assert open_images(TensorDataset(x)).labels is None
+    assert open_images(TensorDataset(x, torch.rand(4))).labels is None
+    assert open_images(TensorDataset(x, torch.zeros(4, 2, dtype=torch.long))).labels is None
+    assert open_images(TensorDataset(x, torch.tensor([3, 1, 2, 0]))).labels.tolist() == [3, 1, 2, 0]
 
 
 @pytest.mark.parametrize("source", [3, None, {"a": 1}, b"bytes"])

@@ -137,6 +137,10 @@ def test_cifar_ten_and_hundred(cifar):
     hundred = open_images(f"{cifar}/cifar-100-python:train")
     assert hundred.labels.tolist() == [99, 1, 2, 3]
     assert hundred.classes[99] == "fine99"
+    with pytest.raises(
+        ValueError, match=r"holds no image files, but sets; name one: .*cifar-10-batches-py:train.*cifar-100-"
+    ):
+        open_images(cifar)
     raw = pickle.loads((cifar / "cifar-10-batches-py" / "test_batch").read_bytes())[b"data"]  # noqa: S301
     first = torch.from_numpy(raw[0].reshape(3, 32, 32)) / 255
     assert torch.equal(open_images(f"{cifar}/cifar-10-batches-py:test").read(0), first)

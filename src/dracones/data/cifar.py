@@ -14,22 +14,17 @@ from .arrays import array_source
 from .limits import Limits
 from .sources import ArraySource
 
-_FOLDERS = ("cifar-10-batches-py", "cifar-100-python")
 _SIDE = 32
 
 
 def cifar_splits(folder: Path) -> dict[str, list[Path]]:
-    """Split name (`train`, `test`) to batch files, of a folder that holds CIFAR batches; empty where it holds none."""
-    for place in (folder, *(folder / name for name in _FOLDERS)):
-        ten = sorted(place.glob("data_batch_[0-9]*")) if place.is_dir() else []
-        ten = [path for path in ten if not path.suffix]
-        splits = {"train": ten, "test": [place / "test_batch"]}
-        if (place / "meta").is_file():
-            splits = {name: [place / name] for name in ("train", "test")}
-        found = {name: files for name, files in splits.items() if files and all(f.is_file() for f in files)}
-        if found and (ten or (place / "test_batch").is_file() or (place / "meta").is_file()):
-            return found
-    return {}
+    """Split name (`train`, `test`) to batch files, of the CIFAR batches directly in `folder`."""
+    if (folder / "meta").is_file():
+        splits = {name: [folder / name] for name in ("train", "test")}
+    else:
+        batches = [path for path in sorted(folder.glob("data_batch_[0-9]*")) if not path.suffix]
+        splits = {"train": batches, "test": [folder / "test_batch"]}
+    return {name: files for name, files in splits.items() if files and all(file.is_file() for file in files)}
 
 
 def cifar_source(files: list[Path], name: str, limits: Limits) -> ArraySource:

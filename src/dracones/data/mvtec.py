@@ -91,8 +91,11 @@ class MvtecLayout:
 
 
 def is_mvtec(folder: Path) -> bool:
-    """Whether the folder is a category: it has `train/good` and `test`."""
-    return (folder / "train" / _GOOD).is_dir() and (folder / "test").is_dir()
+    """Whether the folder is a category: it has `test`, and `train` with `good` and no other folder.
+
+    A classification set with a class called "good" beside others is not one: its other classes are no training images.
+    """
+    return (folder / "test").is_dir() and _folders(folder / "train") == [_GOOD]
 
 
 def mvtec_parts(root: Path) -> tuple[str, ...]:

@@ -106,10 +106,7 @@ def _loader_source(loader: "DataLoader[Any]") -> ImageSource:
     """The loader's dataset: its batch size and order do not matter here, the choice of a subset does."""
     if isinstance(loader.dataset, IterableDataset):
         raise TypeError(f"a DataLoader over an IterableDataset {_NO_ORDER}")
-    source = DatasetSource(loader.dataset, type(loader.dataset).__name__)
-    if not isinstance(loader.sampler, SubsetRandomSampler):
-        return source
-    places = sorted(loader.sampler.indices)
-    subset = DatasetSource(Subset(loader.dataset, places), source.name)
-    subset.labels, subset.classes = None if source.labels is None else source.labels[places], source.classes
-    return subset
+    dataset: Any = loader.dataset
+    if isinstance(loader.sampler, SubsetRandomSampler):
+        dataset = Subset(dataset, sorted(loader.sampler.indices))
+    return DatasetSource(dataset, type(loader.dataset).__name__)

@@ -20,6 +20,7 @@ from .svhn import svhn_source, svhn_splits
 
 Found = tuple[ImageSource, list[Skipped]]
 _ARRAY_FILES = (".npz", ".npy", ".mat")
+_PACKED = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
 
 
 def path_source(spec: str, limits: Limits, layout: Layout | None) -> Found:
@@ -81,6 +82,8 @@ def _file(path: Path, part: str | None, limits: Limits, layout: Layout | None) -
         return idx_source(path, path.name, limits)
     if path.suffix.lower() in SUFFIXES:
         return FilesSource([path], path.parent, path.name, limits)
+    if path.suffix.lower() in _PACKED:
+        raise ValueError(f"{path} is packed; unpack it first and name the folder")
     raise ValueError(
         f"{path} is not read as images: expected a folder, an image ({', '.join(sorted(SUFFIXES))}), "
         f"an array ({', '.join(_ARRAY_FILES)}) or an idx file"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Subset, TensorDataset
 from typing_extensions import override
 
 from .limits import Limits, UnreadableImage
@@ -160,11 +161,7 @@ class DatasetSource(ImageSource):
     def __init__(self, dataset: Any, name: str) -> None:
         self.dataset = dataset
         self.name = name
-        targets = getattr(dataset, "targets", None)
-        if targets is not None and len(targets) == len(dataset):
-            self.labels = np.asarray(targets, dtype=np.int64)
-        classes = getattr(dataset, "classes", None)
-        self.classes = None if classes is None else tuple(str(c) for c in classes)
+        self.labels, self.classes = labels_of_dataset(dataset)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -186,6 +183,27 @@ class DatasetSource(ImageSource):
     @override
     def digest(self, index: int) -> bytes:
         return digest_of_array(self.read(index))
+
+
+def labels_of_dataset(dataset: Any) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    """Labels and class names of a dataset that tells them unread, as torch's and torchvision's do."""
+    if isinstance(dataset, Subset):
+        labels, classes = labels_of_dataset(dataset.dataset)
+        return None if labels is None else labels[np.asarray(dataset.indices, dtype=np.int64)], classes
+    if isinstance(dataset, TensorDataset):
+        found = dataset.tensors[1] if len(dataset.tensors) > 1 else None
+    else:
+        found = next(
+            (values for name in ("targets", "labels") if (values := getattr(dataset, name, None)) is not None), None
+        )
+    classes = getattr(dataset, "classes", None)
+    named = None if classes is None else tuple(str(name) for name in classes)
+    if found is None:
+        return None, named
+    values = np.asarray(found.cpu() if isinstance(found, Tensor) else found)
+    if values.shape != (len(dataset),) or values.dtype.kind not in "iub":
+        return None, named
+    return values.astype(np.int64), named
 
 
 def array_of_item(item: Any, name: str) -> np.ndarray:

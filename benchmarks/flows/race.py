@@ -1,0 +1,165 @@
+"""Race of the flows: a Glow of 8 steps beside the same Glow in FrEIA, normflows and nflows.
+
+    python benchmarks/flows/race.py [--peers PYTHON] [--rounds 5] [--repeats 10] [--variants]
+
+PYTHON is an interpreter that has the peers; without it one is made with uv (or venv and pip) in the temporary folder
+and kept for the next run. Every measurement is a process of its own with one thread; in each round all libraries
+run in turn, so that a busy moment of the machine hits all, and the medians over the rounds are reported. `--variants`
+adds dracones with constant memory, bfloat16 and torch.compile. Writes race.json and race.md beside this file.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from contestants import BATCH, CONTESTANTS, HIDDEN, SHAPES, STEPS
+
+HERE = Path(__file__).parent
+PEERS = ("FrEIA", "normflows", "nflows")
+TASKS = ("log_prob", "train")
+
+
+def make_peers(folder: Path) -> str:
+    """An interpreter with this one's torch and the peers."""
+    import torch
+
+    python = folder / "bin" / "python"
+    wanted = [f"torch=={torch.__version__.split('+')[0]}", *PEERS]
+    if shutil.which("uv"):
+        if not python.exists():
+            subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
+        subprocess.run(["uv", "pip", "install", "--quiet", "--python", str(python), *wanted], check=True)
+    else:
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted], check=True)
+    return str(python)
+
+
+def run(python: str, contestant: str, size: str, task: str, repeats: int) -> dict[str, Any]:
+    command = [python, str(HERE / "contestants.py"), contestant, size, task, "--repeats", str(repeats)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{contestant}, {size}, {task}: {done.stderr.strip()[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def race(
+    contestants: list[str], interpreters: dict[str, str], rounds: int, repeats: int
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """size -> contestant -> medians and the single rounds."""
+    readings: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for number in range(rounds):
+        for size in SHAPES:
+            for task in TASKS:
+                for contestant in contestants:
+                    reading = run(interpreters[contestant], contestant, size, task, repeats)
+                    readings.setdefault((size, contestant, task), []).append(reading)
+                    speed = reading["images_per_cpu_second"]
+                    print(f"round {number + 1}, {size}, {task}, {contestant}: {speed:.0f}", file=sys.stderr)
+    results: dict[str, dict[str, dict[str, Any]]] = {}
+    for (size, contestant, task), found in readings.items():
+        entry = results.setdefault(size, {}).setdefault(contestant, {})
+        entry |= {key: found[0][key] for key in ("package", "version", "torch", "parameters")}
+        for key in ("images_per_cpu_second", "peak_memory_mb"):
+            values = [reading[key] for reading in found]
+            entry[f"{task}_{key}"] = statistics.median(values)
+            entry[f"{task}_{key}_rounds"] = values
+    return results
+
+
+def ahead(results: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """size -> peer -> how many times better dracones is, for each of the figures."""
+    factors: dict[str, dict[str, dict[str, float]]] = {}
+    for size, entries in results.items():
+        own = entries["dracones"]
+        for peer in PEERS:
+            other = entries[peer]
+            factors.setdefault(size, {})[peer] = {
+                "log_prob_speed": own["log_prob_images_per_cpu_second"] / other["log_prob_images_per_cpu_second"],
+                "train_speed": own["train_images_per_cpu_second"] / other["train_images_per_cpu_second"],
+                "train_memory": other["train_peak_memory_mb"] / own["train_peak_memory_mb"],
+            }
+    return factors
+
+
+def page(record: dict[str, Any]) -> str:
+    lines = [
+        "# Flow race",
+        "",
+        f"One Glow: a squeeze, then {STEPS} steps of ActNorm, 1×1 convolution and affine coupling, conditioners of {HIDDEN} hidden",
+        f"channels (3×3, 1×1, 3×3), batches of {BATCH}, one thread. Speed is images per CPU second, the median of "
+        f"{record['rounds']} rounds (lowest to",
+        "highest in brackets); memory is how far the process grew during a training step, in MB. FrEIA's mixing is a fixed",
+        "rotation, the others' is learnt.",
+        "",
+    ]
+    for size, entries in record["results"].items():
+        shape = "×".join(map(str, SHAPES[size]))
+        lines += [f"## {shape}", "", "| | log_prob | training | MB |", "|---|---|---|---|"]
+        for name, entry in entries.items():
+            cells = []
+            for task in TASKS:
+                rounds = entry[f"{task}_images_per_cpu_second_rounds"]
+                middle = entry[f"{task}_images_per_cpu_second"]
+                cells.append(f"{middle:,.0f} ({min(rounds):,.0f} to {max(rounds):,.0f})")
+            label = name if name.startswith("dracones") else f"{name} {entry['version']}"
+            lines.append(f"| {label} | {' | '.join(cells)} | {entry['train_peak_memory_mb']:.0f} |")
+        lines += ["", "dracones is ahead of"]
+        for peer, factors in record["ahead"][size].items():
+            lines.append(
+                f"- {peer}: {factors['log_prob_speed']:.2f} times the speed in log_prob, {factors['train_speed']:.2f} times in "
+                f"training, {factors['train_memory']:.1f} times less memory"
+            )
+        lines.append("")
+    lines.append(
+        f"Commit {record['commit']}, {record['machine']}, torch {record['torch']}, {record['date']}, "
+        f"{record['seconds'] / 60:.0f} minutes. Made by `benchmarks/flows/race.py` from `race.json`."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def machine() -> str:
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    return f"{model}, {os.cpu_count()} cores (load {os.getloadavg()[0]:.1f} at the start)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", help="Python interpreter that has FrEIA, normflows and nflows")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--variants", action="store_true")
+    arguments = parser.parse_args()
+    peers = arguments.peers or make_peers(Path(tempfile.gettempdir()) / "dracones-flow-race")
+    contestants = [c for c in CONTESTANTS if c == "dracones" or c in PEERS or arguments.variants]
+    interpreters = {c: peers if c in PEERS else sys.executable for c in contestants}
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE, check=True
+    )
+    record: dict[str, Any] = {"commit": commit.stdout.strip(), "machine": machine(), "rounds": arguments.rounds}
+    record |= {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "repeats": arguments.repeats}
+    start = time.monotonic()
+    results = race(contestants, interpreters, arguments.rounds, arguments.repeats)
+    record |= {"seconds": round(time.monotonic() - start), "torch": results["28"]["dracones"]["torch"]}
+    record |= {"ahead": ahead(results), "results": results}
+    (HERE / "race.json").write_text(json.dumps(record, indent=1) + "\n")
+    (HERE / "race.md").write_text(page(record))
+    print(page(record))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Run methods on the inspection sets and write one JSON a run.
+
+    DRACONES_TEST_DATA=... python benchmarks/inspection/run.py --out results --method fastflow --set screw --seeds 0 1 2
+
+The last epoch is used, no image is held out of training, and no test image chooses anything: each method's image score
+is the one of its defaults; the other ways to make a score of a map are recorded beside it.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from entries import BACKBONES, METHODS, options
+from sets import SETS, unpacked
+
+import dracones
+from dracones.data import MvtecLayout
+from dracones.metrics import auroc
+from dracones.metrics.pixels import PixelRanking
+
+
+def main() -> None:
+    arguments = _arguments()
+    torch.set_num_threads(arguments.threads)
+    os.environ.setdefault("DRACONES_CACHE", str(arguments.work / "cache"))
+    for seed in arguments.seeds:
+        name = f"{arguments.set}-{arguments.method}-{arguments.backbone}{arguments.tag}-{seed}"
+        target = arguments.out / f"{name}.json"
+        if target.exists():
+            print(f"{name}: there already")
+            continue
+        extra = json.loads(arguments.options)
+        result = run(arguments.set, arguments.method, arguments.backbone, seed, arguments.work, extra)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(result, indent=1) + "\n")
+        shown = {key: result[key] for key in ("image_auroc", "pixel_auroc", "aupro", "fit_cpu_seconds")}
+        print(name, json.dumps(shown), flush=True)
+
+
+def run(set_name: str, method: str, backbone: str, seed: int, work: Path, extra: dict[str, Any]) -> dict[str, Any]:
+    """Fit on the good training images, score the test images, compare with labels and masks."""
+    layout = MvtecLayout(unpacked(set_name, work))
+    chosen = {**options(method, backbone, seed), **extra}
+    detector = dracones.create(method, **chosen)
+    started, cpu = time.monotonic(), time.process_time()
+    detector.fit(layout.train)
+    fit_seconds, fit_cpu = time.monotonic() - started, time.process_time() - cpu
+
+    test = layout.test
+    pixels, scores, others = PixelRanking(), [], []
+    started, cpu = time.monotonic(), time.process_time()
+    spent = 0.0
+    keep = work / "maps" / f"{set_name}-{method}-{backbone}-{seed}"
+    maps: dict[str, np.ndarray] = {}
+    for index, verdict in enumerate(detector.iterate(test, batch_size=8)):
+        paused = time.process_time()
+        scores.append(verdict.score)
+        if verdict.map is not None:
+            mask = test.mask(index)
+            truth = np.zeros(verdict.map.shape, bool) if mask is None else mask.numpy()
+            pixels.add(verdict.map, truth)
+            ordered = np.sort(verdict.map.ravel())
+            top = {
+                f"top_{share}": ordered[-max(1, round(share * ordered.size)) :].mean() for share in (0.003, 0.03, 0.1)
+            }
+            others.append({"max": ordered[-1], **top, "mean": ordered.mean()})
+            if seed == 0:
+                maps[verdict.path] = verdict.map.astype(np.float16)
+        spent += time.process_time() - paused
+    score_seconds, score_cpu = time.monotonic() - started, time.process_time() - cpu - spent
+    if maps:
+        keep.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(keep, **{name.replace("/", "|"): value for name, value in maps.items()})
+    labels = np.asarray(test.labels)
+    kinds = [path.split("/")[-2] for path in test.names]
+    by_kind = {}
+    for kind in sorted(set(kinds) - {"good"}):
+        picked = np.array([k in (kind, "good") for k in kinds])
+        by_kind[kind] = round(float(auroc(np.array(scores)[picked], labels[picked])), 4)
+    with tempfile.TemporaryDirectory() as folder:
+        size = detector.save(Path(folder) / "model.safetensors").stat().st_size
+    return {
+        "set": set_name,
+        "method": method,
+        "backbone": backbone,
+        "seed": seed,
+        "options": {key: value for key, value in chosen.items() if key != "weights"},
+        "image_auroc": round(float(auroc(np.array(scores), labels)), 4),
+        "image_auroc_by_kind": by_kind,
+        "image_auroc_of_other_scores": {
+            how: round(float(auroc(np.array([other[how] for other in others]), labels)), 4) for how in others[0]
+        }
+        if others
+        else None,
+        "pixel_auroc": round(float(pixels.auroc()), 4) if others else None,
+        "aupro": round(float(pixels.aupro()), 4) if others else None,
+        "train_images": len(layout.train),
+        "test_images": len(labels),
+        "fit_seconds": round(fit_seconds, 1),
+        "fit_cpu_seconds": round(fit_cpu, 1),
+        "score_seconds_with_metrics": round(score_seconds, 1),
+        "score_cpu_seconds": round(score_cpu, 1),
+        "images_per_cpu_second": round(len(labels) / score_cpu, 2),
+        "file_megabytes": round(size / 1e6, 2),
+        "peak_megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        **machine(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Commit, processor, threads, versions."""
+    root = Path(__file__).parents[2]
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
+    return {
+        "commit": os.environ.get("BENCHMARK_COMMIT", git.stdout.strip()),
+        "machine": f"{cpu}, {platform.system()}, {torch.get_num_threads()} thread(s)",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "dracones": dracones.__version__},
+    }
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", choices=list(METHODS), required=True)
+    parser.add_argument("--set", choices=SETS, required=True)
+    parser.add_argument("--backbone", choices=list(BACKBONES), default="resnet18")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dracones-inspection")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--options", default="{}", help="JSON of options that differ from the entry")
+    parser.add_argument("--tag", default="", help="put into the file's name, where options differ")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -50,7 +50,7 @@ def _scenes(figure: Any, result: DemoResult, images: DemoImages) -> None:
         fontsize=11,
     )
     axes = figure.subplots(1, 2 * _SCENES)
-    low, high = float(np.median(result.maps)), float(np.quantile(result.maps, 0.995))
+    low, high = float(np.median(result.maps)), float(np.quantile(result.maps, 0.98))
     for i in range(_SCENES):
         _show(axes[2 * i], images.scenes.images[i, 0].numpy())
         axes[2 * i + 1].imshow(result.maps[i], cmap="inferno", vmin=low, vmax=high)

@@ -11,13 +11,18 @@ from dracones.anatomy.curvature import hessian_vector_products, linear_gains, pu
 from dracones.anatomy.decomposition import Decomposition, Term, decompose
 from dracones.anatomy.ensembles import Ensemble, ensemble
 from dracones.anatomy.estimates import auroc_estimate, correlation_estimate, difference_estimate, mean_estimate
+from dracones.anatomy.explain import Explanation, analyses, density_of, explain
 from dracones.anatomy.finding import Finding
 from dracones.anatomy.graying import Graying, grayed, graying
 from dracones.anatomy.latents import Latents, latent_images
+from dracones.anatomy.needs import UnsupportedError
 from dracones.anatomy.negative_training import NegativeTraining, negative_training
+from dracones.anatomy.page import page
+from dracones.anatomy.repairs import Repairs, repairs
 from dracones.anatomy.second_order import SecondOrder, second_order
 from dracones.anatomy.sensitivity import Sensitivity, sensitivity, trivial_images
 from dracones.anatomy.sides import Sides, open_sides
+from dracones.anatomy.verdict import Verdict, judge
 
 __all__ = [
     "CoAdaptation",
@@ -25,31 +30,41 @@ __all__ = [
     "Couplings",
     "Decomposition",
     "Ensemble",
+    "Explanation",
     "Finding",
     "Graying",
     "Latents",
     "NegativeTraining",
+    "Repairs",
     "SecondOrder",
     "Sensitivity",
     "Sides",
     "Term",
+    "UnsupportedError",
+    "Verdict",
+    "analyses",
     "auroc_estimate",
     "co_adaptation",
     "complexity",
     "correlation_estimate",
     "couplings",
     "decompose",
+    "density_of",
     "difference_estimate",
     "ensemble",
+    "explain",
     "grayed",
     "graying",
     "hessian_vector_products",
+    "judge",
     "latent_images",
     "linear_gains",
     "mean_estimate",
     "negative_training",
     "open_sides",
+    "page",
     "published_gains",
+    "repairs",
     "second_order",
     "sensitivity",
     "trivial_images",

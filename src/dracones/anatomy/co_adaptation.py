@@ -13,7 +13,7 @@ from dracones.anatomy.estimates import mean_estimate
 from dracones.anatomy.figures import line, new_figure
 from dracones.anatomy.finding import Finding, Row
 from dracones.anatomy.latents import row_correlation
-from dracones.anatomy.needs import needs_couplings
+from dracones.anatomy.needs import UnsupportedError, needs_couplings
 from dracones.anatomy.sides import checked_sides, evaluating, evenly
 from dracones.densities import Density, FlowDensity
 from dracones.flows import Coupling
@@ -100,7 +100,7 @@ def co_adaptation(
         seed: of the exchange.
 
     Raises:
-        TypeError: a density without couplings over pixels (the message names those that have them).
+        UnsupportedError: a density without couplings over pixels (the message names those that have them).
 
     Reference:
         Kirichenko, Izmailov, Wilson (2020), section 5 ("coupling layer co-adaptation"), figure 5; the hybrids are ours.
@@ -121,7 +121,7 @@ def co_adaptation(
             chosen = evenly(images, count)
             names, found[name] = _of_set(flow, chosen, _derangement(len(chosen), seed))
     if not names:
-        raise TypeError(
+        raise UnsupportedError(
             f"co-adaptation needs couplings over pixels at full resolution; this {type(density).__name__} squeezes "
             'first. Densities that do: realnvp (presets "horizontal", "cycle", "checkerboard8")'
         )

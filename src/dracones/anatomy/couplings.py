@@ -115,7 +115,7 @@ def couplings(
     couplings the (logit) pixels themselves.
 
     Raises:
-        TypeError: a density without couplings (the message names those that have them).
+        UnsupportedError: a density without couplings (the message names those that have them).
         ValueError: shapes that differ from the density's.
 
     Reference:

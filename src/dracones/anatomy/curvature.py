@@ -72,7 +72,7 @@ def published_gains(density: Density) -> Tensor:
     A channel keeps its number through convolutions and squeezes, as the published formula has it.
 
     Raises:
-        TypeError: anything but a constant-volume Glow.
+        UnsupportedError: anything but a constant-volume Glow.
 
     Reference:
         Nalisnick et al. (2019), section 5, eq. 6.
@@ -91,7 +91,7 @@ def linear_gains(density: Density) -> Tensor:
     position has the same gains.
 
     Raises:
-        TypeError: anything but a constant-volume Glow.
+        UnsupportedError: anything but a constant-volume Glow.
     """
     flow = _linear(needs_constant_volume(density, "the trace formula"), rows_only=False)
     channels, height, width = density.image_shape

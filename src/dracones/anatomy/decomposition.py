@@ -13,6 +13,7 @@ from torch import Tensor
 from dracones.anatomy.estimates import auroc_estimate, difference_estimate, mean_estimate
 from dracones.anatomy.figures import histograms, intervals, new_figure
 from dracones.anatomy.finding import DRAWN, Finding, Row
+from dracones.anatomy.needs import UnsupportedError
 from dracones.anatomy.sides import NORMAL, checked_sides, statistics_of
 from dracones.densities import Density
 from dracones.metrics import Estimate
@@ -163,7 +164,7 @@ def decompose(
 
     Raises:
         ValueError: shapes that differ from the density's; fewer than two images in a set.
-        TypeError: a density whose likelihood has no terms.
+        UnsupportedError: a density whose likelihood has no terms.
 
     Reference:
         Nalisnick, Matsukawa, Teh, Gorur, Lakshminarayanan (2019), "Do Deep Generative Models Know What They Don't
@@ -181,7 +182,7 @@ def decompose(
     known = density.available_statistics
     fitting = [each for each in (_FLOW, _VAE, _PIXELCNN) if all(name in known for name in each[2])]
     if not fitting:
-        raise TypeError(
+        raise UnsupportedError(
             f"decomposition needs a likelihood made of terms; {type(density).__name__} gives {list(known)}. "
             "Densities that support it: glow, realnvp, vae, pixelcnn"
         )

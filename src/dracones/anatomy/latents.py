@@ -110,7 +110,7 @@ def latent_images(
         seed: of the draws.
 
     Raises:
-        TypeError: a density without latents in pixel layout (the message names those that have them).
+        UnsupportedError: a density without latents in pixel layout (the message names those that have them).
         ValueError: shapes that differ from the density's.
 
     Reference:

@@ -12,7 +12,7 @@ from dracones.anatomy.curvature import gradient_at, hessian_vector_products, lin
 from dracones.anatomy.estimates import difference_estimate, mean_estimate
 from dracones.anatomy.figures import image_grid, intervals, new_figure, signed_limit
 from dracones.anatomy.finding import DRAWN, Finding, Row
-from dracones.anatomy.needs import needs_constant_volume, needs_points
+from dracones.anatomy.needs import UnsupportedError, needs_constant_volume, needs_points
 from dracones.anatomy.sides import Sides, checked_sides, device_of, evaluating, evenly
 from dracones.densities import Density, FlowDensity
 from dracones.metrics import Estimate
@@ -119,7 +119,7 @@ def second_order(
         batch_size: Hessian-vector products at a time.
 
     Raises:
-        TypeError: a density of pixel levels, which has no gradient (the message names those that do).
+        UnsupportedError: a density of pixel levels, which has no gradient (the message names those that do).
 
     Reference:
         Nalisnick et al. (2019), section 5, eq. 3 to 6.
@@ -199,7 +199,7 @@ def _formula(density: Density, moments: _Expansion) -> tuple[Tensor, Tensor] | N
     """Diagonals of the Hessian by the published formula and with exact gains, [C, H, W]; None for other densities."""
     try:
         flow = needs_constant_volume(density, "the trace formula")
-    except TypeError:
+    except UnsupportedError:
         return None
     slope, bend, volume = _logit_derivatives(flow, moments.centre)
     with evaluating(flow), torch.enable_grad():

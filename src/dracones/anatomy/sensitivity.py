@@ -12,7 +12,7 @@ from torch import Tensor
 from dracones.anatomy.estimates import auroc_estimate, mean_estimate
 from dracones.anatomy.figures import WIDTH, intervals
 from dracones.anatomy.finding import Finding, Row
-from dracones.anatomy.needs import needs_points
+from dracones.anatomy.needs import UnsupportedError, needs_points
 from dracones.anatomy.sides import NORMAL, Sides, checked_sides, evaluating, statistics_of
 from dracones.data import Preprocess
 from dracones.densities import Density
@@ -227,6 +227,6 @@ def _is_dequantised(density: Density) -> bool:
     """Whether log p depends on dequantisation noise."""
     try:
         needs_points(density, "dequantisation seeds")
-    except TypeError:
+    except UnsupportedError:
         return False
     return True

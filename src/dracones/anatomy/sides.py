@@ -54,9 +54,12 @@ def open_sides(
         {'normal': 4, 'white': 4}
     """
     collections = {NORMAL: open_images(normal), **{name: open_images(source) for name, source in others.items()}}
-    treatment = preprocess
     if preprocess is None or preprocess.image_shape is None:
         treatment = _common(collections, preprocess)
+    else:
+        treatment = preprocess
+    for name, found in collections.items():
+        _check_first(name, found, treatment)
     read = {name: _read(name, found, treatment, count, seed) for name, found in collections.items()}
     return Sides(read.pop(NORMAL), read)
 
@@ -138,8 +141,22 @@ def _common(collections: Mapping[str, ImageCollection], preprocess: Preprocess |
     return preprocess if preprocess is not None else found[NORMAL]
 
 
-def _read(name: str, images: ImageCollection, treatment: Preprocess | None, count: int | None, seed: int) -> Tensor:
-    treated = images if treatment is None else images.with_preprocess(treatment)
+def _check_first(name: str, images: ImageCollection, treatment: Preprocess) -> None:
+    """Refuse a set whose first readable image does not fit, under the name of the set."""
+    for index in range(len(images)):
+        try:
+            shape = images.native_shape(index)
+        except (OSError, ValueError):
+            continue  # reading all will report it
+        try:
+            treatment.check(*shape)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        return
+
+
+def _read(name: str, images: ImageCollection, treatment: Preprocess, count: int | None, seed: int) -> Tensor:
+    treated = images.with_preprocess(treatment)
     if count is not None and count < len(treated):
         chosen = torch.randperm(len(treated), generator=torch.Generator().manual_seed(seed))[:count]
         treated = treated.subset(sorted(chosen.tolist()))

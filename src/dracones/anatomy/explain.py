@@ -1,0 +1,258 @@
+"""Every analysis that a model supports, on one pair of sides, and the verdict in words."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dracones.anatomy.co_adaptation import co_adaptation
+from dracones.anatomy.complexity import complexity
+from dracones.anatomy.couplings import couplings
+from dracones.anatomy.decomposition import Decomposition, decompose
+from dracones.anatomy.ensembles import ensemble
+from dracones.anatomy.finding import Finding, plain
+from dracones.anatomy.graying import graying
+from dracones.anatomy.latents import latent_images
+from dracones.anatomy.needs import UnsupportedError
+from dracones.anatomy.negative_training import negative_training
+from dracones.anatomy.repairs import Repairs, repairs
+from dracones.anatomy.second_order import second_order
+from dracones.anatomy.sensitivity import Sensitivity, sensitivity
+from dracones.anatomy.sides import Sides, evaluating, open_sides
+from dracones.anatomy.verdict import Verdict, judge
+from dracones.data import Preprocess
+from dracones.densities import Density
+from dracones.detectors import Detector
+from dracones.training import Progress, Silent, TrainingConfig
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All findings on one model, in the order in which a page tells them."""
+
+    model: str
+    verdict: Verdict
+    findings: Mapping[str, Finding]
+    refused: Mapping[str, str]
+    """Analysis to the reason why this model does not support it."""
+    counts: Mapping[str, int]
+    """Images of each set."""
+    sides: Sides = field(repr=False)
+    notes: tuple[str, ...] = ()
+    """What was done to the images before."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Every number of every finding, as plain values."""
+        return {
+            "model": self.model,
+            "verdict": plain(self.verdict),
+            "images": dict(self.counts),
+            "notes": list(self.notes),
+            "findings": {name: found.to_json() for name, found in self.findings.items()},
+            "refused": dict(self.refused),
+        }
+
+
+def explain(
+    model: Detector | Density,
+    normal: Any,
+    others: Mapping[str, Any],
+    *,
+    count: int | None = 1000,
+    against: str | None = None,
+    members: Sequence[Detector | Density] = (),
+    resize: bool = False,
+    thorough: bool = False,
+    training: TrainingConfig | None = None,
+    skip: Sequence[str] = (),
+    seed: int = 0,
+    batch_size: int = 128,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Say whether a model's likelihood can be trusted on these images, why not, and which rule to use instead.
+
+    Args:
+        model: a fitted likelihood detector (glow, realnvp, vae, pixelcnn) or a density.
+        normal: images that belong, not trained on; whatever `dracones.data.open_images` takes.
+        others: name to images that do not belong.
+        count: at most so many images of each set, drawn by ``seed``; None for all.
+        against: a set of the others to train a copy against (negative training); left out if not given.
+        members: further models trained alike, for the ensemble; a detector of several members brings its own.
+        resize: bring images of another size or other channels to the model's; refused otherwise.
+        thorough: also what takes a Jacobian an image.
+        training: of the negative training.
+        skip: analyses to leave out, by name (see `analyses`).
+        seed: of all draws.
+        batch_size: images at a time.
+        progress: is told of each analysis.
+
+    Raises:
+        TypeError: a model without a likelihood of images.
+        ValueError: images that do not fit, an unknown name in ``skip`` or ``against``.
+
+    Example:
+        >>> import torch
+        >>> from dracones import densities
+        >>> density = densities.create("glow", image_shape=(1, 8, 8), steps=1, hidden=4)
+        >>> few = ("couplings", "second order", "checks", "latents")
+        >>> found = explain(density, torch.rand(40, 1, 8, 8), {"black": torch.zeros(20, 1, 8, 8)}, skip=few)
+        >>> found.verdict.level, sorted(found.refused)
+        ('good', ['co-adaptation'])
+    """
+    unknown = [name for name in skip if name not in analyses()]
+    if unknown:
+        raise ValueError(f"skip: unknown analyses {unknown}; known are {', '.join(analyses())}")
+    if against is not None and against not in others:
+        raise ValueError(f"against={against!r} is not one of the other sets, {', '.join(others)}")
+    density = density_of(model)
+    sides, notes = _open(model, density, normal, others, count=count, seed=seed, resize=resize)
+    work = _Work(model, density, sides, against, tuple(members), thorough, training, seed, batch_size)
+    findings: dict[str, Finding] = {}
+    refused: dict[str, str] = {}
+    todo = [name for name in analyses() if name not in skip or name in _NEEDED]
+    progress = progress or Silent()
+    progress.start(len(todo), "analyses")
+    try:
+        with evaluating(density):
+            for name in todo:
+                try:
+                    found = _ANALYSES[name](work)
+                except UnsupportedError as error:
+                    refused[name] = str(error)
+                else:
+                    if found is not None:
+                        findings[name] = found
+                progress.advance(1)
+    finally:
+        progress.finish()
+    decomposition, repair, checks = findings.get("terms"), findings["rules"], findings.get("checks")
+    if not isinstance(decomposition, Decomposition) or not isinstance(repair, Repairs):
+        raise UnsupportedError(f"explain needs a likelihood made of terms: {refused.get('terms', 'none was found')}")
+    verdict = judge(decomposition, repair, checks if isinstance(checks, Sensitivity) else None)
+    counts = {name: len(images) for name, images in sides.all.items()}
+    return Explanation(_name_of(model), verdict, findings, refused, counts, sides, notes)
+
+
+def analyses() -> tuple[str, ...]:
+    """Names of all analyses, in the order of a page.
+
+    >>> analyses()[:3]
+    ('rules', 'terms', 'complexity')
+    """
+    return tuple(_ANALYSES)
+
+
+def density_of(model: Detector | Density) -> Density:
+    """The density inside a likelihood detector.
+
+    Raises:
+        TypeError: a model without one; the message names those that have one.
+    """
+    inner = model if isinstance(model, Density) else getattr(model, "density", None)
+    if not isinstance(inner, Density):
+        raise UnsupportedError(
+            f"explain looks inside a likelihood of images; {_name_of(model)} has none. "
+            "Models that have one: glow, realnvp, vae, pixelcnn"
+        )
+    return inner
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the analyses are called with."""
+
+    model: Detector | Density
+    density: Density
+    sides: Sides
+    against: str | None
+    members: tuple[Detector | Density, ...]
+    thorough: bool
+    training: TrainingConfig | None
+    seed: int
+    batch_size: int
+
+    @property
+    def ensemble(self) -> list[Density]:
+        """All members, this model's own first; one if there is no ensemble."""
+        own = [each for each in getattr(self.model, "others", ()) if isinstance(each, Density)]
+        return [self.density, *own, *(density_of(member) for member in self.members)]
+
+
+def _rules(work: _Work) -> Finding:
+    background = getattr(work.model, "background", None)
+    own = None
+    if isinstance(work.model, Detector):
+        detector = work.model
+        rule = getattr(detector.config, "rule", "its rule")
+        own = (f"this model, as saved ({rule})", lambda images: detector.score(images.to(detector.device)).image)
+    return repairs(
+        work.density,
+        work.sides.normal,
+        work.sides.others,
+        background=background if isinstance(background, Density) else None,
+        members=work.ensemble,
+        own=own,
+        thorough=work.thorough,
+        batch_size=work.batch_size,
+    )
+
+
+def _ensemble(work: _Work) -> Finding | None:
+    if len(work.ensemble) < 2:
+        return None
+    return ensemble(work.ensemble, work.sides.normal, work.sides.others, batch_size=work.batch_size)
+
+
+def _negative(work: _Work) -> Finding | None:
+    if work.against is None:
+        return None
+    return negative_training(
+        work.density, work.sides.normal, work.sides.others, against=work.against, config=work.training
+    )
+
+
+def _plainly(analysis: Callable[..., Finding]) -> Callable[[_Work], Finding]:
+    return lambda work: analysis(work.density, work.sides.normal, work.sides.others)
+
+
+_NEEDED = ("rules", "terms")
+_ANALYSES: dict[str, Callable[[_Work], Finding | None]] = {
+    "rules": _rules,
+    "terms": _plainly(decompose),
+    "complexity": _plainly(complexity),
+    "graying": _plainly(graying),
+    "second order": _plainly(second_order),
+    "latents": _plainly(latent_images),
+    "couplings": _plainly(couplings),
+    "co-adaptation": _plainly(co_adaptation),
+    "ensemble": _ensemble,
+    "negative training": _negative,
+    "checks": _plainly(sensitivity),
+}
+
+
+def _open(
+    model: Detector | Density,
+    density: Density,
+    normal: Any,
+    others: Mapping[str, Any],
+    *,
+    count: int | None,
+    seed: int,
+    resize: bool,
+) -> tuple[Sides, tuple[str, ...]]:
+    channels, height, width = density.image_shape
+    treatment = model.preprocess if isinstance(model, Detector) else None
+    if treatment is None:
+        treatment = Preprocess(native_size=(height, width), native_channels=channels)
+    notes: tuple[str, ...] = ()
+    if resize and treatment.changes_nothing:
+        treatment = Preprocess(size=(height, width), channels=channels)
+        notes = (
+            f"Images of another size or other channels were brought to the model's {height}×{width} with {channels} "
+            "channel(s). Where that changed one side alone it leaves a trace: compare the filter check below.",
+        )
+    return open_sides(normal, others, preprocess=treatment, count=count, seed=seed), notes
+
+
+def _name_of(model: Detector | Density) -> str:
+    return model.info.name if isinstance(model, Detector) else type(model).__name__.lower()

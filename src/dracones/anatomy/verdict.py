@@ -1,0 +1,131 @@
+"""The verdict in words: whether a likelihood can be trusted on these images, why not, and what to use."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dracones.anatomy.decomposition import Decomposition, words
+from dracones.anatomy.repairs import DEFAULT, Repairs
+from dracones.anatomy.sensitivity import Sensitivity
+from dracones.metrics import Estimate
+
+Level = Literal["good", "warning", "bad"]
+Kind = Literal["inverted", "blind", "weak", "right"]
+
+GOOD = 0.9
+"""AUROC from which a rule is said to tell two sets apart."""
+SMALL = 100
+"""Images under which a set is called small."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to take away."""
+
+    text: str
+    level: Level
+    points: tuple[str, ...]
+
+
+def kind_of(area: Estimate) -> Kind:
+    """What an AUROC of the plain likelihood, with its interval, says.
+
+    >>> kind_of(Estimate(0.05, 0.03, 0.08)), kind_of(Estimate(0.45, 0.3, 0.6))
+    ('inverted', 'blind')
+    >>> kind_of(Estimate(0.8, 0.7, 0.85)), kind_of(Estimate(0.99, 0.98, 1.0))
+    ('weak', 'right')
+    """
+    if area.high < 0.5:
+        return "inverted"
+    if area.low <= 0.5:
+        return "blind"
+    return "right" if area.value >= GOOD else "weak"
+
+
+def judge(decomposition: Decomposition, repairs: Repairs, checks: Sensitivity | None = None) -> Verdict:
+    """Put the numbers into words: the worst set first, the term that does it, the rule that repairs it."""
+    total = decomposition.total.auroc
+    worst = min(total, key=lambda name: total[name].value)
+    kind = kind_of(total[worst])
+    level: Level = {"inverted": "bad", "blind": "warning", "weak": "warning", "right": "good"}[kind]  # type: ignore[assignment]
+    points = [_about(name, decomposition, repairs) for name in total]
+    points += _cautions(repairs, checks)
+    return Verdict(_headline(kind, worst, decomposition, repairs), level, tuple(points))
+
+
+def _headline(kind: Kind, worst: str, decomposition: Decomposition, repairs: Repairs) -> str:
+    area = decomposition.total.auroc[worst].value
+    term = words(decomposition.decisive(worst).name)
+    match kind:
+        case "inverted":
+            said = f"This likelihood prefers {worst} to its own normal images: AUROC {area:.2f}; the {term} does it"
+        case "blind":
+            said = f"This likelihood cannot tell {worst} from its own normal images: AUROC {area:.2f}"
+        case "weak":
+            said = f"This likelihood tells {worst} from its own normal images only in part: AUROC {area:.2f}"
+        case "right":
+            lowest = (
+                f"AUROC {area:.2f}" if len(decomposition.total.auroc) == 1 else f"AUROC at least {area:.2f} ({worst})"
+            )
+            return f"On these sets this likelihood can be trusted: {lowest}. On others it may still fail."
+    return f"{said}; {_advice(worst, repairs)}."
+
+
+def _advice(other: str, repairs: Repairs) -> str:
+    """Which rule to use for a set that the plain likelihood fails on."""
+    default = repairs.auroc[DEFAULT][other]
+    best = repairs.best(other)
+    found = repairs.auroc[best][other]
+    if default.value >= GOOD:
+        return f"use `{DEFAULT}`: {default.value:.2f}"
+    if found.low > default.high and found.value >= GOOD:
+        return f"`{DEFAULT}` reaches {default.value:.2f}, `{best}` {found.value:.2f}, but chosen by looking at this set"
+    if default.low > 0.5:
+        return f"`{DEFAULT}` repairs it in part: {default.value:.2f}"
+    return f"no rule on its statistics repairs it (`{DEFAULT}` {default.value:.2f}, best `{best}` {found.value:.2f})"
+
+
+def _about(name: str, decomposition: Decomposition, repairs: Repairs) -> str:
+    """One sentence on one set."""
+    area = decomposition.total.auroc[name]
+    parts = ", ".join(f"{words(part.name)} {part.auroc[name].value:.2f}" for part in decomposition.parts)
+    what = {
+        "inverted": "preferred to normal images",
+        "blind": "not told from normal images",
+        "weak": "told apart in part",
+        "right": "told apart",
+    }[kind_of(area)]
+    default = repairs.auroc[DEFAULT][name]
+    return (
+        f"{name} is {what} by the likelihood: AUROC {area.value:.2f} ({area.low:.2f} to {area.high:.2f}); its terms "
+        f"alone: {parts}; `{DEFAULT}` {default.value:.2f} ({default.low:.2f} to {default.high:.2f})."
+    )
+
+
+def _cautions(repairs: Repairs, checks: Sensitivity | None) -> list[str]:
+    said = []
+    if checks is not None:
+        liked = [check.name for check in checks.of("trivial") if check.auroc["against normal"].high < 0.5]
+        if liked:
+            said.append(f"Without any content, {_listed(liked)} images are likelier than normal ones.")
+        leaky = [check for check in checks.of("filter") if abs(check.auroc["against itself"].value - 0.5) > 0.1]
+        if leaky:
+            worst = max(leaky, key=lambda check: abs(check.auroc["against itself"].value - 0.5))
+            said.append(
+                f"Resizing one side alone would fake a result: normal images shrunk and enlarged ({worst.name}) get an "
+                f"AUROC of {worst.auroc['against itself'].value:.2f} against themselves."
+            )
+    small = {name: count for name, count in repairs.judged_on.items() if count < SMALL}
+    if small:
+        counts = _listed([f"{name} {count}" for name, count in small.items()])
+        said.append(f"Small sets ({counts} images): go by the intervals, not by the values.")
+    return said
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as read aloud.
+
+    >>> _listed(["a"]), _listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

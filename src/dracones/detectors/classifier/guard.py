@@ -19,7 +19,7 @@ from dracones.detectors.detector import Detector, FitContext
 from dracones.detectors.prediction import Scores
 from dracones.training import TrainingConfig
 
-GATHERING_BATCH = 128
+GATHERING_BATCH = 64
 
 
 class ClassifierConfig(DetectorConfig):

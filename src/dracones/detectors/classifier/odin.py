@@ -92,13 +92,13 @@ class Odin(ClassifierDetector):
         """Choose epsilon on normal images, unless it is given."""
         super().fit_statistics(context)
         if self._options.epsilon is not None:
-            self._adopt_tuning(Tuning("fixed", self._options.temperature, self._options.epsilon))
+            self.adopt_tuning(Tuning("fixed", self._options.temperature, self._options.epsilon))
             return
         images = context.held_out if len(context.held_out) else context.train
         if len(images) > self._options.tuning_images:
             images = images.subset(np.linspace(0, len(images) - 1, self._options.tuning_images).astype(int))
         scores = self.grid(images, (self._options.temperature,), EPSILONS)
-        self._adopt_tuning(choose_in_distribution(scores))
+        self.adopt_tuning(choose_in_distribution(scores))
 
     def tune(self, normal: Any, anomalous: Any, *, name: str) -> Self:
         """Choose T and epsilon by FPR at 95 % TPR on a validation set, and remember its name.
@@ -118,9 +118,7 @@ class Odin(ClassifierDetector):
             raise ValueError("name the validation set: a result that was tuned on anomalous images must say on which")
         inside = self.grid(self.adopt(open_images(normal)), TEMPERATURES, EPSILONS)
         outside = self.grid(self.adopt(open_images(anomalous)), TEMPERATURES, EPSILONS)
-        self._adopt_tuning(choose_by_validation(inside, outside, name=name))
-        self.calibration, self.threshold, self.false_alarm_rate = Conformal(), None, None
-        return self
+        return self.adopt_tuning(choose_by_validation(inside, outside, name=name))
 
     def grid(
         self, images: ImageCollection, temperatures: tuple[float, ...], epsilons: tuple[float, ...]
@@ -149,10 +147,13 @@ class Odin(ClassifierDetector):
         first, moved = perturbed_logits(probe, images, temperature, (0.0, epsilon), precision)
         return first, msp(moved, temperature=temperature).to(self.device)
 
-    def _adopt_tuning(self, tuning: Tuning) -> None:
+    def adopt_tuning(self, tuning: Tuning) -> Self:
+        """Take settings over, with the record of how they were chosen; the calibration of the former is dropped."""
         self.temperature.fill_(tuning.temperature)
         self.epsilon.fill_(tuning.epsilon)
         self.tuning = tuning
+        self.calibration, self.threshold, self.false_alarm_rate = Conformal(), None, None
+        return self
 
     def header_extras(self) -> dict[str, Any]:
         """The classifier's identity, and what T and epsilon were chosen on."""

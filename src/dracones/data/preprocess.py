@@ -101,8 +101,8 @@ class Preprocess(BaseModel):
         if channels < images.shape[1]:
             images = _gray(images)
         if self.size is not None and tuple(images.shape[-2:]) != self.size:
-            images = self._resized(images, self.interpolation)
-            images = images.clamp(0, 1) if self.interpolation == "bicubic" else images
+            # Bicubic weights overshoot, and sums of the others may miss 1 by a rounding.
+            images = self._resized(images, self.interpolation).clamp(0, 1)
         if levels is not None and not self.changes_nothing:
             images = images.mul(levels - 1).round_().div_(levels - 1)
         images = images if self.crop is None else _centre(images, self.crop)

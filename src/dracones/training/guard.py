@@ -29,16 +29,15 @@ class Rollback:
         self._steps = 0
         self._live: list[Tensor] = []
 
-    @torch.no_grad()
     def remember(self) -> None:
         """Call before a forward pass."""
         if self._steps < _WATCHED_STEPS:
             self._live = self._tensors
-            self._copies = [tensor.clone() for tensor in self._tensors]
+            self._copies = [tensor.detach().clone() for tensor in self._tensors]
         elif self._live:
-            torch._foreach_copy_(self._copies, self._live)
+            with torch.no_grad():
+                torch._foreach_copy_(self._copies, self._live)
 
-    @torch.no_grad()
     def watch(self) -> None:
         """Call after the forward pass and before anything else writes to the module."""
         if self._steps >= _WATCHED_STEPS:

@@ -81,7 +81,7 @@ class Stepper:
         loss = self._loss(self._shared_loss, batch, position.step)
         _check_loss(loss)
         self._rollback.watch()
-        self.world.backward(loss)
+        loss.backward()
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if not gradients:
             raise ValueError("the training loss reaches no parameter: every gradient is missing")
@@ -135,7 +135,7 @@ class Stepper:
             self._rollback.restore()
             if tried == self.config.max_nonfinite:
                 raise NonFiniteError(f"the first {tried} batches all give a non-finite loss")
-        self.world.backward(loss)
+        loss.backward()
         unused = float(any(parameter.grad is None for parameter in self.parameters))
         self.optimizer.zero_grad(set_to_none=True)
         self._shared_loss = self.world.distribute(self.loss_module, find_unused=self.world.total(unused)[0] > 0)

@@ -58,10 +58,6 @@ class World:
         self._accelerator.ddp_handler = handler
         return self._accelerator.prepare_model(module)
 
-    def backward(self, loss: Tensor) -> None:
-        """Gradients of a loss."""
-        self._accelerator.backward(loss)
-
     def agree(self, *values: Tensor, clock: float) -> tuple[list[float], float]:
         """The mean over the processes of some scalars, and the main process's clock: the same on each, in one exchange.
 

@@ -19,7 +19,7 @@ from dracones.detectors.registry import register
 from dracones.detectors.vectors import FeatureVectors
 from dracones.features import SinusoidalPosition
 from dracones.flows import ZeroLinear
-from dracones.training import TrainingConfig
+from dracones.training import Progress, TrainingConfig
 
 _LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 _ROWS = 2048
@@ -152,9 +152,9 @@ class CFlow(FeatureDetector):
         self.position = SinusoidalPosition(self.config.position_dims)
         self.register_buffer("highest", torch.zeros(len(channels)))
 
-    def training_data(self, images: ImageCollection) -> Dataset[Any]:
+    def training_data(self, images: ImageCollection, progress: Progress | None = None) -> Dataset[Any]:
         """Vectors of all images, dealt into chunks."""
-        return FeatureVectors(self.features_of(images), self.config.chunks, self.config.seed)
+        return FeatureVectors(self.features_of(images, progress), self.config.chunks, self.config.seed)
 
     def training_loss(self, batch: Any, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
         """-log sigmoid of the log-density per channel, mean over vectors, summed over levels."""
@@ -167,7 +167,7 @@ class CFlow(FeatureDetector):
     def fit_statistics(self, context: FitContext) -> None:
         """The highest log-density of each level over the training images."""
         highest = torch.full_like(self.highest, -torch.inf)
-        for maps in self.features_of(context.train).chunks(16):
+        for maps in self.features_of(context.train, context.progress).chunks(16):
             with self.scoring_precision(maps[0]):
                 levels = self.log_probs(tuple(level.to(self.device) for level in maps))
             highest = torch.maximum(highest, torch.stack([level.max() for level in levels]))

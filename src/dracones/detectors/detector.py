@@ -19,6 +19,7 @@ from dracones.detectors.config import DetectorConfig
 from dracones.detectors.info import MethodInfo
 from dracones.detectors.prediction import Prediction, Scores, Verdict
 from dracones.detectors.provenance import provenance
+from dracones.detectors.reading import counting, reading_threads
 from dracones.detectors.splits import Parts, split
 from dracones.training import Loss, Progress, TrainingConfig, train
 
@@ -99,20 +100,21 @@ class Detector(nn.Module, ABC):
         """How to train; ``None`` for a method that only gathers statistics."""
         return getattr(self.config, "training", None)
 
-    def training_data(self, images: ImageCollection) -> Dataset[Any]:
+    def training_data(self, images: ImageCollection, progress: Progress | None = None) -> Dataset[Any]:
         """What the training loop draws batches from; the preprocessed images unless a method says otherwise."""
-        return images.to_dataset()
+        with counting(progress, len(images), "reading images") as count:
+            return images.to_dataset(workers=reading_threads(), progress=count)
 
     def training_loss(self, batch: Any, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
         """Scalar to minimise for a batch of `training_data`."""
         raise TypeError(f"{self.info.name} is not trained by gradient descent; its training_config should be None")
 
-    def trainees(self, parts: Parts) -> Iterator[Trainee]:
+    def trainees(self, parts: Parts, progress: Progress | None = None) -> Iterator[Trainee]:
         """The modules to train, one after the other; the detector itself unless a method says otherwise."""
         config = self.training_config()
         if config is not None:
-            validation = self.training_data(parts.validation) if len(parts.validation) else None
-            yield Trainee(0, self, config, self.training_data(parts.train), validation)
+            validation = self.training_data(parts.validation, progress) if len(parts.validation) else None
+            yield Trainee(0, self, config, self.training_data(parts.train, progress), validation)
 
     def fit_statistics(self, context: FitContext) -> None:
         """Gather what the score needs beside trained weights; called after training, in eval mode."""
@@ -155,12 +157,14 @@ class Detector(nn.Module, ABC):
         parts = self._learnt_from(
             split(images, self.config.validation_share, self.config.calibration_share, self.config.seed)
         )
-        report = self._train(parts, progress, checkpoint)
+        reports = self._train(parts, progress, checkpoint)
         self.eval()
         generator = torch.Generator().manual_seed(self.config.seed)
         with torch.no_grad():
             self.fit_statistics(FitContext(parts.train, parts.validation, generator, progress))
-        self.provenance = provenance(self.config.seed, images, parts, time.monotonic() - started, report)
+        with counting(progress, len(images), "data fingerprint") as count:
+            fingerprint = images.fingerprint(progress=count)
+        self.provenance = provenance(self.config.seed, fingerprint, parts, time.monotonic() - started, reports)
         self._calibrate_on(parts.calibration, progress)
         self.skipped = tuple(images.skipped)
         return self
@@ -378,7 +382,7 @@ class Detector(nn.Module, ABC):
 
     def _train(self, parts: Parts, progress: Progress | None, checkpoint: str | Path | None) -> list[Any]:
         reports = []
-        for trainee in self.trainees(parts):
+        for trainee in self.trainees(parts, progress):
             device = str(self.device)
             config = trainee.config.model_copy(update={"seed": self.config.seed + trainee.number, "device": device})
             reports.append(

@@ -15,7 +15,7 @@ from dracones.detectors.prediction import Scores
 from dracones.detectors.registry import register
 from dracones.detectors.splits import Parts
 from dracones.rules import create_for, gather, replace_pixels
-from dracones.training import TrainingConfig
+from dracones.training import Progress, TrainingConfig
 
 _BATCH = 128
 
@@ -79,10 +79,10 @@ class LikelihoodDetector(Detector):
         """Whether the rule sets the density beside a background model."""
         return "background_log_prob" in self.rule.requires
 
-    def trainees(self, parts: Parts) -> Iterator[Trainee]:
+    def trainees(self, parts: Parts, progress: Progress | None = None) -> Iterator[Trainee]:
         """The density, then the ensemble's other members, then the background model on noised images."""
-        data = self.training_data(parts.train)
-        validation = self.training_data(parts.validation) if len(parts.validation) else None
+        data = self.training_data(parts.train, progress)
+        validation = self.training_data(parts.validation, progress) if len(parts.validation) else None
         training = self.config.training
         for index, density in enumerate([self.density, *self.others]):
             yield Trainee(index, density, training, data, validation)

@@ -15,8 +15,15 @@ from dracones.detectors.config import DetectorConfig
 from dracones.detectors.detector import Detector
 from dracones.detectors.heatmap import ImageScore, at_size, image_score
 from dracones.detectors.prediction import Scores
-from dracones.features import FeatureCache, FeatureDataset, FeatureExtractor, features_in_memory
-from dracones.training import TrainingConfig
+from dracones.features import (
+    Extractor,
+    FeatureCache,
+    FeatureDataset,
+    FeatureExtractor,
+    ImagePyramid,
+    features_in_memory,
+)
+from dracones.training import Progress, TrainingConfig
 
 Preset = Literal["fast", "balanced", "best"]
 
@@ -75,11 +82,13 @@ class FeatureDetector(Detector):
     def build(self, image_shape: tuple[int, int, int]) -> None:
         """The backbone's architecture (its weights come at `fit`, or with the file), and the model on top."""
         channels, height, width = image_shape
-        self.extractor = FeatureExtractor(
-            self.config.backbone, levels=self.config.levels, weights="random", channels=channels
-        )
+        self.extractor = self.make_extractor(channels)
         self._has_weights = False
         self.build_on(self.extractor.channels, self.extractor.map_sizes(height, width))
+
+    def make_extractor(self, channels: int) -> FeatureExtractor | ImagePyramid:
+        """The frozen network, with weights to come."""
+        return FeatureExtractor(self.config.backbone, levels=self.config.levels, weights="random", channels=channels)
 
     @abstractmethod
     def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:
@@ -120,17 +129,20 @@ class FeatureDetector(Detector):
             self.extractor.load(self.config.weights)
             self._has_weights = True
 
-    def training_data(self, images: ImageCollection) -> Dataset[Any]:
+    def training_data(self, images: ImageCollection, progress: Progress | None = None) -> Dataset[Any]:
         """Features of the images, from the cache."""
-        return self.features_of(images)
+        return self.features_of(images, progress)
 
-    def features_of(self, images: ImageCollection, progress: Any = None) -> FeatureDataset:
+    def features_of(
+        self, images: ImageCollection, progress: Any = None, *, extractor: Extractor | None = None
+    ) -> FeatureDataset:
         """Features of the images: computed once and kept on disk, or in memory without a cache."""
         self.load_backbone()
+        network = self.extractor if extractor is None else extractor
         if self.config.cache:
             cache = FeatureCache(budget_bytes=int(self.config.cache_gigabytes * 1024**3))
-            return cache.features(self.extractor, images, progress=progress)
-        return features_in_memory(self.extractor, images, progress=progress)
+            return cache.features(network, images, progress=progress)
+        return features_in_memory(network, images, progress=progress)
 
     def saved_state(self) -> dict[str, Tensor]:
         """The state; frozen backbone weights in half precision where that loses nothing."""

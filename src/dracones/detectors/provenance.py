@@ -7,11 +7,10 @@ from typing import Any
 import torch
 
 import dracones
-from dracones.data import ImageCollection
 from dracones.detectors.splits import Parts
 
 
-def provenance(seed: int, images: ImageCollection, parts: Parts, seconds: float, reports: list[Any]) -> dict[str, Any]:
+def provenance(seed: int, fingerprint: str, parts: Parts, seconds: float, reports: list[Any]) -> dict[str, Any]:
     """A JSON-able record of one fit."""
     return {
         "dracones": dracones.__version__,
@@ -20,12 +19,12 @@ def provenance(seed: int, images: ImageCollection, parts: Parts, seconds: float,
         "fitted_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
         "seed": seed,
-        "data_fingerprint": images.fingerprint(),
+        "data_fingerprint": fingerprint,
         "images": {
             "train": len(parts.train),
             "validation": len(parts.validation),
             "calibration": len(parts.calibration),
-            "skipped": len(images.skipped),
+            "skipped": len(parts.train.skipped),
         },
         "training": [report.model_dump(mode="json") for report in reports],
     }

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from dracones.data import ImageCollection
 from dracones.detectors.prediction import Scores, Verdict
+from dracones.detectors.reading import reading_threads
 from dracones.detectors.tiling import score_in_tiles
 from dracones.training import Progress
 
@@ -27,8 +28,9 @@ def verdicts(
     if progress is not None:
         progress.start(len(images), "scoring")
     # A tiled image fills its own batches with tiles; images may then differ in size.
+    size = batch_size if detector.tiling is None else 1
     try:
-        for batch in images.batches(batch_size if detector.tiling is None else 1):
+        for batch in images.batches(size, workers=reading_threads()):
             scores = score_batch(detector, batch.images, batch_size)
             sizes = [images.native_shape(int(i))[1:] for i in batch.indices] if maps and scores.map is not None else []
             yield from _judge(detector, scores, batch.names, sizes)

@@ -1,0 +1,215 @@
+"""DifferNet: a flow on what a backbone sees of the whole image at three sizes, averaged over rotations."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from dracones.data import ImageCollection
+from dracones.detectors.heatmap import blur
+from dracones.detectors.info import MethodInfo
+from dracones.detectors.on_features import FeatureConfig, FeatureDetector, Preset
+from dracones.detectors.prediction import Scores
+from dracones.detectors.registry import register
+from dracones.features import FeatureDataset, FeatureExtractor, ImagePyramid, RotatedEmbedding, rotated
+from dracones.flows import MLP, AffineCoupling, AtanScale, Chain, Permutation, channels
+from dracones.flows.bijection import Bijection
+from dracones.training import Progress, TrainingConfig
+
+
+class DifferNetConfig(FeatureConfig):
+    """The paper's values, AlexNet and 448 pixels among them, except for the presets' numbers of rotations and epochs.
+
+    ``fast``: ResNet-18, 256 pixels, narrow networks. ``balanced``: narrower networks than the paper's 2,048 wide ones,
+    16 rotations. ``best``: the paper's.
+    """
+
+    presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {
+        "fast": {
+            "backbone": "resnet18",
+            "levels": (3,),
+            "size": (256, 256),
+            "hidden": 256,
+            "training_rotations": 8,
+            "rotations": 8,
+            "map_rotations": 0,
+            "training": {"epochs": 24},
+        },
+        "balanced": {
+            "hidden": 512,
+            "training_rotations": 16,
+            "rotations": 16,
+            "map_rotations": 8,
+            "training": {"epochs": 24},
+        },
+        "best": {},
+    }
+
+    backbone: str = Field("alexnet", description="timm name, or torchvision's where timm has none")
+    levels: tuple[int, ...] | None = Field((-1,), min_length=1, max_length=1, description="the level that is averaged")
+    size: tuple[int, int] | None = Field((448, 448), description="height, width of the largest of the scales")
+    scales: int = Field(3, ge=1, description="image sizes, each half the one before")
+    blocks: int = Field(8, ge=1, description="coupling blocks")
+    hidden: int = Field(2048, ge=1, description="width of the s,t-networks, which have three hidden layers")
+    clamp: float = Field(3.0, gt=0, description="bound of the log-scale")
+    training_rotations: int = Field(32, ge=1, description="rotations of each training image that are learnt from")
+    rotations: int = Field(64, ge=1, description="rotations that a score is averaged over")
+    map_rotations: int = Field(64, ge=0, description="rotations that a heat map is averaged over; 0: no heat map")
+    blur_sigma: float = Field(3.0, ge=0, description="Gaussian smoothing of the gradient, pixels")
+    training: TrainingConfig = Field(
+        TrainingConfig(
+            epochs=24,
+            batch_size=96,
+            learning_rate=2e-4,
+            betas=(0.8, 0.8),
+            epsilon=1e-4,
+            weight_decay=1e-5,
+            optimizer="adam",
+        ),
+        description="how the flow is trained; batch_size counts rotated images, an epoch sees every rotation",
+    )
+
+
+class RotatedVectors(Dataset[Tensor]):
+    """Embeddings `[D]` of every rotation of every image, as separate items."""
+
+    def __init__(self, features: FeatureDataset, rotations: int) -> None:
+        self.features = features
+        self.rotations = rotations
+
+    def __len__(self) -> int:
+        return len(self.features) * self.rotations
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.batch(torch.tensor([index]))[0]
+
+    def fingerprint(self) -> str:
+        """Name of the content."""
+        return f"{self.features.fingerprint()}/{self.rotations}"
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """Embeddings `[B, D]`."""
+        (rows,) = self.features.batch(indices // self.rotations)
+        turns = rows.view(len(rows), self.rotations, -1)
+        return turns[torch.arange(len(rows)), indices % self.rotations]
+
+
+@register
+class DifferNet(FeatureDetector):
+    r"""A fully connected flow on globally averaged features of three image sizes.
+
+    The score is :math:`z^2` averaged over dimensions and rotations; the heat map is how strongly the likelihood pulls
+    at each pixel: the gradient of :math:`\frac12 \|z\|^2 - \log|\det|` at the image, turned back, smoothed, its
+    magnitude averaged over channels and rotations, squared.
+
+    Deviations. The paper draws four fresh rotations of each image in each of 192 epochs; here
+    ``training_rotations`` angles, one in each equal part of the circle, are drawn once, so the frozen backbone runs
+    once: an epoch over 32 of them is eight of the paper's, and 24 such epochs are its 192. Rotations at scoring are
+    evenly spaced, where the paper draws them, so a score is always the same; both interpolate bilinearly
+    (the code: nearest). The backbone is in eval mode; the code leaves it in train mode.
+
+    Reference:
+        Rudolph, Wandt, Rosenhahn 2021, "Same Same But DifferNet: Semi-Supervised Defect Detection with Normalizing
+        Flows", sections 3 and 4.
+    """
+
+    Config = DifferNetConfig
+    config: DifferNetConfig
+    info = MethodInfo(
+        "differnet",
+        "Same Same But DifferNet: Semi-Supervised Defect Detection with Normalizing Flows",
+        ("Rudolph", "Wandt", "Rosenhahn"),
+        2021,
+        "arXiv:2008.12577",
+        "feature flow",
+        needs=("images", "backbone"),
+        gives=("score", "map"),
+        summary="one flow on the whole image's features at three sizes, averaged over rotations",
+    )
+
+    def make_extractor(self, channels: int) -> ImagePyramid:
+        """The backbone at several image sizes."""
+        config = self.config
+        backbone = FeatureExtractor(config.backbone, levels=config.levels, weights="random", channels=channels)
+        return ImagePyramid(backbone, config.scales)
+
+    def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:  # noqa: ARG002
+        """The flow on all scales' channels together."""
+        self.flow = differnet_flow(sum(channels), self.config)
+        assert isinstance(self.extractor, ImagePyramid)
+        even = [360 * index / self.config.rotations for index in range(self.config.rotations)]
+        self.embedded = RotatedEmbedding(self.extractor, even)
+
+    def training_data(self, images: ImageCollection, progress: Progress | None = None) -> Dataset[Any]:
+        """Embeddings of the rotated images, computed once."""
+        count = self.config.training_rotations
+        generator = torch.Generator().manual_seed(self.config.seed)
+        offsets = torch.rand(count, generator=generator, dtype=torch.float64)
+        angles = [float(360 * (index + offsets[index]) / count) for index in range(count)]
+        self.load_backbone()
+        assert isinstance(self.extractor, ImagePyramid)
+        features = self.features_of(images, progress, extractor=RotatedEmbedding(self.extractor, angles))
+        return RotatedVectors(features, count)
+
+    def training_loss(self, batch: Tensor, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
+        """Negative log-likelihood per dimension, constant left out (equation 4)."""
+        return self.energy(batch).mean() / batch.shape[1]
+
+    def energy(self, vectors: Tensor) -> Tensor:
+        """`z^2 / 2 - log|det|` of embeddings `[B, D]`, nats: the negative log-likelihood up to its constant."""
+        z, log_det = self.flow.encode(vectors)
+        return 0.5 * z.float().square().sum(dim=1) - log_det
+
+    def score(self, images: Tensor) -> Scores:
+        """Mean z² `[B]` over rotations, and the gradient's heat map `[B, H, W]`."""
+        with self.scoring_precision(images):
+            (turns,) = self.embedded(images)
+            vectors = turns.view(len(images) * self.config.rotations, -1)
+            z, _ = self.flow.encode(vectors)
+        scores = z.float().square().mean(dim=1).view(len(images), -1).mean(dim=1)
+        return Scores(scores, self._gradient_map(images) if self.config.map_rotations else None)
+
+    def _gradient_map(self, images: Tensor) -> Tensor:
+        total = torch.zeros(len(images), *images.shape[2:], device=images.device)
+        for index in range(self.config.map_rotations):
+            angle = 360 * index / self.config.map_rotations
+            turned = rotated(images, angle).detach().requires_grad_()
+            with torch.enable_grad(), self.scoring_precision(images):
+                energy = self.energy(self.embedded.embedding(turned, gradient=True)).sum()
+            (gradient,) = torch.autograd.grad(energy, turned)
+            back = rotated(gradient, -angle).float()
+            smooth = blur(back.flatten(0, 1), self.config.blur_sigma).view(back.shape)
+            total += smooth.abs().mean(dim=1)
+        return (total / self.config.map_rotations).square()
+
+    def saved_state(self) -> dict[str, Tensor]:
+        """The state; the backbone is in it once."""
+        return {name: tensor for name, tensor in super().saved_state().items() if not name.startswith("embedded.")}
+
+    def restore(self, header: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+        """Take over a saved state."""
+        shared = {
+            f"embedded.pyramid.{key.removeprefix('extractor.')}": value
+            for key, value in state.items()
+            if key.startswith("extractor.")
+        }
+        super().restore(header, {**state, **shared})
+
+
+def differnet_flow(dims: int, config: DifferNetConfig) -> Chain:
+    """Blocks of a fixed permutation and a coupling in both directions (Glow's, as in FrEIA and the paper)."""
+    generator = torch.Generator().manual_seed(config.seed)
+    first = channels(dims)
+
+    def network(read: int, out: int) -> nn.Module:
+        return MLP(read, out, hidden=config.hidden, layers=3)
+
+    layers: list[Bijection] = []
+    for _ in range(config.blocks):
+        layers.append(Permutation.random(dims, generator))
+        for reads in (~first, first):
+            layers.append(AffineCoupling(reads, network, scale=AtanScale(config.clamp), shift_first=False))
+    return Chain(*layers)

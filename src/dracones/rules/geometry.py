@@ -1,6 +1,5 @@
 """Geometry of a density around an image: the slope of its log-density, the dimension of its neighbourhood."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -70,72 +69,32 @@ class IntrinsicDimension(Rule):
 
 
 def intrinsic_dimension(
-    decode: Callable[[Tensor], Tensor],
-    latents: Tensor,
-    *,
-    threshold: float,
-    probes: int = 2,
-    steps: int = 12,
-    generator: torch.Generator | None = None,
+    decode: Callable[[Tensor], Tensor], latents: Tensor, *, threshold: float, directions: int = 128
 ) -> Tensor:
-    """Estimated number [B] of singular values of the decoder's Jacobian above `threshold`.
+    """Number [B] of singular values of the decoder's Jacobian above `threshold`, exact.
 
-    `decode` maps latents [B, D] to points [B, D'], each sample on its own. The count of eigenvalues of J J^T
-    above threshold squared is read off a stochastic Lanczos quadrature: `probes` random starts of `steps`
-    Jacobian products each instead of all D columns. It is exact for one probe per dimension's worth of steps
-    (steps >= number of distinct singular values, averaged over probes), and unbiased in the starts.
+    `decode` maps latents [B, D] to points [B, D'], each sample on its own. The Jacobian is built column by column,
+    `directions` at a time, by forward-mode products: D of them per image, about two thousand times the cost of a
+    likelihood for 784 pixels. A stochastic quadrature of few products would be cheaper, but the spectrum of a
+    trained flow spans four decades with the threshold in its middle, where such quadratures are off by half.
 
-    Without a generator the starts are the same ones for every image and call (seed 0).
+    Reference: Kamkari et al. 2024, eq. 4.
 
-    Reference: Ubaru, Chen and Saad 2017 (quadrature); Kamkari et al. 2024, eq. 4 (the count as dimension).
-
-    >>> scale = torch.tensor([5.0, 5.0, 0.1, 0.1]).double()
-    >>> intrinsic_dimension(lambda z: z * scale, torch.zeros(1, 4).double(), threshold=1.0).round().item()
-    2.0
+    >>> scale = torch.tensor([5.0, 5.0, 0.1, 0.1])
+    >>> intrinsic_dimension(lambda z: z * scale, torch.zeros(2, 4), threshold=1.0).tolist()
+    [2.0, 2.0]
     """
-    if threshold <= 0 or probes < 1 or steps < 1:
+    if threshold <= 0 or directions < 1:
         raise ValueError(
-            f"intrinsic_dimension: threshold, probes and steps must be positive, got {threshold}, {probes}, {steps}"
+            f"intrinsic_dimension: threshold and directions must be positive, got {threshold}, {directions}"
         )
-    if generator is None:
-        generator = torch.Generator(latents.device).manual_seed(0)
-    latents = latents.detach()
-    size = latents.shape[1]
-    counts = latents.new_zeros(len(latents))
-    for _ in range(probes):
-        # the same signs for every image: the estimate must not depend on who else is in the batch
-        start = torch.randint(0, 2, (1, size), generator=generator, device=generator.device).to(latents) * 2 - 1
-        start = (start / math.sqrt(size)).expand_as(latents)
-        nodes, weights = _lanczos(decode, latents, start, steps)
-        counts = counts + size * (weights * (nodes > threshold**2)).sum(dim=1)
-    return counts / probes
+    counts = [(_singular_values(decode, row, directions) > threshold).sum() for row in latents.detach()]
+    return torch.stack(counts).to(latents) if counts else latents.new_zeros(0)
 
 
-def _lanczos(decode: Callable[[Tensor], Tensor], latents: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Quadrature nodes and weights [B, steps] of J^T J seen from `start`, with full reorthogonalisation."""
-    pull_back = torch.func.vjp(decode, latents)[1]
-    basis: list[Tensor] = []
-    diagonal, off_diagonal = [], []
-    vector, previous = start, torch.zeros_like(start)
-    beta = start.new_zeros(len(start))
-    tiny = torch.finfo(start.dtype).eps
-    for _ in range(min(steps, latents.shape[1])):
-        basis.append(vector)
-        pushed = torch.func.jvp(decode, (latents,), (vector,))[1]
-        (product,) = pull_back(pushed)
-        alpha = (product * vector).sum(dim=1)
-        residual = product - alpha[:, None] * vector - beta[:, None] * previous
-        for old in basis:
-            residual = residual - (residual * old).sum(dim=1, keepdim=True) * old
-        diagonal.append(alpha)
-        beta = residual.norm(dim=1)
-        # an invariant subspace is found: what follows has no weight
-        beta = torch.where(beta > 1e3 * tiny * alpha.abs(), beta, torch.zeros_like(beta))
-        off_diagonal.append(beta)
-        previous, vector = vector, residual / beta.clamp_min(tiny)[:, None] * (beta > 0)[:, None]
-    matrix = torch.diag_embed(torch.stack(diagonal, dim=1))
-    inner = torch.stack(off_diagonal[:-1], dim=1) if len(off_diagonal) > 1 else matrix.new_zeros(len(matrix), 0)
-    if inner.shape[1]:
-        matrix = matrix + torch.diag_embed(inner, offset=1) + torch.diag_embed(inner, offset=-1)
-    nodes, vectors = torch.linalg.eigh(matrix)
-    return nodes, vectors[:, 0, :].square()
+def _singular_values(decode: Callable[[Tensor], Tensor], latent: Tensor, directions: int) -> Tensor:
+    columns = []
+    for unit in torch.eye(len(latent), dtype=latent.dtype, device=latent.device).split(directions):
+        here = latent.expand(len(unit), -1).contiguous()
+        columns.append(torch.func.jvp(decode, (here,), (unit,))[1].detach())
+    return torch.linalg.svdvals(torch.cat(columns))

@@ -166,8 +166,8 @@ def _dimension_source(density: Any) -> _Source:
     def source(images: Tensor, names: tuple[str, ...], generator: torch.Generator | None) -> dict[str, Tensor]:
         with torch.no_grad():
             latents = density.encode_flat(images, generator=generator)
-        threshold = density.noise_directions_below
-        return {name: intrinsic_dimension(density.decode_flat, latents, threshold=threshold) for name in names}
+            count = intrinsic_dimension(density.decode_flat, latents, threshold=density.noise_directions_below)
+        return dict.fromkeys(names, count)
 
     return source
 

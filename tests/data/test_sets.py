@@ -1,6 +1,7 @@
 """torchvision's sets from local files: idx, CIFAR's pickles, SVHN's Matlab files; nothing in them is ever run."""
 
 import gzip
+import io
 import pickle
 import struct
 
@@ -8,9 +9,12 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dracones.data import Limits, open_images
+from dracones.data import Limits, UnreadableImage, open_images
 from dracones.data.cifar import read_pickled_arrays
+from dracones.data.matlab import read_matlab_arrays
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -191,6 +195,13 @@ def test_a_pickle_that_wants_more_is_refused_and_not_run(tmp_path, what):
     assert not marker.exists()
 
 
+def test_a_pickle_that_stores_far_away_is_refused_at_once(tmp_path):
+    """Python's unpickler would set aside sixteen bytes for each number up to the one that is named."""
+    (tmp_path / "test_batch").write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")
+    with pytest.raises(ValueError, match="stores value 2,147,483,647 after 2 instructions"):
+        open_images(f"{tmp_path}:test")
+
+
 def test_damaged_cifar_batches(cifar):
     path = cifar / "cifar-10-batches-py" / "test_batch"
     whole = path.read_bytes()
@@ -223,6 +234,28 @@ def test_svhn(tmp_path):
         open_images(tmp_path)
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_matlab_arrays_agree_with_scipy(tmp_path, compressed):
+    rng = np.random.default_rng(0)
+    values = {
+        "bytes": rng.integers(0, 256, (4, 5, 3, 2)).astype(np.uint8),
+        "floats": rng.random((3, 2)),
+        "small": np.array([[1, 2]], np.uint8),
+        "a_rather_long_name": np.arange(6, dtype=np.int32).reshape(2, 3),
+        "none": np.zeros((0, 3)),
+        "text": "hello",
+        "cells": np.array([1, "a"], dtype=object),
+        "complex": np.array([[1 + 2j]]),
+    }
+    scipy.io.savemat(tmp_path / "a.mat", values, do_compression=compressed)
+    theirs, ours = scipy.io.loadmat(tmp_path / "a.mat"), read_matlab_arrays(tmp_path / "a.mat", Limits())
+    assert set(ours) == set(values)
+    for name in ("bytes", "floats", "small", "a_rather_long_name", "none"):
+        assert ours[name].dtype == theirs[name].dtype
+        assert np.array_equal(ours[name], theirs[name])
+    assert [name for name, value in ours.items() if value is None] == ["text", "cells", "complex"]
+
+
 def test_damaged_svhn(tmp_path):
     path = tmp_path / "test_32x32.mat"
     scipy.io.savemat(path, {"Z": np.zeros(3)})
@@ -231,11 +264,76 @@ def test_damaged_svhn(tmp_path):
     scipy.io.savemat(path, {"X": np.zeros((4, 4, 3, 2)), "y": np.zeros((2, 1))})
     with pytest.raises(ValueError, match=r"X is float64 of shape \(4, 4, 3, 2\); expected uint8"):
         open_images(path)
-    with pytest.raises(ValueError, match="more than Limits"):
-        open_images(path, limits=Limits(max_array_bytes=10))
-    path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(ValueError, match="cannot be read as SVHN"):
-        open_images(path)
-    path.write_bytes(b"")
-    with pytest.raises(ValueError, match="cannot be read as SVHN"):
-        open_images(path)
+    for compressed in (False, True):
+        scipy.io.savemat(path, {"X": np.zeros((32, 32, 3, 40), np.uint8)}, do_compression=compressed)
+        with pytest.raises(ValueError, match=r"more than the 1,000 (bytes )?of Limits\(max_array_bytes"):
+            open_images(path, limits=Limits(max_array_bytes=1000))
+    whole = path.read_bytes()
+    for content, message in (
+        (whole[:180], "cut off"),
+        (b"", "does not begin like a Matlab file"),
+        (b"MATLAB 7.3 MAT-file" + bytes(200), "version 7.3"),
+        (whole[:140] + bytes(8) + whole[148:], "a compressed element is damaged"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"cannot be read as SVHN.*{message}"):
+            open_images(path)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.data())
+def test_whatever_the_bytes_arrays_or_a_refusal_come_out(tmp_path_factory, data):
+    """Bytes changed at random in every kind of array file: images, or a ValueError, and never a crash."""
+    folder = tmp_path_factory.getbasetemp() / "fuzzed"
+    folder.mkdir(exist_ok=True)
+    name = data.draw(st.sampled_from(sorted(SAMPLES)))
+    content = bytearray(SAMPLES[name])
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (folder / name).write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    refusals: list[str] = []
+    try:
+        images = open_images(f"{folder}:test" if name == "test_batch" else folder / name)
+        shapes = [image.ndim for image in read_some(images, refusals)]
+    except (ValueError, TypeError) as refused:
+        shapes = []
+        refusals.append(str(refused))
+    assert set(shapes) <= {3}
+    assert all(refusals)
+
+
+def read_some(images, refusals):
+    for i in range(min(3, len(images))):
+        try:
+            yield images.read(i)
+        except UnreadableImage as refused:
+            refusals.append(refused.reason)
+
+
+def array_files() -> dict[str, bytes]:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 8, 8)).astype(np.uint8)
+    digits = {"X": rng.integers(0, 256, (8, 8, 3, 2)).astype(np.uint8), "y": np.array([[1], [2]], np.uint8)}
+
+    def saved(write) -> bytes:
+        stream = io.BytesIO()
+        write(stream)
+        return stream.getvalue()
+
+    return {
+        "images.npy": saved(lambda f: np.save(f, images)),
+        "images.npz": saved(lambda f: np.savez(f, images=images, labels=np.arange(5))),
+        "encoded.npz": saved(
+            lambda f: np.savez(f, data=images.ravel(), offsets=np.arange(6), names=np.array([*"abcde"]))
+        ),
+        "plain.mat": saved(lambda f: scipy.io.savemat(f, digits)),
+        "packed.mat": saved(lambda f: scipy.io.savemat(f, digits, do_compression=True)),
+        "x-images-idx3-ubyte": idx(images),
+        "y-images-idx3-ubyte.gz": gzip.compress(idx(images)),
+        "test_batch": pickle.dumps(
+            {b"data": rng.integers(0, 256, (2, 3072)).astype(np.uint8), b"labels": [1, 2]}, protocol=2
+        ),
+    }
+
+
+SAMPLES = array_files()

@@ -1,7 +1,6 @@
 """Arrays and tensors in memory, and in `.npy` and `.npz` files."""
 
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -66,7 +65,8 @@ def npy_source(path: Path, layout: Layout | None = None) -> ArraySource:
     """The images in an `.npy` file, mapped into memory and not read until asked for."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    # NumPy parses a header as Python text, and damaged text fails in as many ways as Python text can.
+    except Exception as error:
         raise ValueError(f"{path} is no .npy file that can be read: {error}") from error
     return array_source(array, path.name, layout=layout)
 
@@ -80,7 +80,7 @@ def npz_source(path: Path, part: str | None, limits: Limits, layout: Layout | No
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise ValueError(f"{path} is no .npz file that can be read: {error}") from error
 
     def load(key: str) -> np.ndarray:
@@ -92,7 +92,8 @@ def npz_source(path: Path, part: str | None, limits: Limits, layout: Layout | No
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return archive[key]
-        except (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        # As above, and so do damaged archives and arrays that claim more than there is memory.
+        except Exception as error:
             raise ValueError(f"{path}: array '{key}' cannot be read: {error}") from error
 
     def maybe(*keys: str) -> np.ndarray | None:

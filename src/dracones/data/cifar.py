@@ -5,6 +5,7 @@ Reference: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images
 
 import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,9 @@ def read_pickled_arrays(path: Path, limits: Limits) -> Any:
             f"{path} has {size:,} bytes, more than the {limits.max_array_bytes:,} of Limits(max_array_bytes=...)"
         )
     try:
-        return _text_keys(_ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load())
+        content = path.read_bytes()
+        _check_memo(content)
+        return _text_keys(_ArraysOnly(io.BytesIO(content), encoding="bytes").load())
     except _Forbidden as error:
         raise ValueError(f"{path}: {error}") from error
     # A damaged pickle can fail at any instruction, in any way; what it says is that the file is damaged.
@@ -104,6 +107,15 @@ class _ArraysOnly(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         raise _Forbidden(f"its pickle refers to something outside the file ({pid!r}); it was not loaded")
+
+
+def _check_memo(content: bytes) -> None:
+    """Refuse a store number beyond the count of instructions: the unpickler sets aside memory for any that is named."""
+    for count, (code, argument, _) in enumerate(pickletools.genops(content)):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int) and argument > count:
+            raise _Forbidden(
+                f"its pickle stores value {argument:,} after {count:,} instructions, as none that is written does"
+            )
 
 
 def _empty_array(kind: object, shape: object, *_: object) -> np.ndarray:

@@ -3,6 +3,7 @@
 import gzip
 import math
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def read_idx(path: Path, limits: Limits) -> np.ndarray:
                 )
             if stream.read(1):
                 raise ValueError(f"{path} goes on after the {size:,} bytes its header states for {shape}")
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 

@@ -137,6 +137,7 @@ def test_a_parameter_without_a_gradient_is_no_obstacle(numbers, tmp_path):
 
 
 def _refuse(numbers):
+    train(linear(), numbers, TrainingConfig(max_steps=1, batch_size=2, device="cpu:0"), loss=plain_loss)
     with pytest.raises(ValueError, match="2 processes and must be a multiple of that; got 15"):
         train(linear(), numbers, TrainingConfig(batch_size=15, device="cpu"), loss=plain_loss)
     with pytest.raises(ValueError, match="were launched on cpu; got device='cuda'"):

@@ -161,14 +161,23 @@ def test_what_only_moves_the_work_may_change(denoiser, numbers, tmp_path):
 
 
 def test_a_run_out_of_time_goes_on_with_more_of_it_and_ends_the_same(denoiser, numbers, same, tmp_path):
-    path = tmp_path / "run"
-    short = train(denoiser(), numbers, TrainingConfig(**OPTIONS, max_seconds=1e-6), checkpoint=path)
-    assert (short.steps, short.stopped_by) == (1, "max_seconds")
+    path, held_out = tmp_path / "run", numbers[:40]
+    short = train(
+        denoiser(), numbers, TrainingConfig(**OPTIONS, max_seconds=1e-6), validation=held_out, checkpoint=path
+    )
+    assert (short.steps, short.stopped_by, len(short.history)) == (1, "max_seconds", 1)
+    again = train(
+        denoiser(), numbers, TrainingConfig(**OPTIONS, max_seconds=1e-6), validation=held_out, checkpoint=path
+    )
+    assert (again.steps, again.stopped_by, again.best_validation_loss) == (1, "max_seconds", short.best_validation_loss)
     module, undisturbed = denoiser(), denoiser()
-    report = train(module, numbers, TrainingConfig(**OPTIONS, max_seconds=1e6), checkpoint=path)
+    report = train(module, numbers, TrainingConfig(**OPTIONS, max_seconds=1e6), validation=held_out, checkpoint=path)
     assert (report.steps, report.resumed_from) == (72, 1)
-    train(undisturbed, numbers, TrainingConfig(**OPTIONS))
+    expected = train(undisturbed, numbers, TrainingConfig(**OPTIONS), validation=held_out)
     assert same(module, undisturbed)
+    assert [reading.validation_loss for reading in report.history] == [
+        reading.validation_loss for reading in expected.history
+    ]
 
 
 def test_a_disk_that_fills_up_does_not_end_the_run(denoiser, numbers, same, tmp_path, monkeypatch):

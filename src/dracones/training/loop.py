@@ -145,9 +145,16 @@ class _Loop:
                 self._take_reading()
             if self._checkpoint_due():
                 self._checkpoint()
+        out_of_time = position.stopped_by == "max_seconds"
+        if out_of_time:
+            # More time may be given later: the run is kept as it stands, before the reading that its end calls for.
+            position.stopped_by = None
+            self._checkpoint()
+            position.stopped_by = "max_seconds"
         if not position.history or position.history[-1].step != position.step:
             self._take_reading()
-        self._checkpoint()
+        if not out_of_time:
+            self._checkpoint()
 
     def _plan(self) -> Iterator[tuple[Tensor, int]]:
         step = self.position.step

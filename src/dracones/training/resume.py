@@ -73,15 +73,8 @@ def read_run(run: Run) -> tuple[Position, dict[str, Tensor]]:
     if run.average is not None:
         run.average.load(under("average", tensors), header["average_updates"])
     position = Position(**header["position"])
-    _reopen(position, run.config)
     device = next(run.module.parameters()).device
     return position, {key: value.to(device) for key, value in under("best", tensors).items()}
-
-
-def _reopen(position: Position, config: TrainingConfig) -> None:
-    # A run that its time budget ended goes on where it is given more time.
-    if position.stopped_by == "max_seconds" and (config.max_seconds or float("inf")) > position.seconds:
-        position.stopped_by = None
 
 
 def _module_state(module: nn.Module) -> dict[str, Tensor]:

@@ -48,6 +48,7 @@ def preserved_randomness(device: torch.device) -> Iterator[None]:
     torch_state, python_state = torch.get_rng_state(), random.getstate()
     numpy_state = np.random.get_state()  # noqa: NPY002 - only to put it back
     cuda_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    mps_state = torch.mps.get_rng_state() if device.type == "mps" else None
     try:
         yield
     finally:
@@ -56,3 +57,5 @@ def preserved_randomness(device: torch.device) -> Iterator[None]:
         np.random.set_state(numpy_state)  # noqa: NPY002 - as found
         if cuda_state is not None:
             torch.cuda.set_rng_state(cuda_state, device)
+        if mps_state is not None:
+            torch.mps.set_rng_state(mps_state)

@@ -32,7 +32,7 @@ class World:
     def _choose(self, device: str) -> torch.device:
         found = self._accelerator.device
         if self.processes > 1:
-            if device not in ("auto", found.type):
+            if device != "auto" and torch.device(device).type != found.type:
                 raise ValueError(
                     f"the {self.processes} processes of this run were launched on {found.type}; got device={device!r}"
                 )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -16,13 +17,11 @@ if TYPE_CHECKING:
 
 def render(report: "Report") -> str:
     """The page of a report."""
-    from dracones import __version__
-
     template = _environment().get_template("report.html.j2")
     return template.render(
         report=report,
         sections=[(_anchor(i, s.title), s.title, _runs(s.blocks)) for i, s in enumerate(report.sections)],
-        origin={"made by": f"dracones {__version__}", "written": _now(), **report.origin},
+        origin={"made by": f"dracones {version('dracones')}", "written": _now(), **report.origin},
     )
 
 

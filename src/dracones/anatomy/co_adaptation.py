@@ -78,7 +78,7 @@ class CoAdaptation(Finding):
         axis.axhline(0, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
         axis.set_xlabel("coupling")
         axis.set_title("correlation of −t with the pixels it cannot see", loc="left", fontsize=9)
-        legend_above(figure, axis)
+        legend_above(figure, axis, columns=3)
         return figure
 
 

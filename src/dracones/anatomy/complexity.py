@@ -76,7 +76,7 @@ class Complexity(Finding):
         low, high = axis.get_xlim()
         axis.axline((low, low), slope=1, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
         axis.set_xlim(low, high)
-        legend_above(figure, axis)
+        legend_above(figure, axis, columns=3)
         return figure
 
 

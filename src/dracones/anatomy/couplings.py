@@ -84,7 +84,7 @@ class Couplings(Finding):
             axis.set_title(label, loc="left", fontsize=9)
         axes[1].set_xlabel("coupling")
         axes[0].set_ylim(top=1.02)
-        legend_above(figure, axes[0])
+        legend_above(figure, axes[0], columns=3)
         return figure
 
     def image_figure(self, most: int = 6) -> Figure:

@@ -67,9 +67,8 @@ class Decomposition(Finding):
 
     title: ClassVar[str] = "Which term of the likelihood decides"
     look_for: ClassVar[str] = (
-        "A set whose outline lies to the right of the filled normal images gets more of that term. Below, AUROC "
-        "under 0.5 means that the term prefers the other set; the part that repeats the likelihood's mistake "
-        "causes it."
+        "A set whose outline lies to the right of the filled normal images gets more of that term. An AUROC under "
+        "0.5 means that the term prefers the other set; the part that repeats the likelihood's mistake causes it."
     )
 
     total: Term
@@ -99,12 +98,10 @@ class Decomposition(Finding):
         """One row a term and other set."""
         return [
             {
-                "set": name,
                 "term": words(term.name),
-                "mean, normal (nats)": term.normal,
-                "mean, this set (nats)": term.others[name],
+                "set": name,
                 "gap (bits/dim)": _bits(term.gap[name], self.dimensions),
-                "AUROC of the term alone": term.auroc[name],
+                "AUROC alone": term.auroc[name],
             }
             for name in self.total.others
             for term in self.terms
@@ -118,7 +115,7 @@ class Decomposition(Finding):
             histograms(
                 axis, {name: found[term.name] for name, found in self.values.items()}, label=f"{words(term.name)}, nats"
             )
-        legend_above(figure, axes[0])
+        legend_above(figure, axes[0], columns=3)
         return figure
 
     def auroc_figure(self) -> Figure:
@@ -126,9 +123,9 @@ class Decomposition(Finding):
         figure, axes = new_figure(height=1.0 + 0.27 * len(self.terms) * max(1, len(self.total.others) / 2))
         names = [words(term.name) for term in self.terms]
         series = {name: [term.auroc[name] for term in self.terms] for name in self.total.others}
-        intervals(axes[0], names, series, label="AUROC of −term (below 0.5: prefers the other set)")
+        intervals(axes[0], names, series, label="AUROC of −term")
         axes[0].set_xlim(-0.02, 1.02)
-        legend_above(figure, axes[0])
+        legend_above(figure, axes[0], columns=3)
         return figure
 
     @classmethod

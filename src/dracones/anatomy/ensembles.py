@@ -62,9 +62,9 @@ class Ensemble(Finding):
         each = (*self.members, self.mean, self.mixture, self.waic)
         figure, (axis,) = new_figure(height=1.0 + 0.3 * len(names))
         series = {name: [found[name] for found in each] for name in self.mean}
-        intervals(axis, names, series, label="AUROC of the score (below 0.5: prefers the other set)")
+        intervals(axis, names, series, label="AUROC of the score")
         axis.set_xlim(-0.02, 1.02)
-        legend_above(figure, axis)
+        legend_above(figure, axis, columns=3)
         return figure
 
 

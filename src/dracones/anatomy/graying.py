@@ -68,7 +68,7 @@ class Graying(Finding):
             line(axis, self.contrasts, found, index=index, label=name)
         axis.set_xlabel("contrast")
         axis.set_title("bits/dim (less is likelier)", loc="left", fontsize=9)
-        legend_above(figure, axis)
+        legend_above(figure, axis, columns=3)
         return figure
 
     def image_figure(self) -> Figure:

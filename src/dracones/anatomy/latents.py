@@ -34,6 +34,8 @@ class LatentNumbers:
     """Absolute correlation of the latent image with the image itself."""
     neighbours_averaged: Estimate
     """``neighbours`` in the mean over dequantisation draws, where the noise is gone."""
+    outline: Estimate
+    """Correlation of neighbouring *magnitudes* in that mean: where the picture shows as a patch of large latents."""
     neighbours_train_mode: Estimate | None
     """``neighbours`` with BatchNorm in train mode; None for a flow without BatchNorm."""
 
@@ -65,11 +67,12 @@ class Latents(Finding):
         return [
             {
                 "set": name,
-                "variance of the latents (1)": found.variance,
-                "correlation of neighbours (0)": found.neighbours,
-                f"… in the mean of {self.draws} draws": found.neighbours_averaged,
-                "… with BatchNorm in train mode": found.neighbours_train_mode,
-                "|correlation| with the image (0)": found.likeness,
+                "variance (1)": found.variance,
+                "neighbours (0)": found.neighbours,
+                f"of {self.draws} draws": found.neighbours_averaged,
+                "outline (0)": found.outline,
+                "in train mode": found.neighbours_train_mode,
+                "likeness (0)": found.likeness,
             }
             for name, found in self.numbers.items()
         ]
@@ -137,6 +140,7 @@ def latent_images(
             mean_estimate(neighbour_correlation(latents[name])),
             mean_estimate(_likeness(latents[name], images)),
             mean_estimate(neighbour_correlation(averaged[name])),
+            mean_estimate(neighbour_correlation(averaged[name].abs())),
             None if train_mode is None else mean_estimate(neighbour_correlation(train_mode[name])),
         )
     return Latents(numbers, draws, chosen, latents, averaged, train_mode)

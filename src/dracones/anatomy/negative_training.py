@@ -65,7 +65,7 @@ class NegativeTraining(Finding):
         for axis, found, when in zip(axes, self.histories, ("before", "after"), strict=True):
             values = {name: each[found.total.name] for name, each in found.values.items()}
             histograms(axis, values, label=f"log p(x) {when}, nats")
-        legend_above(figure, axes[0])
+        legend_above(figure, axes[0], columns=3)
         return figure
 
 

@@ -13,7 +13,7 @@ from dracones.anatomy.figures import drawn, signed_limit
 from dracones.anatomy.finding import Finding
 from dracones.anatomy.graying import Graying
 from dracones.anatomy.latents import Latents
-from dracones.anatomy.repairs import DEFAULT, PLAIN, Repairs
+from dracones.anatomy.repairs import DEFAULT, Repairs
 from dracones.anatomy.second_order import SecondOrder
 from dracones.anatomy.sides import evenly
 from dracones.report import Picture, Report, Section, image_picture, map_picture
@@ -50,11 +50,11 @@ def page(explanation: Explanation) -> Report:
 
 
 def _key_numbers(report: Report, explanation: Explanation) -> None:
-    found = explanation.findings["rules"]
-    if isinstance(found, Repairs):
-        for name in list(found.judged_on)[1:4]:
-            report.key_number(f"AUROC of the likelihood, {name}", found.auroc[PLAIN][name])
-            report.key_number(f"AUROC of {DEFAULT}, {name}", found.auroc[DEFAULT][name])
+    rules, terms = explanation.findings["rules"], explanation.findings["terms"]
+    if isinstance(rules, Repairs) and isinstance(terms, Decomposition):
+        for name in list(terms.total.auroc)[:3]:
+            report.key_number(f"AUROC of the likelihood, {name}", terms.total.auroc[name])
+            report.key_number(f"AUROC of {DEFAULT}, {name}", rules.auroc[DEFAULT][name])
 
 
 def _images(report: Report, explanation: Explanation) -> None:
@@ -87,8 +87,8 @@ def _rules(section: Section, found: Repairs) -> None:
         best=dict.fromkeys([*sets, "mean"], "largest"),
     )
     if found.not_possible:
-        lacking = "; ".join(f"{rule}: {reason}" for rule, reason in found.not_possible.items())
-        section.text(f"Rules that this model cannot feed: {lacking}.")
+        lacking = [{"rule": rule, "it needs": reason} for rule, reason in found.not_possible.items()]
+        section.table(lacking, caption="Rules that cannot be judged here.")
 
 
 def _terms(section: Section, found: Decomposition) -> None:
@@ -128,7 +128,12 @@ def _second_order(section: Section, found: SecondOrder) -> None:
         list(found.variance_maps),
         "Where the pixels of the other set vary less (blue) or more (red) than those of the normal images.",
     )
-    section.table(found.rows(), digits=1, caption="Positive gaps: the other set is likelier.")
+    section.text(*found.in_words())
+    section.table(
+        found.rows(),
+        caption="Variance gap: summed over the pixels in [0, 1]. The rest in bits/dim, positive where the other set is "
+        "likelier; formulas for constant-volume Glow alone; from the means: what the argument takes to be zero.",
+    )
 
 
 def _latents(section: Section, found: Latents) -> None:
@@ -142,7 +147,11 @@ def _latents(section: Section, found: Latents) -> None:
         limit = signed_limit(*[each.mean(0) for each in chosen])
         rows[label] = [_signed(each, limit) for each in chosen]
     section.grid(rows, [name for name, _ in shown], found.look_for)
-    section.table(found.rows(), caption="In parentheses what white noise has.")
+    section.table(
+        found.rows(),
+        caption="In parentheses what white noise has. Neighbours: correlation of neighbouring latents, then in the "
+        "mean of the draws; outline: correlation of their magnitudes there; likeness: correlation with the image.",
+    )
 
 
 def _couplings(section: Section, found: Couplings) -> None:
@@ -150,15 +159,18 @@ def _couplings(section: Section, found: Couplings) -> None:
     count = len(found.layers)
     chosen = sorted({round(place * (count - 1) / max(_COUPLINGS - 1, 1)) for place in range(_COUPLINGS)})
     headings = ["image", *(f"coupling {index + 1}" for index in chosen)]
-    rows: dict[str, list[Picture]] = {}
-    for what, layers in (("−t", found.predictions), ("s", found.scales), ("activation", found.activations)):
+    for layers, meaning in (
+        (found.predictions, "What each coupling predicts, −t, where it changes anything."),
+        (found.scales, "Log-scales s: red adds to the volume term, blue takes from it."),
+        (found.activations, "What each coupling passes on, brought to mean 0 and deviation 1."),
+    ):
         limit = signed_limit(*[each[index].mean(0) for each in layers.values() for index in chosen])
+        rows = {}
         for name, image in found.images.items():
-            shown = [_signed(layers[name][index], limit) for index in chosen]
-            rows[f"{what}, {name}"] = [_pixels(image), *shown]
-    section.grid(rows, headings, "Predictions −t, log-scales s and outputs of some couplings; gray-white is zero.")
+            rows[name] = [_pixels(image), *(_signed(layers[name][index], limit) for index in chosen)]
+        section.grid(rows, headings, meaning)
     few = {found.layers[index].name for index in chosen}
-    section.table([row for row in found.rows() if row["coupling"] in few], caption="The same couplings in numbers.")
+    section.table([row for row in found.rows() if row["coupling"] in few], caption="Some couplings in numbers.")
 
 
 def _left_out(report: Report, explanation: Explanation) -> None:

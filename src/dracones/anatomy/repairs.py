@@ -19,7 +19,16 @@ from dracones.metrics import Estimate
 from dracones.report.style import legend_above
 
 PLAIN, DEFAULT = "likelihood", "auto"
-_SLOW = ("intrinsic_dimension",)
+_SOURCES = {
+    "background_log_prob": "a background model: fit with rule=likelihood_ratio",
+    "ensemble_log_prob_mean": "an ensemble: further models trained alike",
+    "ensemble_log_prob_variance": "an ensemble: further models trained alike",
+    "gradient_norm": "a density with gradients: a flow",
+    "intrinsic_dimension": "a flow, and time for a Jacobian an image: ask for a thorough explanation",
+    "likelihood_regret": "a VAE",
+    "log_det": "a flow",
+    "log_prob_latent": "a flow",
+}
 Score = Callable[[Tensor], Tensor]
 
 
@@ -30,7 +39,7 @@ class Repairs(Finding):
     title: ClassVar[str] = "Which rule to use instead"
     look_for: ClassVar[str] = (
         "A row a rule, a mark a set, with its 95 % interval: right is good. Rules were fitted on normal images "
-        "alone, others than those they are judged on. The default `auto` was made to need no choice; to pick "
+        "alone, others than those they are judged on. The default, auto, was made to need no choice; to pick "
         "another rule because it does well on these sets is to have used them."
     )
 
@@ -64,7 +73,7 @@ class Repairs(Finding):
         figure, (axis,) = new_figure(height=1.0 + len(ordered) * max(0.3, 0.16 * len(sets)))
         intervals(axis, ordered, {name: [self.auroc[rule][name] for rule in ordered] for name in sets}, label="AUROC")
         axis.set_xlim(-0.02, 1.02)
-        legend_above(figure, axis)
+        legend_above(figure, axis, columns=3)
         return figure
 
 
@@ -147,10 +156,9 @@ def _candidates(
         except ValueError as error:
             lacking[name] = str(error)
             continue
-        missing = [each for each in rule.requires if each not in available]
+        missing = {_SOURCES.get(each, each) for each in rule.requires if each not in available}
         if missing:
-            slow = " (slow: ask for a thorough explanation)" if set(missing) <= set(_SLOW) and not thorough else ""
-            lacking[name] = f"needs {', '.join(missing)}{slow}"
+            lacking[name] = ", ".join(sorted(missing))
         else:
             possible[name] = rule
     return possible, lacking

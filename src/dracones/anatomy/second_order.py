@@ -1,8 +1,9 @@
 """The second-order explanation: a set of lower variance gets the higher likelihood, and by how much."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from matplotlib.figure import Figure
@@ -58,20 +59,44 @@ class SecondOrder(Finding):
     """[C, H, W]: variance of the other set less that of the normal images."""
 
     def rows(self) -> list[Row]:
-        """One row an other set."""
+        """One row an other set; gaps in bits per dimension."""
         return [
             {
                 "set": name,
-                "variance gap Σ(σ²_q − σ²_p)": found.variance_gap,
-                "measured gap (nats)": found.measured,
-                "predicted, full covariance": found.predicted,
-                "predicted, diagonal": found.predicted_diagonal,
-                "published formula": found.published_formula,
-                "formula with exact gains": found.linear_formula,
-                "terms from the means": found.mean_terms,
+                "variance gap": found.variance_gap,
+                "measured": self._bits(found.measured),
+                "predicted": self._bits(found.predicted),
+                "diagonal": self._bits(found.predicted_diagonal),
+                "published formula": self._bits(found.published_formula),
+                "exact gains": self._bits(found.linear_formula),
+                "from the means": self._bits(found.mean_terms),
             }
             for name, found in self.others.items()
         ]
+
+    def in_words(self) -> list[str]:
+        """Whether the argument carries, a sentence a set."""
+        said = []
+        for name, found in self.others.items():
+            varies = (
+                "less" if found.variance_gap.high < 0 else "more" if found.variance_gap.low > 0 else "about as much"
+            )
+            same_sign = found.measured.value * found.predicted.value > 0
+            factor = found.predicted.value / found.measured.value if found.measured.value else float("inf")
+            if not same_sign:
+                carries = "the prediction has the wrong sign, so lower variance is not the explanation here"
+            elif 1 / 3 < factor < 3:
+                carries = "the prediction has the right sign and size"
+            else:
+                carries = f"the prediction has the right sign but is {factor:.2g} times the measured gap"
+            said.append(f"{name} varies {varies} the normal images; {carries}.")
+        return said
+
+    def _bits(self, nats: Estimate | float | None) -> Any:
+        scale = self.dimensions * math.log(2)
+        if isinstance(nats, Estimate):
+            return Estimate(*(value / scale for value in nats))
+        return None if nats is None else nats / scale
 
     def figure(self) -> Figure:
         """Gaps with their intervals."""
@@ -83,7 +108,8 @@ class SecondOrder(Finding):
             if found.linear_formula is not None:
                 names.append("formula")
                 estimates.append(Estimate(found.linear_formula, found.linear_formula, found.linear_formula))
-            intervals(axis, names, {name: estimates}, label=f"{name}: gap in log p, nats", chance=0.0)
+            bits = [self._bits(each) for each in estimates]
+            intervals(axis, names, {name: bits}, label=f"{name}: gap in log p, bits/dim", chance=0.0)
         return figure
 
     def image_figure(self) -> Figure:

@@ -91,7 +91,7 @@ class Sensitivity(Finding):
             axis.set_title(kinds[kind], fontsize=9, loc="left")
             axis.set_xlim(-0.02, 1.02)
             if len(compared) > 1 and kind == "size":
-                legend_above(figure, axis)
+                legend_above(figure, axis, columns=3)
         return figure
 
 

@@ -64,10 +64,10 @@ def _headline(kind: Kind, worst: str, decomposition: Decomposition, repairs: Rep
         case "weak":
             said = f"This likelihood tells {worst} from its own normal images only in part: AUROC {area:.2f}"
         case "right":
-            lowest = (
-                f"AUROC {area:.2f}" if len(decomposition.total.auroc) == 1 else f"AUROC at least {area:.2f} ({worst})"
+            return (
+                f"On these sets this likelihood can be trusted: AUROC {area:.2f} for {worst}, the lowest. "
+                "On others it may still fail."
             )
-            return f"On these sets this likelihood can be trusted: {lowest}. On others it may still fail."
     return f"{said}; {_advice(worst, repairs)}."
 
 
@@ -77,12 +77,12 @@ def _advice(other: str, repairs: Repairs) -> str:
     best = repairs.best(other)
     found = repairs.auroc[best][other]
     if default.value >= GOOD:
-        return f"use `{DEFAULT}`: {default.value:.2f}"
+        return f"use the rule “{DEFAULT}”: {default.value:.2f}"
     if found.low > default.high and found.value >= GOOD:
-        return f"`{DEFAULT}` reaches {default.value:.2f}, `{best}` {found.value:.2f}, but chosen by looking at this set"
+        return f"“{DEFAULT}” reaches {default.value:.2f}, “{best}” {found.value:.2f}, but chosen by looking at this set"
     if default.low > 0.5:
-        return f"`{DEFAULT}` repairs it in part: {default.value:.2f}"
-    return f"no rule on its statistics repairs it (`{DEFAULT}` {default.value:.2f}, best `{best}` {found.value:.2f})"
+        return f"“{DEFAULT}” repairs it in part: {default.value:.2f}"
+    return f"no rule on its statistics repairs it (“{DEFAULT}” {default.value:.2f}, best “{best}” {found.value:.2f})"
 
 
 def _about(name: str, decomposition: Decomposition, repairs: Repairs) -> str:
@@ -98,7 +98,7 @@ def _about(name: str, decomposition: Decomposition, repairs: Repairs) -> str:
     default = repairs.auroc[DEFAULT][name]
     return (
         f"{name} is {what} by the likelihood: AUROC {area.value:.2f} ({area.low:.2f} to {area.high:.2f}); its terms "
-        f"alone: {parts}; `{DEFAULT}` {default.value:.2f} ({default.low:.2f} to {default.high:.2f})."
+        f"alone: {parts}; “{DEFAULT}” {default.value:.2f} ({default.low:.2f} to {default.high:.2f})."
     )
 
 

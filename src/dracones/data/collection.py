@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from .dataset import ImageDataset, cached
+from .digests import digests_of
 from .limits import Skipped, UnreadableImage
+from .parts import random_parts
 from .pixels import as_float
 from .prefetch import in_order
 from .preprocess import Preprocess
@@ -243,14 +245,7 @@ class ImageCollection:
         """
         names = list(shares) if isinstance(shares, Mapping) else list(range(len(shares)))
         values = [float(shares[name]) for name in names]  # type: ignore[index]
-        if any(not value > 0 for value in values) or sum(values) > 1 + 1e-9:
-            raise ValueError(f"shares {values} must be positive and sum to at most 1")
-        ends = np.rint(np.cumsum(values) * len(self)).astype(int)
-        counts = np.diff(ends, prepend=0)
-        if (counts == 0).any():
-            raise ValueError(f"{len(self)} images are too few for shares {values}: a part would be empty")
-        order = np.random.default_rng(seed).permutation(len(self))
-        parts = [self.subset(np.sort(order[end - count : end])) for end, count in zip(ends, counts, strict=True)]
+        parts = [self.subset(part) for part in random_parts(len(self), values, seed)]
         return dict(zip(names, parts, strict=True)) if isinstance(shares, Mapping) else parts  # type: ignore[arg-type]
 
     def with_preprocess(self, preprocess: Preprocess | None) -> Self:
@@ -287,18 +282,10 @@ class ImageCollection:
 
         Files are read again each time: what changed on disk shows.
         """
-
-        def attempt(index: int) -> bytes | UnreadableImage:
-            try:
-                return self.source.digest(index)
-            except UnreadableImage as error:
-                return error
-
+        digests = digests_of(self.source, self._indices.tolist(), workers, self.skip)
         state = hashlib.blake2b(digest_size=20)
-        for result in in_order(attempt, self._indices.tolist(), workers, ahead=4 * workers):
-            if isinstance(result, UnreadableImage):
-                self.skip(result)
-            state.update(b"unreadable" if isinstance(result, UnreadableImage) else result)
+        for digest in digests:
+            state.update(digest)
             if progress is not None:
                 progress(1)
         return state.hexdigest()

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from typing_extensions import override
 
+from .digests import digest_of_bytes
 from .limits import Limits, Skipped
 from .reading import SUFFIXES, decode, read_bytes, shape_of
-from .sources import ImageSource, digest_of_bytes
+from .sources import ImageSource
 
 # Left behind by operating systems and tools; nobody means them as images, so nobody wants to read about them.
 _JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "lost+found"))

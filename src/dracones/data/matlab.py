@@ -1,6 +1,6 @@
 """Plain numeric arrays out of a Matlab file of level 5, with every length checked.
 
-scipy reads more kinds of value, but a damaged file makes it crash the whole process (scipy 1.16, `loadmat`).
+scipy reads more kinds of value, but a damaged file makes it crash the whole process (scipy 1.17, `loadmat`).
 
 Reference: The MathWorks, "MAT-File Format", level 5.
 """

@@ -1,6 +1,5 @@
 """Where images come from: one small contract for folders, archives, arrays and datasets alike."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 from typing_extensions import override
 
+from .digests import digest_of_array, digest_of_bytes
 from .limits import Limits, UnreadableImage
 from .pixels import checked_float
 from .reading import decode, shape_of
@@ -246,15 +246,3 @@ def array_of_item(item: Any, name: str) -> np.ndarray:
     if array.dtype not in (np.uint8, np.uint16):
         raise UnreadableImage(name, f"pixels of type {array.dtype}; give uint8, uint16 or float in [0, 1]")
     return np.array(array)
-
-
-def digest_of_bytes(data: bytes) -> bytes:
-    """A hash of 20 bytes."""
-    return hashlib.blake2b(data, digest_size=20).digest()
-
-
-def digest_of_array(array: np.ndarray) -> bytes:
-    """A hash of the values, their type and shape."""
-    state = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=20)
-    state.update(np.ascontiguousarray(array).data)
-    return state.digest()

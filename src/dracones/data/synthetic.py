@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from .sources import ImageSource, digest_of_array
+from .digests import digest_of_array
+from .sources import ImageSource
 
 Kind = Literal["uniform", "gaussian", "constant"]
 

@@ -9,9 +9,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from .collection import ImageCollection
+from .digests import digest_of_array
 from .limits import UnreadableImage
 from .preprocess import Preprocess
-from .sources import ImageSource, digest_of_array
+from .sources import ImageSource
 from .tiles import Tiling
 
 # Tiles of one image are asked for one after the other; a few decoded images are enough to keep.

@@ -145,3 +145,17 @@ def test_only_coordinates_are_shortened_not_words():
     drawn = score_histogram({"0.123456 and 1.98765": [1.0, 2.0]})
     assert "0.123456 and 1.98765 (2)" in words(drawn)
     assert not re.search(rb' d="[^"]*\d\.\d{3}', drawn.data)
+
+
+@pytest.mark.parametrize("length", [3, 12, 24, 40])
+def test_no_name_in_the_legend_leaves_the_picture(length):
+    names = [f"{k}".ljust(length, "x") for k in range(5)]
+    drawn = metric_dots({"rule": dict.fromkeys(names, 0.5), "other": dict.fromkeys(names, 0.7)})
+    root = ElementTree.fromstring(drawn.data.decode())
+    width = float(root.get("viewBox").split()[2])
+    for element in root.iter("{http://www.w3.org/2000/svg}text"):
+        word = "".join(element.itertext())
+        if word in names:
+            left = float(element.get("x") or re.search(r"translate\(([\d.]+)", element.get("transform")).group(1))
+            # 6 pixels, 4.5 points, a letter.
+            assert left + 4.5 * length <= width

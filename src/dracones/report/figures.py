@@ -49,8 +49,7 @@ def score_histogram(
     numbers: dict[str, Any] = {"edges": edges, "threshold": threshold, "groups": {}}
     for (name, scores), colour in zip(values.items(), _cycle(PALETTE), strict=False):
         share = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)[0] / max(len(scores), 1)
-        axes.stairs(share, edges, fill=True, color=colour, alpha=0.28)
-        axes.stairs(share, edges, color=colour, linewidth=1.6, label=f"{legend_name(name)} ({len(scores):,})")
+        _steps(axes, share, edges, colour, f"{legend_name(name)} ({len(scores):,})", filled=len(values) < 4)
         numbers["groups"][name] = {"count": len(scores), "share": share}
     if threshold is not None:
         axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 2)), label="threshold")
@@ -142,7 +141,7 @@ def metric_dots(table: Mapping[str, Mapping[str, Any]], *, label: str = "AUROC",
     for line in range(1, len(table)):
         axes.axhline(line - 0.5, color=GRID, linewidth=0.7)
     if len(sets) > 1:
-        legend_above(figure, axes, columns=3)
+        legend_above(figure, axes)
     return picture(figure, f"{label} of {_listed(table)}" + (f" on {_listed(sets)}" if len(sets) > 1 else ""), numbers)
 
 
@@ -162,7 +161,7 @@ def training_curve(history: Iterable[Any], *, best_step: int | None = None, labe
     if best_step is not None:
         axes.axvline(best_step, color=MUTED, linewidth=1, linestyle=(0, (4, 2)), label="kept")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    legend_above(figure, axes, columns=3)
+    legend_above(figure, axes)
     return picture(figure, f"{label} during training", numbers)
 
 
@@ -177,8 +176,7 @@ def p_value_histogram(groups: Mapping[str, ArrayLike], *, false_alarm_rate: floa
         if np.any((p < 0) | (p > 1)):
             raise ValueError(f"p-values lie in [0, 1]; {name!r} holds {p.min():g} to {p.max():g}")
         share = np.histogram(p, edges)[0] / max(len(p), 1)
-        axes.stairs(share, edges, fill=True, color=colour, alpha=0.28)
-        axes.stairs(share, edges, color=colour, linewidth=1.6, label=f"{legend_name(name)} ({len(p):,})")
+        _steps(axes, share, edges, colour, f"{legend_name(name)} ({len(p):,})", filled=len(groups) < 4)
         numbers["groups"][name] = {"count": len(p), "share": share}
     axes.axhline(0.05, color=MUTED, linewidth=1.2, linestyle=(0, (1, 2)), label="uniform")
     if false_alarm_rate is not None:
@@ -216,6 +214,15 @@ def estimate(value: Any) -> tuple[float, float, float]:
     if hasattr(value, "low"):
         return float(value.value), float(value.low), float(value.high)
     return float(value), float(value), float(value)
+
+
+def _steps(
+    axes: Any, share: NDArray[np.float64], edges: NDArray[np.float64], colour: str, label: str, *, filled: bool
+) -> None:
+    # Of many groups the areas would mix to mud: the outlines say enough.
+    if filled or colour == PALETTE[0]:
+        axes.stairs(share, edges, fill=True, color=colour, alpha=0.28)
+    axes.stairs(share, edges, color=colour, linewidth=1.6, label=label)
 
 
 def _finite(name: str, values: ArrayLike) -> NDArray[np.float64]:

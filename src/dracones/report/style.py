@@ -43,7 +43,7 @@ _RC: Any = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "axes.formatter.limits": (-4, 5),
+    "axes.formatter.limits": (-4, 7),
     "axes.formatter.use_mathtext": False,
     "grid.color": GRID,
     "grid.linewidth": 0.7,
@@ -93,18 +93,21 @@ def new_axes(width: int = WIDTH, height: int = HEIGHT, ylabel: str = "", xlabel:
     return figure, axes
 
 
-def legend_above(figure: Figure, axes: Axes, columns: int = 2) -> None:
-    """A legend over the plot, where it hides nothing."""
+def legend_above(figure: Figure, axes: Axes, columns: int = 3) -> None:
+    """A legend over the plot, where it hides nothing, in as many columns as its names allow."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(
-            handles,
-            labels,
-            loc="outside upper left",
-            ncols=min(columns, len(handles)),
-            borderaxespad=0.2,
-            columnspacing=1.2,
-        )
+        room = 96 * figure.get_figwidth()
+        fitting = [count for count in range(1, columns + 1) if _legend_width(labels, count) <= room]
+        columns = min(max(fitting, default=1), len(handles))
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns, borderaxespad=0.2, columnspacing=1.2)
+
+
+def _legend_width(labels: list[str], columns: int) -> float:
+    """Pixels, roughly: a letter takes 6.5, the sample and the gap beside it 42; columns are filled one by one."""
+    rows = -(-len(labels) // columns)
+    starts = range(0, len(labels), rows)
+    return sum(6.5 * max(map(len, labels[start : start + rows])) + 42 for start in starts)
 
 
 def legend_name(name: str) -> str:

@@ -31,7 +31,7 @@ class LikelihoodConfig(DetectorConfig):
         1, ge=1, description="densities learned from different seeds; the rule `waic` needs two or more"
     )
     background_noise: float = Field(
-        0.2, gt=0, le=1, description="share of pixels the background model of the rule `ratio` sees replaced by noise"
+        0.2, gt=0, le=1, description="share of pixels the background model of the rule `likelihood_ratio` sees replaced by noise"
     )
     background_weight_decay: float = Field(0.0, ge=0, description="weight decay of the background model")
     training: TrainingConfig = Field(

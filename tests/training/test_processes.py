@@ -72,29 +72,40 @@ def test_two_processes_train_as_one_does(numbers, tmp_path, drop_last):
             assert one.validation_loss == pytest.approx(other.validation_loss, rel=1e-4)
 
 
+class Watcher:
+    def __init__(self):
+        self.calls = 0
+
+    def start(self, total, what):
+        self.calls += 1
+
+    def advance(self, n=1, **numbers):
+        self.calls += 1
+
+    def finish(self):
+        self.calls += 1
+
+
 def _train_with_everything(module, numbers, folder, checkpoint):
-    class Stop:
-        def start(self, total, what):
-            self.done = 0
+    steps = []
 
-        def advance(self, n=1, **numbers):
-            self.done += n
-            if checkpoint == "interrupted" and self.done == 17:
-                raise KeyboardInterrupt
-
-        def finish(self):
-            pass
+    def loss(module, batch, generator):
+        steps.append(module.training)
+        if checkpoint == "interrupted" and sum(steps) == 18:
+            raise KeyboardInterrupt
+        return module.training_loss(batch, generator=generator)
 
     spoilt = numbers[:192].clone()
     spoilt[::97] = float("nan")
     config = TrainingConfig(**OPTIONS, checkpoint_steps=5)
-    path = None if checkpoint is None else folder / "run"
+    path, watcher = None if checkpoint is None else folder / "run", Watcher()
     try:
-        report = train(module, spoilt, config, validation=numbers[:33], checkpoint=path, progress=Stop())
+        report = train(module, spoilt, config, validation=numbers[:33], checkpoint=path, progress=watcher, loss=loss)
     except KeyboardInterrupt:
         torch.distributed.barrier()
     else:
         save(module, report, folder)
+    assert (watcher.calls > 0) == (torch.distributed.get_rank() == 0)
 
 
 def test_self_initialisation_noise_dropout_and_bad_steps_stay_in_step_and_resume(denoiser, numbers, tmp_path):

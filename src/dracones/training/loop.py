@@ -82,7 +82,9 @@ def train(
 
 class _Loop:
     def __init__(self, stepper: Stepper, data: Batches, held_out: Batches | None, progress: Progress) -> None:
-        self.stepper, self.data, self.held_out, self.progress = stepper, data, held_out, progress
+        self.stepper, self.data, self.held_out = stepper, data, held_out
+        # One of several processes speaks for all.
+        self.progress = progress if stepper.world.is_main else Silent()
         self.config, self.world, self.module = stepper.config, stepper.world, stepper.module
         if held_out is not None and held_out.count == 0:
             raise ValueError("the validation data are empty: pass none, or at least one item")

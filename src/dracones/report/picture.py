@@ -38,7 +38,8 @@ class Picture:
     def from_image(cls, image: Image.Image, alt: str = "", numbers: Mapping[str, Any] | None = None) -> "Picture":
         """A PNG of a Pillow image."""
         buffer = io.BytesIO()
-        image.save(buffer, format="PNG", optimize=True)
+        # Level 4 takes a fifth of the time of the highest for a tenth more bytes.
+        image.save(buffer, format="PNG", compress_level=4)
         return cls(buffer.getvalue(), "image/png", *image.size, alt, numbers or {})
 
     @property

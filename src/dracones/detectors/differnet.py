@@ -1,6 +1,6 @@
 """DifferNet: a flow on what a backbone sees of the whole image at three sizes, averaged over rotations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from dracones.detectors.on_features import FeatureConfig, FeatureDetector, Prese
 from dracones.detectors.prediction import Scores
 from dracones.detectors.registry import register
 from dracones.features import FeatureDataset, FeatureExtractor, ImagePyramid, RotatedEmbedding, rotated
-from dracones.flows import MLP, AffineCoupling, AtanScale, Chain, Permutation, channels
+from dracones.flows import MLP, ActNorm, AffineCoupling, AtanScale, Chain, Permutation, channels
 from dracones.flows.bijection import Bijection
 from dracones.training import Progress, TrainingConfig
 
@@ -109,7 +109,8 @@ class DifferNet(FeatureDetector):
     ``training_rotations`` angles, one in each equal part of the circle, are drawn once, so the frozen backbone runs
     once: an epoch over 32 of them is eight of the paper's, and 24 such epochs are its 192. Rotations at scoring are
     evenly spaced, where the paper draws them, so a score is always the same; both interpolate bilinearly
-    (the code: nearest). The backbone is in eval mode; the code leaves it in train mode.
+    (the code: nearest). An ActNorm comes first, because features of other backbones than AlexNet differ in scale by
+    orders of magnitude. The backbone is in eval mode; the code leaves it in train mode.
 
     Reference:
         Rudolph, Wandt, Rosenhahn 2021, "Same Same But DifferNet: Semi-Supervised Defect Detection with Normalizing
@@ -139,9 +140,11 @@ class DifferNet(FeatureDetector):
     def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:  # noqa: ARG002
         """The flow on all scales' channels together."""
         self.flow = differnet_flow(sum(channels), self.config)
+
+    def embedded(self, angles: Sequence[float]) -> RotatedEmbedding:
+        """The image's embedding at each angle."""
         assert isinstance(self.extractor, ImagePyramid)
-        even = [360 * index / self.config.rotations for index in range(self.config.rotations)]
-        self.embedded = RotatedEmbedding(self.extractor, even)
+        return RotatedEmbedding(self.extractor, angles)
 
     def training_data(self, images: ImageCollection, progress: Progress | None = None) -> Dataset[Any]:
         """Embeddings of the rotated images, computed once."""
@@ -150,8 +153,7 @@ class DifferNet(FeatureDetector):
         offsets = torch.rand(count, generator=generator, dtype=torch.float64)
         angles = [float(360 * (index + offsets[index]) / count) for index in range(count)]
         self.load_backbone()
-        assert isinstance(self.extractor, ImagePyramid)
-        features = self.features_of(images, progress, extractor=RotatedEmbedding(self.extractor, angles))
+        features = self.features_of(images, progress, extractor=self.embedded(angles))
         return RotatedVectors(features, count)
 
     def training_loss(self, batch: Tensor, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
@@ -166,7 +168,7 @@ class DifferNet(FeatureDetector):
     def score(self, images: Tensor) -> Scores:
         """Mean z² `[B]` over rotations, and the gradient's heat map `[B, H, W]`."""
         with self.scoring_precision(images):
-            (turns,) = self.embedded(images)
+            (turns,) = self.embedded(even_angles(self.config.rotations))(images)
             vectors = turns.view(len(images) * self.config.rotations, -1)
             z, _ = self.flow.encode(vectors)
         scores = z.float().square().mean(dim=1).view(len(images), -1).mean(dim=1)
@@ -174,40 +176,32 @@ class DifferNet(FeatureDetector):
 
     def _gradient_map(self, images: Tensor) -> Tensor:
         total = torch.zeros(len(images), *images.shape[2:], device=images.device)
-        for index in range(self.config.map_rotations):
-            angle = 360 * index / self.config.map_rotations
+        embedded = self.embedded(())
+        for angle in even_angles(self.config.map_rotations):
             turned = rotated(images, angle).detach().requires_grad_()
             with torch.enable_grad(), self.scoring_precision(images):
-                energy = self.energy(self.embedded.embedding(turned, gradient=True)).sum()
+                energy = self.energy(embedded.embedding(turned, gradient=True)).sum()
             (gradient,) = torch.autograd.grad(energy, turned)
             back = rotated(gradient, -angle).float()
             smooth = blur(back.flatten(0, 1), self.config.blur_sigma).view(back.shape)
             total += smooth.abs().mean(dim=1)
         return (total / self.config.map_rotations).square()
 
-    def saved_state(self) -> dict[str, Tensor]:
-        """The state; the backbone is in it once."""
-        return {name: tensor for name, tensor in super().saved_state().items() if not name.startswith("embedded.")}
 
-    def restore(self, header: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-        """Take over a saved state."""
-        shared = {
-            f"embedded.pyramid.{key.removeprefix('extractor.')}": value
-            for key, value in state.items()
-            if key.startswith("extractor.")
-        }
-        super().restore(header, {**state, **shared})
+def even_angles(count: int) -> list[float]:
+    """`count` rotations of the full circle, degrees, the first the image as it is."""
+    return [360 * index / count for index in range(count)]
 
 
 def differnet_flow(dims: int, config: DifferNetConfig) -> Chain:
-    """Blocks of a fixed permutation and a coupling in both directions (Glow's, as in FrEIA and the paper)."""
+    """ActNorm, then blocks of a fixed permutation and a coupling in both directions (Glow's, as FrEIA has it)."""
     generator = torch.Generator().manual_seed(config.seed)
     first = channels(dims)
 
     def network(read: int, out: int) -> nn.Module:
         return MLP(read, out, hidden=config.hidden, layers=3)
 
-    layers: list[Bijection] = []
+    layers: list[Bijection] = [ActNorm(dims)]
     for _ in range(config.blocks):
         layers.append(Permutation.random(dims, generator))
         for reads in (~first, first):

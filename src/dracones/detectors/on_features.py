@@ -133,12 +133,16 @@ class FeatureDetector(Detector):
         """Features of the images, from the cache."""
         return self.features_of(images, progress)
 
+    def cached_network(self) -> Extractor:
+        """What is computed once an image and kept; the extractor unless a method says otherwise."""
+        return self.extractor
+
     def features_of(
         self, images: ImageCollection, progress: Any = None, *, extractor: Extractor | None = None
     ) -> FeatureDataset:
         """Features of the images: computed once and kept on disk, or in memory without a cache."""
         self.load_backbone()
-        network = self.extractor if extractor is None else extractor
+        network = self.cached_network() if extractor is None else extractor
         if self.config.cache:
             cache = FeatureCache(budget_bytes=int(self.config.cache_gigabytes * 1024**3))
             return cache.features(network, images, progress=progress)

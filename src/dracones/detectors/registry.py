@@ -14,7 +14,10 @@ _REGISTERED: dict[str, "type[Detector]"] = {}
 _MODULE_OF_METHOD: dict[str, str] = {
     "ash": "classifier.shaping_methods",
     "cflow": "cflow",
+    "csflow": "csflow",
     "dice": "classifier.shaping_methods",
+    "differnet": "differnet",
+    "embedding_flow": "embedding_flow",
     "energy": "classifier.logit_methods",
     "entropy": "classifier.logit_methods",
     "fastflow": "fastflow",

@@ -1,22 +1,37 @@
 """Features: frozen pretrained backbones, a cache of what they see, and where in the image they see it."""
 
-from dracones.features.cache import ComputedFeatures, FeatureCache, FeatureDataset, StoredFeatures, features_in_memory
+from dracones.features.cache import (
+    ComputedFeatures,
+    Extractor,
+    FeatureCache,
+    FeatureDataset,
+    StoredFeatures,
+    features_in_memory,
+)
 from dracones.features.extractor import FeatureExtractor
 from dracones.features.names import backbone_names
+from dracones.features.pooling import Statistic, StatisticPool
 from dracones.features.position import SinusoidalPosition, sinusoidal_position
+from dracones.features.pyramid import ImagePyramid, RotatedEmbedding, rotated
 from dracones.features.weights import WeightReport, adapt_input_kernel, read_weights
 
 __all__ = [
     "ComputedFeatures",
+    "Extractor",
     "FeatureCache",
     "FeatureDataset",
     "FeatureExtractor",
+    "ImagePyramid",
+    "RotatedEmbedding",
     "SinusoidalPosition",
+    "Statistic",
+    "StatisticPool",
     "StoredFeatures",
     "WeightReport",
     "adapt_input_kernel",
     "backbone_names",
     "features_in_memory",
     "read_weights",
+    "rotated",
     "sinusoidal_position",
 ]

@@ -18,9 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dracones.features.extractor import FeatureExtractor
-
-__all__ = ["ComputedFeatures", "FeatureCache", "FeatureDataset", "Images", "StoredFeatures", "features_in_memory"]
+__all__ = [
+    "ComputedFeatures",
+    "Extractor",
+    "FeatureCache",
+    "FeatureDataset",
+    "Images",
+    "StoredFeatures",
+    "features_in_memory",
+]
 
 _FORMAT = 1
 _ABANDONED_SECONDS = 24 * 3600
@@ -43,6 +49,22 @@ class Images(Protocol):
 
     def subset(self, indices: Any) -> "Images":
         """A view of some images."""
+
+
+class Extractor(Protocol):
+    """What the cache needs of a network: `FeatureExtractor` has it, and what is built on one."""
+
+    name: str
+
+    @property
+    def mean(self) -> Tensor:
+        """A tensor on the network's device."""
+
+    def fingerprint(self) -> str:
+        """Hash of everything the features depend on."""
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Features of a batch."""
 
 
 class FeatureDataset(Dataset[tuple[Tensor, ...]], ABC):
@@ -95,7 +117,7 @@ class StoredFeatures(FeatureDataset):
 class ComputedFeatures(FeatureDataset):
     """The same items, computed anew at each access: what a cache gives when its budget cannot hold the features."""
 
-    def __init__(self, extractor: FeatureExtractor, images: Images, key: str = "") -> None:
+    def __init__(self, extractor: Extractor, images: Images, key: str = "") -> None:
         self.extractor = extractor
         self.images = images
         self.key = key
@@ -135,7 +157,7 @@ class FeatureCache:
         self.folder = Path(folder) if folder is not None else _default_folder()
         self.budget_bytes = budget_bytes
 
-    def key(self, extractor: FeatureExtractor, images: Images) -> str:
+    def key(self, extractor: Extractor, images: Images) -> str:
         """Name of the entry: weights, preprocessing, content."""
         preprocess = images.preprocess
         described = preprocess.model_dump_json() if hasattr(preprocess, "model_dump_json") else repr(preprocess)
@@ -143,7 +165,7 @@ class FeatureCache:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:40]
 
     def features(
-        self, extractor: FeatureExtractor, images: Images, *, batch_size: int = 16, progress: Any = None
+        self, extractor: Extractor, images: Images, *, batch_size: int = 16, progress: Any = None
     ) -> FeatureDataset:
         """Features of `images`, read if stored, else computed and stored."""
         key = self.key(extractor, images)
@@ -166,7 +188,7 @@ class FeatureCache:
         return sorted((path for path in found if not path.name.startswith(".")), key=_last_use)
 
     def _compute(
-        self, extractor: FeatureExtractor, images: Images, entry: Path, batch_size: int, progress: Any
+        self, extractor: Extractor, images: Images, entry: Path, batch_size: int, progress: Any
     ) -> StoredFeatures | None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._sweep_abandoned()
@@ -186,7 +208,7 @@ class FeatureCache:
 
     def _write(
         self,
-        extractor: FeatureExtractor,
+        extractor: Extractor,
         images: Images,
         folder: Path,
         kind: np.dtype[Any],
@@ -245,7 +267,7 @@ class FeatureCache:
 
 
 def features_in_memory(
-    extractor: FeatureExtractor, images: Images, *, batch_size: int = 16, progress: Any = None
+    extractor: Extractor, images: Images, *, batch_size: int = 16, progress: Any = None
 ) -> StoredFeatures:
     """Features of `images`, computed now and held in memory in float32: what a run without a cache works on."""
     parts: list[list[NDArray[np.float32]]] = []

@@ -51,7 +51,7 @@ class PeakMemory(TorchDispatchMode):
         self.current -= self.alive.pop(key, 0)
 
 
-def glow(depth, memory, channels_=4, conditioner=None, seed=0):
+def glow(depth, memory, channels_=4, conditioner=None, seed=0, noise=0.05):
     torch.manual_seed(seed)
     conditioner = partial(ConvNet, hidden=16) if conditioner is None else conditioner
     steps = []
@@ -61,7 +61,7 @@ def glow(depth, memory, channels_=4, conditioner=None, seed=0):
     chain = Chain(*steps, memory=memory)
     with torch.no_grad():
         for parameter in chain.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
+            parameter += noise * torch.randn_like(parameter)
     return chain
 
 
@@ -102,7 +102,7 @@ def test_gradients_are_exact_in_double_precision():
 )
 def test_peak_memory_of_a_training_step_barely_grows_with_depth(conditioner, images):
     def peak(depth, memory):
-        flow, x = Flow(glow(depth, memory, conditioner=conditioner)).eval(), torch.randn(images, 4, 12, 12)
+        flow, x = Flow(glow(depth, memory, conditioner=conditioner, noise=0.01)).eval(), torch.randn(images, 4, 12, 12)
         flow.log_prob(x[:1]).mean().backward()  # gradients exist before, so they do not count
         with PeakMemory() as measured:
             (-flow.log_prob(x).mean()).backward()
@@ -239,3 +239,16 @@ def test_a_copy_trains_on_its_own():
     other = copy.deepcopy(chain)
     Flow(other).log_prob(torch.randn(2, 4, 4, 4)).mean().backward()
     assert all(p.grad is None for p in chain.parameters())
+
+
+def test_inputs_lost_to_rounding_are_noticed():
+    """Gradients computed from a wrong input would be wrong without a word."""
+    shrink = ActNorm(2).eval()
+    with torch.no_grad():
+        shrink.log_scale.fill_(-12.0)
+        shrink.shift.fill_(1.0)
+    layers = [shrink, Permutation([1, 0])] * 4
+    x = torch.randn(3, 2)
+    Flow(Chain(*layers)).log_prob(x).sum().backward()
+    with pytest.raises(ValueError, match=r'memory="constant".*off by .* of the largest value.*use memory="standard"'):
+        Flow(Chain(*layers, memory="constant")).log_prob(x).sum().backward()

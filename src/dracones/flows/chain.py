@@ -22,9 +22,10 @@ class Chain(Bijection):
     input from its output (Gomez et al. 2017) instead of keeping it, for one more evaluation of every conditioner.
     Every layer qualifies whose `decode` is an exact inverse and that gives the same result when run twice: couplings
     (BatchNorm inside conditioners included, its running statistics are updated once), ActNorm, 1×1 convolutions,
-    permutations, squeezes, logit, nested chains. Dropout in a conditioner and Dequantize do not, and are refused.
+    permutations, squeezes, logit, nested chains. Dropout in a conditioner and Dequantize do not, and are refused; so
+    is a batch whose inputs cannot be recomputed to a thousandth. First derivatives only.
 
-    Raises ValueError for an error in a layer, with the layer's place in front.
+    Raises ValueError or TypeError for an error in a layer, with the layer's place in front.
 
     Example:
         >>> from dracones.flows import ActNorm, Permutation
@@ -91,16 +92,19 @@ class Chain(Bijection):
         if type(self[-1]).encode_levels is Bijection.encode_levels:
             return super().encode_levels(x, context)
         x, before = self._run(x, context, len(self) - 1)
-        latents, log_dets = self[-1].encode_levels(x, context)
+        with at_layer(len(self) - 1, self[-1]):
+            latents, log_dets = self[-1].encode_levels(x, context)
         return latents, (log_dets[0] + before, *log_dets[1:])
 
     def decode_levels(self, latents: tuple[Tensor, ...], context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Inverse of `encode_levels`, exact from all latents."""
         if not len(self):
             return super().decode_levels(latents, context)
-        x, total = self[-1].decode_levels(latents, context)
-        for layer in list(self)[-2::-1]:
-            x, log_det = layer.decode(x, context)
+        with at_layer(len(self) - 1, self[-1]):
+            x, total = self[-1].decode_levels(latents, context)
+        for index in reversed(range(len(self) - 1)):
+            with at_layer(index, self[index]):
+                x, log_det = self[index].decode(x, context)
             total = total + log_det
         return x, total
 

@@ -1,4 +1,8 @@
-"""Training in memory that does not grow with depth: inputs are recomputed from outputs."""
+"""Training in memory that does not grow with depth: inputs are recomputed from outputs.
+
+Recomputing loses digits where layers shrink or stretch much. So a few inputs along the chain are kept (a number that
+does not depend on its length): each recomputed one is compared with what was kept, refused if it differs, replaced.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,10 @@ from dracones.flows.places import at_layer
 if TYPE_CHECKING:
     from dracones.flows.bijection import Bijection
     from dracones.flows.folding import Folded
+
+
+_ANCHORS = 4  # inputs kept along the chain, whatever its length: rounding errors start anew at each
+_TOLERANCE = 1e-3  # of the largest value: gradients are about as far off as the inputs they are computed from
 
 
 def encode_with_constant_memory(
@@ -41,7 +49,10 @@ class _Reversible(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(x.shape[0])
         z = x
-        for index, layer in steps:
+        anchors = []
+        for step, (index, layer) in enumerate(steps):
+            if step % _spacing(len(steps)) == 0:
+                anchors.append(z)
             with at_layer(index, layer):
                 z, log_det = layer.encode(z, context)
             total = total + log_det
@@ -49,13 +60,13 @@ class _Reversible(torch.autograd.Function):
         ctx.layers, ctx.parameters = [layer for _, layer in steps], parameters
         ctx.autocast = torch.is_autocast_enabled(x.device.type)
         ctx.autocast_dtype = torch.get_autocast_dtype(x.device.type)
-        ctx.save_for_backward(z, context)
+        ctx.save_for_backward(z, context, *anchors)
         return z, total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
-        z, context = ctx.saved_tensors
+        z, context, *anchors = ctx.saved_tensors
         sums: dict[Tensor, Tensor] = {}
         grad_context = None
         wants_context = context is not None and ctx.needs_input_grad[2]
@@ -64,7 +75,7 @@ class _Reversible(torch.autograd.Function):
             torch.autocast(z.device.type, dtype=ctx.autocast_dtype, enabled=ctx.autocast),
             frozen_running_statistics(ctx.layers),
         ):
-            for layer in reversed(ctx.layers):
+            for step, layer in reversed(list(enumerate(ctx.layers))):
                 local = context.detach().requires_grad_() if wants_context else context
                 x, z_again, log_det = layer.recompute(z, local)
                 wanted = [p for p in layer.parameters() if p.requires_grad]
@@ -82,7 +93,25 @@ class _Reversible(torch.autograd.Function):
                     if grad is not None:
                         sums[parameter] = _added(sums.get(parameter), grad)  # type: ignore[assignment]
                 z = x.detach()
+                if step % _spacing(len(ctx.layers)) == 0:
+                    anchor = anchors[step // _spacing(len(ctx.layers))]
+                    _refuse_if_lost(anchor, z)
+                    z = anchor
         return None, grad_z, grad_context, *(sums.get(p) for p in ctx.parameters)
+
+
+def _spacing(count: int) -> int:
+    return max(1, -(-count // _ANCHORS))
+
+
+def _refuse_if_lost(x: Tensor, recomputed: Tensor) -> None:
+    error, size = (x - recomputed).abs(), x.abs()
+    if x.numel() and bool(error.max() > _TOLERANCE * size.max()):
+        raise ValueError(
+            f'Chain(memory="constant"): an input computed from the output is off by {error.max() / size.max():.1e} of '
+            f"the largest value (allowed: {_TOLERANCE:.0e}), so gradients would be wrong. The layers shrink or stretch "
+            'too much for this precision: use memory="standard", a tighter scale (AtanScale(1.9)) or shorter chains'
+        )
 
 
 def _reaching(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dracones.flows.actnorm import ActNorm
 from dracones.flows.bijection import Bijection
-from dracones.flows.invertible_conv import InvertibleConv1x1, mix_channels
+from dracones.flows.invertible_conv import InvertibleConv1x1, inverse_of, mix_channels
 
 
 class Folded:
@@ -26,7 +26,7 @@ class Folded:
         """As `Bijection.recompute`: (x, z, log_det) from z."""
         weight, bias, log_det = self.as_matrix()
         with torch.no_grad():
-            inverse = torch.linalg.inv(weight)
+            inverse = inverse_of(weight)
             x, _ = mix_channels(z, inverse, -inverse @ bias, log_det)
         x = x.detach().requires_grad_()
         return x, *mix_channels(x, weight, bias, log_det)

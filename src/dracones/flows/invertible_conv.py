@@ -66,13 +66,7 @@ class InvertibleConv1x1(Bijection):
         return mix_channels(z, self._inverse(), bias, log_det)
 
     def _inverse(self) -> Tensor:
-        if not self.lu:
-            return torch.linalg.inv(self.weight)
-        ordered = torch.eye(self.channels, dtype=self.lower.dtype, device=self.lower.device)[
-            torch.argsort(self.row_order)
-        ]
-        half = torch.linalg.solve_triangular(self._lower(), ordered, upper=False, unitriangular=True)
-        return torch.linalg.solve_triangular(self._upper(), half, upper=True)
+        return inverse_of(self.matrix()[0])
 
     def _lower(self) -> Tensor:
         return self.lower.tril(-1) + torch.eye(self.channels, dtype=self.lower.dtype, device=self.lower.device)
@@ -83,6 +77,12 @@ class InvertibleConv1x1(Bijection):
     @override
     def extra_repr(self) -> str:
         return f"{self.channels}, lu={self.lu}"
+
+
+def inverse_of(weight: Tensor) -> Tensor:
+    """The inverse of a small matrix, computed in double precision where the device has it."""
+    exact = weight.double() if weight.device.type != "mps" else weight
+    return torch.linalg.inv(exact).to(weight.dtype)
 
 
 def mix_channels(x: Tensor, weight: Tensor, bias: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:

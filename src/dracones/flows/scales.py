@@ -62,14 +62,15 @@ class AtanScale(nn.Module):
 class SigmoidScale(nn.Module):
     """`exp(s) = floor + (1 - floor) * sigmoid(raw + shift)`: Glow's scale (Kingma and Dhariwal 2018), shift 2.
 
-    The floor, Glow has none, keeps decode finite where the sigmoid would reach zero. A new flow with this scale is
-    not the identity: zeros give a scale of sigmoid(2) = 0.88. Raises ValueError unless 0 < floor < 1.
+    The floor bounds s from below at log(floor), -3: Glow has none, and a chain of its couplings can shrink values by
+    so much that float32 cannot decode them. A new flow with this scale is not the identity: zeros give a scale of
+    0.89. Raises ValueError unless 0 < floor < 1.
     """
 
     shift: Tensor
     floor: Tensor
 
-    def __init__(self, shift: float = 2.0, *, floor: float = 1e-3) -> None:
+    def __init__(self, shift: float = 2.0, *, floor: float = 0.05) -> None:
         super().__init__()
         if not 0 < floor < 1:
             raise ValueError(f"SigmoidScale: expected a floor between 0 and 1; got {floor}")

@@ -1,10 +1,11 @@
-"""A run in a Python of its own, for the test that kills it: `python killable_run.py CHECKPOINT`.
+"""A run in a Python of its own, for the test that kills it: `python killable_run.py CHECKPOINT [linger]`.
 
 Prints the number of each step as it is made, and at the end a hash of the weights.
 """
 
 import hashlib
 import sys
+import time
 
 import torch
 from torch import Tensor, nn
@@ -59,4 +60,7 @@ def run(checkpoint: str | None) -> str:
 
 
 if __name__ == "__main__":
-    print(run(sys.argv[1]))
+    print(run(sys.argv[1]), flush=True)
+    if "linger" in sys.argv:
+        # Whoever means to kill this run may be late; it must still be there.
+        time.sleep(60)

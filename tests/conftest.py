@@ -1,6 +1,7 @@
 """Fixtures that every room's tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,11 @@ def test_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """Torch at one thread: small tensors gain nothing from more, and parallel test workers lose."""
+def _torch_as_found() -> Iterator[None]:
+    """One thread, as small tensors gain nothing from more; and no test may leave gradients switched off for the next."""
     import torch
 
     torch.set_num_threads(1)
+    yield
+    left_on, _ = torch.is_grad_enabled(), torch.set_grad_enabled(True)
+    assert left_on, "gradients were left switched off"

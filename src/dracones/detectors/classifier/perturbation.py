@@ -78,16 +78,18 @@ def perturbed_logits(
     precision: Precision = "own",
 ) -> Iterator[Tensor]:
     """Logits ``[B, K]`` after a step of each size, from one gradient; size 0 is the unperturbed pass."""
+    # Gradients are switched off around each pass, never across a yield: a caller that stops half-way would stay off.
     with torch.no_grad():
         inputs = probe.prepare(images)
-        if not any(epsilons):
-            logits = probe.run(inputs).logits
-            yield from (logits for _ in epsilons)
-            return
-        logits, gradient = input_gradient(probe, inputs, temperature, precision)
-        std = None if probe.normalization is None else probe.normalization.std
-        for epsilon in epsilons:
-            if epsilon == 0 and precision == "own":
-                yield logits
-            else:
-                yield probe.run(step(inputs, gradient, epsilon, std) if epsilon else inputs).logits
+        if any(epsilons):
+            unperturbed, gradient = input_gradient(probe, inputs, temperature, precision)
+            std = None if probe.normalization is None else probe.normalization.std
+        else:
+            unperturbed, gradient, std = probe.run(inputs).logits, inputs, None
+    for epsilon in epsilons:
+        if epsilon == 0 and (precision == "own" or not any(epsilons)):
+            yield unperturbed
+        else:
+            with torch.no_grad():
+                logits = probe.run(step(inputs, gradient, epsilon, std) if epsilon else inputs).logits
+            yield logits

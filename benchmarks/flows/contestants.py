@@ -1,8 +1,8 @@
 """The same Glow in four libraries: one level after a squeeze, K steps of ActNorm, mixing and affine coupling.
 
-Every conditioner is conv 3×3, ReLU, conv 1×1, ReLU, conv 3×3 with 64 hidden channels; the mixing is a learnt 1×1 convolution
-(FrEIA has none to learn and uses a fixed rotation, which costs it less). Run by `race.py`, once per measurement, in a
-process of its own and with one thread; prints one JSON line.
+Every conditioner is conv 3×3, ReLU, conv 1×1, ReLU, conv 3×3 with 64 hidden channels; the mixing is a learnt 1×1
+convolution (FrEIA has none to learn and uses a fixed rotation, which costs it less). Run by `race.py`, once per
+measurement, in a process of its own and with one thread; prints one JSON line.
 """
 
 import argparse

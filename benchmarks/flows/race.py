@@ -97,11 +97,10 @@ def page(record: dict[str, Any]) -> str:
     lines = [
         "# Flow race",
         "",
-        f"One Glow: a squeeze, then {STEPS} steps of ActNorm, 1×1 convolution and affine coupling, conditioners of {HIDDEN} hidden",
-        f"channels (3×3, 1×1, 3×3), batches of {BATCH}, one thread. Speed is images per CPU second, the median of "
-        f"{record['rounds']} rounds (lowest to",
-        "highest in brackets); memory is how far the process grew during a training step, in MB. FrEIA's mixing is a fixed",
-        "rotation, the others' is learnt.",
+        f"One Glow: a squeeze, then {STEPS} steps of ActNorm, 1×1 convolution and affine coupling, conditioners of {HIDDEN}",
+        f"hidden channels (3×3, 1×1, 3×3), batches of {BATCH}, one thread, float32. Speed is images per CPU second, the",
+        f"median of {record['rounds']} rounds (lowest to highest in brackets); memory is how far the process grew during a",
+        "training step, in MB. FrEIA's mixing is a fixed rotation, the others' is learnt.",
         "",
     ]
     for size, entries in record["results"].items():
@@ -115,12 +114,12 @@ def page(record: dict[str, Any]) -> str:
                 cells.append(f"{middle:,.0f} ({min(rounds):,.0f} to {max(rounds):,.0f})")
             label = name if name.startswith("dracones") else f"{name} {entry['version']}"
             lines.append(f"| {label} | {' | '.join(cells)} | {entry['train_peak_memory_mb']:.0f} |")
-        lines += ["", "dracones is ahead of"]
+        lines += ["", "Speed and memory of dracones beside"]
         for peer, factors in record["ahead"][size].items():
-            lines.append(
-                f"- {peer}: {factors['log_prob_speed']:.2f} times the speed in log_prob, {factors['train_speed']:.2f} times in "
-                f"training, {factors['train_memory']:.1f} times less memory"
+            speeds = (
+                f"{factors['log_prob_speed']:.2f} times in log_prob, {factors['train_speed']:.2f} times in training"
             )
+            lines.append(f"- {peer}: {speeds}; memory {factors['train_memory']:.1f} times less")
         lines.append("")
     lines.append(
         f"Commit {record['commit']}, {record['machine']}, torch {record['torch']}, {record['date']}, "

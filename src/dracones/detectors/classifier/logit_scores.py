@@ -110,12 +110,14 @@ def gen(logits: Tensor, *, gamma: float = 0.1, top: int = 100, floor: float = 0.
         raise ValueError(f"gamma must be between 0 and 1, got {gamma}")
     if top < 1:
         raise ValueError(f"top (the paper's M) must be at least 1, got {top}")
+    if floor > 0:
+        # Rounded as in pytorch-ood: 1 - p of a sure prediction is a multiple of 6e-8, and its tenth power shows it.
+        probability = torch.softmax(_checked(logits), dim=1).clamp(floor, 1 - floor)
+        probability = probability.topk(min(top, probability.shape[1]), dim=1).values
+        return (probability.pow(gamma) * (1 - probability).pow(gamma)).sum(dim=1)
     log_p = log_probabilities(logits)
     if top < log_p.shape[1]:
         log_p = log_p.topk(top, dim=1).values
     # 1 - p through expm1 keeps the digits that 1 - exp(log p) loses for a sure prediction.
     log_rest = torch.log(-torch.expm1(log_p))
-    if floor > 0:
-        probability = log_p.exp().clamp(floor, 1 - floor)
-        log_p, log_rest = probability.log(), torch.log1p(-probability)
     return (gamma * (log_p + log_rest)).exp().sum(dim=1)

@@ -190,8 +190,8 @@ def labels_of_dataset(dataset: Any) -> tuple[np.ndarray | None, tuple[str, ...] 
     if isinstance(dataset, Subset):
         labels, classes = labels_of_dataset(dataset.dataset)
         return None if labels is None else labels[np.asarray(dataset.indices, dtype=np.int64)], classes
-    if isinstance(dataset, TensorDataset):
-        found = dataset.tensors[1] if len(dataset.tensors) > 1 else None
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
+        found = dataset.tensors[1]
     else:
         found = next(
             (values for name in ("targets", "labels") if (values := getattr(dataset, name, None)) is not None), None

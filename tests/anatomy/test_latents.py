@@ -92,5 +92,5 @@ def test_densities_without_latents_are_refused_by_name(random_images):
     images = random_images(3, (1, 8, 8))
     for name in ("vae", "pixelcnn"):
         density = densities.create(name, image_shape=(1, 8, 8))
-        with pytest.raises(TypeError, match=r"latent images needs .* of a flow; (VAE|PixelCNN) has none.*glow"):
+        with pytest.raises(TypeError, match=r"analysis of latents needs .* of a flow; (VAE|PixelCNN) has none.*glow"):
             latent_images(density, images, {"other": images})

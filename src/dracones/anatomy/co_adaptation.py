@@ -112,7 +112,7 @@ def co_adaptation(
         >>> [layer.name for layer in found.layers]
         ['0', '1']
     """
-    flow = needs_couplings(density, "co-adaptation", spatial=True)
+    flow = needs_couplings(density, "the analysis of co-adaptation", spatial=True)
     sides = checked_sides(density, normal, others)
     found: dict[str, list[Tensor]] = {}
     names: list[str] = []
@@ -121,9 +121,10 @@ def co_adaptation(
             chosen = evenly(images, count)
             names, found[name] = _of_set(flow, chosen, _derangement(len(chosen), seed))
     if not names:
+        name = type(density).__name__
         raise UnsupportedError(
-            f"co-adaptation needs couplings over pixels at full resolution; this {type(density).__name__} squeezes "
-            'first. Densities that do: realnvp (presets "horizontal", "cycle", "checkerboard8")'
+            f"the analysis of co-adaptation needs couplings over pixels at full resolution; this {name} squeezes first."
+            ' Densities that do: realnvp (presets "horizontal", "cycle", "checkerboard8")'
         )
     layers = tuple(
         CoAdaptationNumbers(

@@ -129,7 +129,7 @@ def couplings(
         >>> [layer.name for layer in found.layers]
         ['level0/3', 'level0/6']
     """
-    flow = needs_couplings(density, "couplings")
+    flow = needs_couplings(density, "the analysis of couplings")
     sides = checked_sides(density, normal, others)
     gathered: dict[str, list[Tensor]] = {}
     first: dict[str, list[TraceStep]] = {}

@@ -29,8 +29,8 @@ WORDS = {
     "elbo": "lower bound (ELBO)",
     "reconstruction": "reconstruction term",
     "negative_kl": "−KL to the prior",
-    "expected_log_prob": "what the model itself expects",
-    "excess": "likelihood beyond that",
+    "expected_log_prob": "expected likelihood (the model's own entropy)",
+    "excess": "excess over the expected likelihood",
 }
 
 
@@ -180,7 +180,7 @@ def decompose(
     fitting = [each for each in (_FLOW, _VAE, _PIXELCNN) if all(name in known for name in each[2])]
     if not fitting:
         raise UnsupportedError(
-            f"decomposition needs a likelihood made of terms; {type(density).__name__} gives {list(known)}. "
+            f"the decomposition needs a likelihood made of terms; {type(density).__name__} gives {list(known)}. "
             "Densities that support it: glow, realnvp, vae, pixelcnn"
         )
     total, parts, make = fitting[0]

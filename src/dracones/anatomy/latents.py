@@ -126,7 +126,7 @@ def latent_images(
         >>> found.latents["black"].shape, found.train_mode
         (torch.Size([4, 1, 8, 8]), None)
     """
-    flow = needs_flow(density, "latent images")
+    flow = needs_flow(density, "the analysis of latents")
     sides = checked_sides(density, normal, others)
     chosen = {name: evenly(images, count) for name, images in sides.all.items()}
     with torch.no_grad(), evaluating(flow):

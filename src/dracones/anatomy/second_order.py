@@ -159,7 +159,7 @@ def second_order(
         >>> bool(found.others["pale"].variance_gap.value < 0 < found.others["pale"].measured.value)
         True
     """
-    needs_points(density, "second-order analysis")
+    needs_points(density, "the second-order analysis")
     sides = checked_sides(density, normal, others)
     with torch.no_grad():
         points = {name: density.dequantise(x.to(device_of(density)))[0] for name, x in sides.all.items()}

@@ -55,7 +55,7 @@ def judge(decomposition: Decomposition, repairs: Repairs, checks: Sensitivity | 
 
 def _headline(kind: Kind, worst: str, decomposition: Decomposition, repairs: Repairs) -> str:
     area = decomposition.total.auroc[worst].value
-    term = words(decomposition.decisive(worst).name)
+    term = _cause(worst, decomposition)
     match kind:
         case "inverted":
             said = f"This likelihood prefers {worst} to its own normal images: AUROC {area:.2f}; the {term} does it"
@@ -69,6 +69,17 @@ def _headline(kind: Kind, worst: str, decomposition: Decomposition, repairs: Rep
                 "On others it may still fail."
             )
     return f"{said}; {_advice(worst, repairs)}."
+
+
+def _cause(other: str, decomposition: Decomposition) -> str:
+    """The decisive term; of a volume that comes from the logit alone, as in a constant-volume flow, that."""
+    decisive = decomposition.decisive(other)
+    logit = next((term for term in decomposition.details if term.name == "input_log_det"), None)
+    if decisive.name == "log_det" and logit is not None:
+        own = decisive.gap[other].value - logit.gap[other].value
+        if abs(own) < 0.05 * abs(decisive.gap[other].value):
+            return "volume of the logit, the only volume that differs in this flow,"
+    return words(decisive.name)
 
 
 def _advice(other: str, repairs: Repairs) -> str:

@@ -97,10 +97,10 @@ def page(record: dict[str, Any]) -> str:
     lines = [
         "# Flow race",
         "",
-        f"One Glow: a squeeze, then {STEPS} steps of ActNorm, 1×1 convolution and affine coupling, conditioners of {HIDDEN}",
-        f"hidden channels (3×3, 1×1, 3×3), batches of {BATCH}, one thread, float32. Speed is images per CPU second, the",
-        f"median of {record['rounds']} rounds (lowest to highest in brackets); memory is how far the process grew during a",
-        "training step, in MB. FrEIA's mixing is a fixed rotation, the others' is learnt.",
+        f"One Glow: a squeeze, then {STEPS} steps of ActNorm, 1×1 convolution and affine coupling, conditioners of",
+        f"{HIDDEN} hidden channels (3×3, 1×1, 3×3), batches of {BATCH}, one thread, float32. Speed is images per CPU",
+        f"second, the median of {record['rounds']} rounds (lowest to highest in brackets); memory is how far the process",
+        "grew during a training step, in MB. FrEIA's mixing is a fixed rotation, the others' is learnt.",
         "",
     ]
     for size, entries in record["results"].items():

@@ -1,4 +1,4 @@
-"""Does training ever reach NaN? 32 couplings, large inputs, a constant channel, learning rate 1e-2, 200 steps, 50 seeds.
+"""Does training ever reach NaN? 32 couplings, large inputs, a constant channel, 200 steps at 1e-2, 50 seeds.
 
     python benchmarks/flows/robustness.py [--seeds 50] [--steps 200] [--couplings 32] [--workers 1]
 
@@ -153,11 +153,12 @@ def page(record: dict[str, Any]) -> str:
     lines = [
         "# Robustness of training",
         "",
-        f"{record['couplings']} couplings, {record['steps']} steps of Adam at 1e-2 in float32, batches of 32; channel scales",
-        "from 1 to the largest given, one channel constant. A run is finite if loss and gradients are after every step and all",
-        "values inside the flow at the end; a run that is not stops and names the layer. The round trip is the largest error",
-        "of decode(encode(x)), relative to the channel's largest value: encode is what training needs, while decoding a flow",
-        "trained this hard in float32 may lose everything (sigmoid scales shrink by up to 20 times per coupling).",
+        f"{record['couplings']} couplings, {record['steps']} steps of Adam at 1e-2 in float32, batches of 32; channel",
+        "scales from 1 to the largest given, one channel constant. A run is finite if loss and gradients are after every",
+        "step and all values inside the flow at the end; a run that is not stops and names the layer. The round trip is",
+        "the largest error of decode(encode(x)), relative to the channel's largest value: training needs encode alone,",
+        "and decoding a flow trained this hard in float32 may lose all digits (a sigmoid scale shrinks by up to 20 times",
+        "per coupling).",
         "",
         "| flow | largest scale | finite | stopped | median round trip |",
         "|---|---|---|---|---|",

@@ -1,6 +1,7 @@
 """Single layers: what is particular to each, and the traps that others fell into."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from safetensors.torch import load, save
 
 from dracones.flows import (
     ActNorm,
+    AffineCoupling,
     Chain,
+    ConvNet,
     Dequantize,
     Flow,
     Inverse,
@@ -17,6 +20,7 @@ from dracones.flows import (
     MultiScale,
     Permutation,
     Squeeze,
+    channels,
 )
 
 
@@ -249,3 +253,13 @@ def test_folding_changes_nothing_but_the_speed():
     folded, folded_log_det = chain.encode(x)
     torch.testing.assert_close(folded, z)
     torch.testing.assert_close(folded_log_det, total)
+
+
+def test_log_prob_compiles_to_one_graph():
+    flow = Flow(
+        Chain(Squeeze(), ActNorm(4), InvertibleConv1x1(4), AffineCoupling(channels(4), partial(ConvNet, hidden=40)))
+    )
+    x = torch.rand(2, 1, 4, 4)
+    flow.initialize(x)
+    compiled = torch.compile(flow.log_prob, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), flow.log_prob(x))

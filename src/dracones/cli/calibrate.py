@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dracones.cli.options import AsJson, Data, Device, Model, Threads, use_threads
+from dracones.cli.options import AsJson, Classifier, Data, Device, Model, Threads, runtime, use_threads
 from dracones.cli.output import emit, tell
 
 
@@ -21,6 +21,7 @@ def calibrate(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to write; MODEL itself if not given.")
     ] = None,
+    classifier: Classifier = None,
     device: Device = "cpu",
     threads: Threads = None,
     as_json: AsJson = False,
@@ -30,7 +31,7 @@ def calibrate(
     import dracones
     from dracones.training import RichProgress
 
-    detector = dracones.load(model, device=device or "cpu")
+    detector = dracones.load(model, device=device or "cpu", **runtime(classifier))
     detector.calibrate(data, false_alarm_rate=false_alarm_rate, confidence=confidence, progress=RichProgress())
     written = detector.save(output or model)
     if as_json:

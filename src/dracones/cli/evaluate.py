@@ -1,25 +1,20 @@
 """`dracones evaluate`: every metric, with its interval, for normal against anomalous images."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from dracones.cli.options import AsJson, BatchSize, Device, Model, Threads, use_threads
+from dracones.cli.options import AsJson, BatchSize, Classifier, Device, Model, Threads, runtime, use_threads
 from dracones.cli.output import emit, report_skipped, skipped_records, table
 
 
 def evaluate(
     model: Model,
-    normal: Annotated[str | None, typer.Option("--normal", metavar="DATA", help="Images that belong.")] = None,
-    anomalous: Annotated[str | None, typer.Option("--anomalous", metavar="DATA", help="Images that do not.")] = None,
-    masks: Annotated[
-        Path | None, typer.Option("--masks", metavar="DIR", help="Masks of the anomalous images, named like them.")
-    ] = None,
-    mvtec: Annotated[
-        Path | None, typer.Option("--mvtec", metavar="DIR", help="A category in MVTec-AD layout, instead of the above.")
-    ] = None,
+    normal: Normal = None,
+    anomalous: Anomalous = None,
+    masks: Masks = None,
+    mvtec: Mvtec = None,
     batch_size: BatchSize = 32,
+    classifier: Classifier = None,
     device: Device = "cpu",
     threads: Threads = None,
     as_json: AsJson = False,
@@ -30,7 +25,7 @@ def evaluate(
     from dracones.detectors import evaluate as judge
     from dracones.training import RichProgress
 
-    detector = dracones.load(model, device=device or "cpu")
+    detector = dracones.load(model, device=device or "cpu", **runtime(classifier))
     normal_images, anomalous_images = open_sides(normal, anomalous, masks, mvtec)
     found = judge(detector, normal_images, anomalous_images, batch_size=batch_size, progress=RichProgress())
     skipped = [*found.normal.errors, *found.anomalous.errors]

@@ -5,7 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from dracones.cli.options import AsJson, Data, Device, Strict, Threads, parse_settings, read_config, use_threads
+from dracones.cli.options import (
+    AsJson,
+    Classifier,
+    Data,
+    Device,
+    Strict,
+    Threads,
+    parse_settings,
+    read_config,
+    runtime,
+    use_threads,
+)
 from dracones.cli.output import emit, report_skipped, skipped_records, tell
 
 
@@ -15,6 +26,10 @@ def fit(
     output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write (safetensors).")],
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of options.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="An option, key=value; repeatable.")] = None,
+    classifier: Classifier = None,
+    classifier_weights: Annotated[
+        Path | None, typer.Option("--classifier-weights", help="Its local state dict, safetensors or torch.")
+    ] = None,
     calibrate: Annotated[
         str | None, typer.Option("--calibrate", metavar="DATA", help="More normal images, to set the threshold.")
     ] = None,
@@ -41,7 +56,9 @@ def fit(
     import dracones
     from dracones.training import RichProgress
 
-    options = _options(config, settings or [], method)
+    options = {**_options(config, settings or [], method), **runtime(classifier)}
+    if classifier_weights is not None:
+        options["classifier_weights"] = str(classifier_weights)
     if false_alarm_rate is not None:
         options["false_alarm_rate"] = false_alarm_rate
     detector = dracones.create(method, **options)

@@ -17,7 +17,7 @@ app = typer.Typer(
 )
 
 # In the order a newcomer meets them; each module holds one function of its own name.
-VERBS = ("demo", "methods", "fit", "calibrate", "score", "evaluate", "report", "explain")
+VERBS = ("demo", "methods", "fit", "calibrate", "score", "evaluate", "compare", "report", "explain")
 
 for _verb in VERBS:
     app.command(_verb)(getattr(import_module(f"dracones.cli.{_verb}"), _verb))

@@ -16,6 +16,29 @@ Data = Annotated[
     str,
     typer.Argument(metavar="DATA", help="A folder, file, .npz/.npy, data set folder, or built-in set of images."),
 ]
+Classifier = Annotated[
+    str | None,
+    typer.Option("--classifier", help="What a guard wraps: timm name, module:function, file.py:function, .pt2 file."),
+]
+
+
+def runtime(classifier: str | None) -> dict[str, Any]:
+    """What `dracones.load` is handed beside the file: the classifier a guard wraps, where one is named.
+
+    >>> runtime(None), runtime("nets:resnet20")
+    ({}, {'classifier': 'nets:resnet20'})
+    """
+    return {} if classifier is None else {"classifier": classifier}
+
+
+Normal = Annotated[str | None, typer.Option("--normal", metavar="DATA", help="Images that belong.")]
+Anomalous = Annotated[str | None, typer.Option("--anomalous", metavar="DATA", help="Images that do not.")]
+Masks = Annotated[
+    Path | None, typer.Option("--masks", metavar="DIR", help="Masks of the anomalous images, named like them.")
+]
+Mvtec = Annotated[
+    Path | None, typer.Option("--mvtec", metavar="DIR", help="A category in MVTec-AD layout, instead of the above.")
+]
 
 
 def use_threads(threads: int | None) -> None:

@@ -6,7 +6,18 @@ from typing import Annotated, Any
 import typer
 
 from dracones.cli.map_folder import MapFolder
-from dracones.cli.options import AsJson, BatchSize, Data, Device, Model, Strict, Threads, use_threads
+from dracones.cli.options import (
+    AsJson,
+    BatchSize,
+    Classifier,
+    Data,
+    Device,
+    Model,
+    Strict,
+    Threads,
+    runtime,
+    use_threads,
+)
 from dracones.cli.output import ANOMALY_EXIT, emit, report_skipped, skipped_records, table, tell
 
 _SHOWN = 20
@@ -26,6 +37,7 @@ def score(
         bool, typer.Option("--fail-on-anomaly", help="Exit with 1 if any image is called anomalous.")
     ] = False,
     batch_size: BatchSize = 32,
+    classifier: Classifier = None,
     device: Device = "cpu",
     threads: Threads = None,
     strict: Strict = False,
@@ -38,7 +50,7 @@ def score(
     from dracones.report import write_table
     from dracones.training import RichProgress
 
-    detector = dracones.load(model, device=device or "cpu")
+    detector = dracones.load(model, device=device or "cpu", **runtime(classifier))
     if fail_on_anomaly and detector.threshold is None:
         raise ValueError(
             f"{model} has no threshold to fail on; set one with `dracones calibrate {model} NORMAL_IMAGES`"

@@ -114,7 +114,7 @@ class ClassifierDetector(Detector):
         if not trusted and kind_of(name) != "timm":
             raise ValueError(
                 f"this guard's file names its classifier as {name!r}, which would run code or open a program; pass it "
-                f"yourself if you trust it: dracones.load(path, classifier={name!r}), or a module with the same weights"
+                f"yourself if you trust it: dracones.load(path, classifier={name!r}), --classifier on the command line"
             )
         named = load_classifier(name, self.config.classifier_weights)
         updates: dict[str, Any] = {}

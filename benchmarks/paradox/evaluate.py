@@ -134,7 +134,7 @@ def evaluate(run: Run, models: Path) -> dict[str, Any]:
         "run": run.key,
         "trained_on": run.data,
         "model": record,
-        "commit": _commit(),
+        "commit": commit(),
         "rules_fitted_on": f"{FITTED_ON} images of the training set, no out-of-distribution image",
         "bits_per_dim": {
             name: round(float(bits_per_dim(entry["log_prob"], dimensions).mean()), 4)
@@ -186,7 +186,8 @@ def _of_image(name: str, density: Density) -> bool:
     return name not in density.available_statistics
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit that the figures belong to."""
     command = ["git", "rev-parse", "--short", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
     return done.stdout.strip()

@@ -47,7 +47,7 @@ class Run:
 
 
 def _realnvp(name: str, preset: str, **options: Any) -> Run:
-    return Run(f"fashionmnist-realnvp-{name}", "FashionMNIST", "realnvp", preset, 900, {"hidden": 16, **options})
+    return Run(f"fashionmnist-realnvp-{name}", "FashionMNIST", "realnvp", preset, 750, {"hidden": 16, **options})
 
 
 _ALL = (
@@ -60,8 +60,8 @@ _ALL = (
     Run("mnist-glow-background", "MNIST", "glow", "tiny", 2200, replace_rate=0.2, weight_decay=1e-2),
     Run("cifar10-glow-background", "CIFAR-10", "glow", "tiny", 2800, flip=True, replace_rate=0.1, weight_decay=1e-2),
     Run("celeba-glow-background", "CelebA", "glow", "tiny", 2800, flip=True, replace_rate=0.1, weight_decay=1e-2),
-    Run("fashionmnist-vae", "FashionMNIST", "vae", "tiny", 8000, batch_size=64),
-    Run("fashionmnist-pixelcnn", "FashionMNIST", "pixelcnn", "tiny", 1000),
+    Run("fashionmnist-vae", "FashionMNIST", "vae", "tiny", 5000, batch_size=64),
+    Run("fashionmnist-pixelcnn", "FashionMNIST", "pixelcnn", "tiny", 900),
     _realnvp("multiscale", "tiny"),
     _realnvp("checkerboard", "checkerboard8"),
     _realnvp("horizontal", "horizontal"),

@@ -14,9 +14,9 @@ class Mixture(Rule):
     """Minus the log density of a row of numbers under a Gaussian mixture with full covariances.
 
     Ridge (added to every covariance, in the units of the rows, which are to be of unit scale) and number of
-    components are those that give held-out normal rows, every fourth, the highest mean log density: the ridge
-    first, with one component, then the number; then the mixture is fitted to all rows. Without a ridge a
-    statistic that is a sum of others would make the density infinite along their difference.
+    components are judged by the mean log density of held-out normal rows, every fourth: the largest ridge, then
+    the smallest number, within a standard error of the best; then the mixture is fitted to all rows. Without a
+    ridge a statistic that is a sum of others would make the density infinite along their difference.
     """
 
     needs_fit = True
@@ -51,16 +51,25 @@ class Mixture(Rule):
         if len(rows) >= 8:
             held_out = torch.arange(len(rows), device=rows.device) % 4 == 3
             seen, unseen = rows[~held_out], rows[held_out]
-            ridge = min(self.ridges, key=lambda each: self._held_out_loss(seen, unseen, 1, each))
+            ridge = self._choose([(1, each) for each in self.ridges[::-1]], seen, unseen)[1]
             # a full covariance needs several rows per dimension and component
             room = max(1, len(rows) // (5 * rows.shape[1]))
             sizes = [each for each in self.components if each <= room] or [1]
-            size = min(sizes, key=lambda each: self._held_out_loss(seen, unseen, each, ridge))
+            size = self._choose([(each, ridge) for each in sizes], seen, unseen)[0]
         self._fit_size(rows, size, ridge)
 
-    def _held_out_loss(self, seen: Tensor, unseen: Tensor, size: int, ridge: float) -> float:
-        self._fit_size(seen, size, ridge)
-        return float(self._score_rows(unseen).mean())
+    def _choose(self, candidates: list[tuple[int, float]], seen: Tensor, unseen: Tensor) -> tuple[int, float]:
+        """The first of the (size, ridge) pairs, simplest first, that is within a standard error of the best."""
+        losses = []
+        for size, ridge in candidates:
+            self._fit_size(seen, size, ridge)
+            losses.append(self._score_rows(unseen))
+        best = min(losses, key=lambda each: float(each.mean()))
+        for candidate, loss in zip(candidates, losses, strict=True):
+            excess = loss - best
+            if float(excess.mean()) <= float(excess.std()) / len(excess) ** 0.5:
+                return candidate
+        return candidates[-1]
 
     def _fit_size(self, rows: Tensor, size: int, ridge: float) -> None:
         from sklearn.exceptions import ConvergenceWarning

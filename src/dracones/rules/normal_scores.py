@@ -25,7 +25,7 @@ class NormalScores(Rule):
     slopes: Tensor
     reach: Tensor
 
-    def __init__(self, names: tuple[str, ...], *, count: int = 99) -> None:
+    def __init__(self, names: tuple[str, ...], *, count: int = 25) -> None:
         super().__init__()
         self.requires = names
         self.count = count

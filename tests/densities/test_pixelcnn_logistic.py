@@ -45,6 +45,7 @@ def test_mixture_channels_condition_on_earlier_channels_only():
     for channel in range(3):
         log_p = mixture.conditional_log_probs(levels, channel)
         assert float(log_p.exp().sum()) == pytest.approx(1, abs=1e-5)
+        torch.testing.assert_close(mixture.conditional_probs(levels, channel), log_p.exp(), rtol=1e-4, atol=2e-7)
         later = levels.clone()
         later[:, channel:] = 0
         assert torch.equal(mixture.conditional_log_probs(later, channel), log_p)

@@ -194,12 +194,18 @@ class PixelCNN(Density):
             return mixture.conditional_log_probs(levels, channel)
         return F.log_softmax(output.unflatten(1, (self.image_shape[0], LEVELS))[:, channel], dim=1)
 
+    def _conditional_probs(self, output: Tensor, levels: Tensor, channel: int) -> Tensor:
+        if self.likelihood == "mixture":
+            return LogisticMixture.from_output(output, channels=self.image_shape[0]).conditional_probs(levels, channel)
+        return self.conditional_log_probs(output, levels, channel).exp()
+
     def _moments(self, output: Tensor, levels: Tensor) -> Tensor:
         """[2, B]: Σ of means and Σ of variances of log p under the model's conditional distributions."""
         moments = []
         for channel in range(self.image_shape[0]):
-            log_p = self.conditional_log_probs(output, levels, channel)
-            mean = (log_p.exp() * log_p).sum(1)
-            variance = (log_p.exp() * (log_p - mean[:, None]) ** 2).sum(1)
+            p = self._conditional_probs(output, levels, channel)
+            log_p = torch.log(p.clamp(min=1e-12))
+            mean = (p * log_p).sum(1)
+            variance = ((p * log_p**2).sum(1) - mean**2).clamp(min=0)
             moments.append(torch.stack([mean.sum((1, 2)), variance.sum((1, 2))]))
         return torch.stack(moments).sum(0)

@@ -123,13 +123,32 @@ class LogisticMixture(NamedTuple):
 
     def conditional_log_probs(self, levels: Tensor, channel: int) -> Tensor:
         """Log-probability of all 256 levels of one channel given the pixel's earlier channels: [B, 256, H, W]."""
-        weights = F.log_softmax(self.logits, dim=1) + self.component_log_prob(levels)[:, :channel].sum(1)
-        weights = F.log_softmax(weights, dim=1)
-        moved = torch.einsum("bekhw,behw->bkhw", self.coupling[:, channel], centred(levels))
-        mean = (self.mean[:, channel] + moved)[:, :, None]
+        weights, mean, log_scale = self._conditional(levels, channel)
         every = torch.arange(LEVELS, device=levels.device, dtype=levels.dtype)[:, None, None]
-        each = discretized_logistic_log_prob(every, mean, self.log_scale[:, channel][:, :, None])
+        each = discretized_logistic_log_prob(every, mean[:, :, None], log_scale[:, :, None])
         return torch.logsumexp(weights[:, :, None] + each, dim=1)
+
+    def conditional_probs(self, levels: Tensor, channel: int) -> Tensor:
+        """The same as probabilities, from differences of the mixture's distribution function: a quarter of the time.
+
+        Below 1e-7 they are rounding; good for expectations, where such levels weigh nothing.
+        """
+        weights, mean, log_scale = self._conditional(levels, channel)
+        edges = (torch.arange(LEVELS - 1, device=levels.device, dtype=levels.dtype) * 2 + 1) / (LEVELS - 1) - 1
+        inverse_scale = torch.exp(-log_scale.clamp(min=MIN_LOG_SCALE))
+        scaled = (edges[:, None, None] - mean[:, :, None]) * inverse_scale[:, :, None]
+        below = torch.einsum("bk...,bkl...->bl...", weights.exp(), torch.sigmoid(scaled))
+        ends = torch.zeros_like(below[:, :1])
+        return torch.diff(torch.cat([ends, below, ends + 1], dim=1), dim=1).clamp(min=0)
+
+    def _conditional(self, levels: Tensor, channel: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Log weights, means and log scales [B, K, H, W] of one channel's mixture given the earlier channels."""
+        weights = F.log_softmax(self.logits, dim=1)
+        if channel:
+            weights = weights + self.component_log_prob(levels)[:, :channel].sum(1)
+            weights = F.log_softmax(weights, dim=1)
+        moved = torch.einsum("bekhw,behw->bkhw", self.coupling[:, channel], centred(levels))
+        return weights, self.mean[:, channel] + moved, self.log_scale[:, channel]
 
     def sample(self, *, generator: torch.Generator | None = None) -> Tensor:
         """Levels drawn for every pixel: [B, C, H, W]."""

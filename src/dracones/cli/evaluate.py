@@ -3,7 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-from dracones.cli.options import AsJson, BatchSize, Classifier, Device, Model, Threads, runtime, use_threads
+from dracones.cli.options import (
+    Anomalous,
+    AsJson,
+    BatchSize,
+    Classifier,
+    Device,
+    Masks,
+    Model,
+    Mvtec,
+    Normal,
+    Threads,
+    runtime,
+    use_threads,
+)
 from dracones.cli.output import emit, report_skipped, skipped_records, table
 
 

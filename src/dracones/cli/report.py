@@ -6,20 +6,27 @@ from typing import Annotated
 import typer
 
 from dracones.cli.evaluate import open_sides
-from dracones.cli.options import AsJson, BatchSize, Device, Model, Threads, use_threads
+from dracones.cli.options import (
+    Anomalous,
+    AsJson,
+    BatchSize,
+    Device,
+    Masks,
+    Model,
+    Mvtec,
+    Normal,
+    Threads,
+    use_threads,
+)
 from dracones.cli.output import emit, tell
 
 
 def report(
     model: Model,
-    normal: Annotated[str | None, typer.Option("--normal", metavar="DATA", help="Images that belong.")] = None,
-    anomalous: Annotated[str | None, typer.Option("--anomalous", metavar="DATA", help="Images that do not.")] = None,
-    masks: Annotated[
-        Path | None, typer.Option("--masks", metavar="DIR", help="Masks of the anomalous images, named like them.")
-    ] = None,
-    mvtec: Annotated[
-        Path | None, typer.Option("--mvtec", metavar="DIR", help="A category in MVTec-AD layout, instead of the above.")
-    ] = None,
+    normal: Normal = None,
+    anomalous: Anomalous = None,
+    masks: Masks = None,
+    mvtec: Mvtec = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
     batch_size: BatchSize = 32,
     device: Device = "cpu",

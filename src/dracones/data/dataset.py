@@ -42,6 +42,12 @@ class ImageDataset(Dataset[Tensor]):
             return [self[i] for i in indices]
         return list(as_float(self.cache[torch.as_tensor(indices)]))
 
+    def batch(self, indices: Tensor) -> Tensor:
+        """Images `[B, C, H, W]` in one tensor: what the training loop asks for."""
+        if self.cache is None:
+            return torch.stack([self[int(i)] for i in indices])
+        return as_float(self.cache[indices])
+
     @property
     def image_shape(self) -> tuple[int, ...]:
         """`(C, H, W)` of every image."""

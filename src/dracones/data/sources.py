@@ -190,6 +190,7 @@ def labels_of_dataset(dataset: Any) -> tuple[np.ndarray | None, tuple[str, ...] 
     if isinstance(dataset, Subset):
         labels, classes = labels_of_dataset(dataset.dataset)
         return None if labels is None else labels[np.asarray(dataset.indices, dtype=np.int64)], classes
+    found: Any
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
         found = dataset.tensors[1]
     else:

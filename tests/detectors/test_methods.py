@@ -1,8 +1,11 @@
 """Claims of the method records, checked for every method that can be created."""
 
+from pathlib import Path
+
 import pytest
 
 from dracones.detectors import detector_class, method_names
+from dracones.detectors.registry import methods_table
 
 
 @pytest.mark.parametrize("name", method_names())
@@ -20,3 +23,10 @@ def test_options_have_descriptions_and_defaults(name):
     for option, field in config.model_fields.items():
         assert field.description, f"{name}: option {option} has no description"
         assert not field.is_required(), f"{name}: option {option} has no default"
+
+
+def test_the_page_of_methods_is_what_the_records_say():
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
+    assert methods_table() in page, (
+        "docs/methods.md is out of date; put dracones.detectors.registry.methods_table() in its place"
+    )

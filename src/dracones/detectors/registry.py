@@ -101,3 +101,22 @@ def create(name: str, **options: Any) -> "Detector":
 def methods() -> "tuple[MethodInfo, ...]":
     """The records of all methods that can be created."""
     return tuple(detector_class(name).info for name in method_names())
+
+
+def methods_table() -> str:
+    """The records of all methods as a Markdown table, which `docs/methods.md` holds."""
+    lines = [
+        "| method | family | idea | needs | gives | paper |",
+        "|---|---|---|---|---|---|",
+    ]
+    for info in methods():
+        cells = (
+            f"`{info.name}`",
+            info.family,
+            info.summary,
+            ", ".join(info.needs),
+            ", ".join(info.gives),
+            info.citation,
+        )
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"

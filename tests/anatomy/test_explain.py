@@ -70,6 +70,16 @@ def test_images_of_another_size_are_refused_unless_a_resizing_is_named(patterns)
     assert "leaves a trace" in anatomy.page(found).to_html()
 
 
+def test_one_analysis_that_the_images_do_not_allow_does_not_spoil_the_others(patterns):
+    density = densities.create("glow", image_shape=(1, 8, 8), steps=1, hidden=4)
+    skip = [name for name in anatomy.analyses() if name not in ("rules", "terms", "graying", "negative training")]
+    # three images of the other set are enough to be compared, and too few to be parted for training
+    few = {"few": patterns[1][:3]}
+    found = anatomy.explain(density, patterns[0], few, skip=skip, against="few")
+    assert set(found.findings) == {"rules", "terms", "graying"}
+    assert "few: 3 images are too few to hold out" in found.refused["negative training"]
+
+
 def test_refusals(patterns):
     density = densities.create("glow", image_shape=(1, 8, 8), steps=1, hidden=4)
     with pytest.raises(ValueError, match="unknown analyses"):

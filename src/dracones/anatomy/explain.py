@@ -7,7 +7,7 @@ from typing import Any
 from dracones.anatomy.co_adaptation import co_adaptation
 from dracones.anatomy.complexity import complexity
 from dracones.anatomy.couplings import couplings
-from dracones.anatomy.decomposition import Decomposition, decompose
+from dracones.anatomy.decomposition import decompose
 from dracones.anatomy.ensembles import ensemble
 from dracones.anatomy.finding import Finding, plain
 from dracones.anatomy.graying import graying
@@ -33,7 +33,7 @@ class Explanation:
     verdict: Verdict
     findings: Mapping[str, Finding]
     refused: Mapping[str, str]
-    """Analysis to the reason why this model does not support it."""
+    """Analysis to the reason why this model, or these images, do not support it."""
     counts: Mapping[str, int]
     """Images of each set."""
     sides: Sides = field(repr=False)
@@ -80,7 +80,7 @@ def explain(
         resize: bring images of another size or other channels to the model's; refused otherwise.
         thorough: also what takes a Jacobian an image.
         training: of the negative training.
-        skip: analyses to leave out, by name (see `analyses`).
+        skip: analyses to leave out, by name (see `analyses`; the rules and the terms are always there).
         seed: of all draws.
         batch_size: images at a time.
         progress: is told of each analysis.
@@ -106,28 +106,29 @@ def explain(
     density = density_of(model)
     sides, notes = _open(model, density, normal, others, count=count, seed=seed, resize=resize)
     work = _Work(model, density, sides, against, tuple(members), thorough, training, seed, batch_size)
-    findings: dict[str, Finding] = {}
     refused: dict[str, str] = {}
-    todo = [name for name in analyses() if name not in skip or name in _NEEDED]
     progress = progress or Silent()
-    progress.start(len(todo), "analyses")
+    todo = [name for name in _OPTIONAL if name not in skip]
+    progress.start(len(todo) + 2, "analyses")
     try:
         with evaluating(density):
+            terms = decompose(density, sides.normal, sides.others, batch_size=batch_size)
+            progress.advance(1)
+            rules = _rules(work)
+            progress.advance(1)
+            findings: dict[str, Finding] = {"rules": rules, "terms": terms}
             for name in todo:
                 try:
-                    found = _ANALYSES[name](work)
-                except UnsupportedError as error:
+                    found = _OPTIONAL[name](work)
+                except (UnsupportedError, ValueError) as error:
                     refused[name] = str(error)
                 else:
-                    if found is not None:
-                        findings[name] = found
+                    findings |= {} if found is None else {name: found}
                 progress.advance(1)
     finally:
         progress.finish()
-    decomposition, repair, checks = findings.get("terms"), findings["rules"], findings.get("checks")
-    if not isinstance(decomposition, Decomposition) or not isinstance(repair, Repairs):
-        raise UnsupportedError(f"explain needs a likelihood made of terms: {refused.get('terms', 'none was found')}")
-    verdict = judge(decomposition, repair, checks if isinstance(checks, Sensitivity) else None)
+    checks = findings.get("checks")
+    verdict = judge(terms, rules, checks if isinstance(checks, Sensitivity) else None)
     counts = {name: len(images) for name, images in sides.all.items()}
     return Explanation(_name_of(model), verdict, findings, refused, counts, sides, notes)
 
@@ -138,7 +139,7 @@ def analyses() -> tuple[str, ...]:
     >>> analyses()[:3]
     ('rules', 'terms', 'complexity')
     """
-    return tuple(_ANALYSES)
+    return ("rules", "terms", *_OPTIONAL)
 
 
 def density_of(model: Detector | Density) -> Density:
@@ -177,7 +178,7 @@ class _Work:
         return [self.density, *own, *(density_of(member) for member in self.members)]
 
 
-def _rules(work: _Work) -> Finding:
+def _rules(work: _Work) -> Repairs:
     background = getattr(work.model, "background", None)
     own = None
     if isinstance(work.model, Detector):
@@ -214,10 +215,7 @@ def _plainly(analysis: Callable[..., Finding]) -> Callable[[_Work], Finding]:
     return lambda work: analysis(work.density, work.sides.normal, work.sides.others)
 
 
-_NEEDED = ("rules", "terms")
-_ANALYSES: dict[str, Callable[[_Work], Finding | None]] = {
-    "rules": _rules,
-    "terms": _plainly(decompose),
+_OPTIONAL: dict[str, Callable[[_Work], Finding | None]] = {
     "complexity": _plainly(complexity),
     "graying": _plainly(graying),
     "second order": _plainly(second_order),

@@ -169,6 +169,20 @@ def test_shares_that_leave_nothing_are_refused():
         Brightness(validation_share=0.5, calibration_share=0.5).fit(normal())
 
 
+def test_a_handful_of_images_is_refused_with_the_needed_count():
+    with pytest.raises(ValueError, match="3 normal images are too few.*at least 10"):
+        Brightness().fit(normal(3))
+    assert Brightness(validation_share=0, calibration_share=0, epochs=1, batch_size=2).fit(normal(3)).provenance
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_scores_agree_between_devices(tmp_path, fitted):
+    path = fitted.save(tmp_path / "model.safetensors")
+    images = normal(9, seed=6)
+    there = dracones.load(path, device="cuda").predict(images).scores
+    np.testing.assert_allclose(there, fitted.predict(images).scores, rtol=1e-5)
+
+
 def test_fit_without_held_out_parts():
     detector = Brightness(validation_share=0, calibration_share=0, epochs=1).fit(normal())
     assert detector.provenance["images"]["train"] == 200

@@ -1,5 +1,6 @@
 """Disjoint parts of the normal images: what trains, what stops training and fits rules, what calibrates."""
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -29,6 +30,12 @@ def split(images: ImageCollection, validation_share: float, calibration_share: f
             "none to train on; give more images or smaller shares"
         )
     shares = (train_share, validation_share, calibration_share)
+    needed = math.ceil(1 / min(share for share in shares if share > 0))
+    if count < needed:
+        raise ValueError(
+            f"{count} normal images are too few to keep validation_share={validation_share} and calibration_share="
+            f"{calibration_share} of them apart; give at least {needed}, or set a share to 0 and calibrate with others"
+        )
     found = iter(cast("list[ImageCollection]", images.split([share for share in shares if share > 0], seed=seed)))
     train, validation, calibration = (next(found) if share > 0 else images.subset([]) for share in shares)
     return Parts(train, validation, calibration)

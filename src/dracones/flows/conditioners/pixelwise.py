@@ -11,6 +11,7 @@ that a shift of the picture is an offset in the row. A last row of ones in front
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -90,6 +91,19 @@ class _Pass(_Rows):
         self.values.append(x.new_empty(weights[-1].shape[1], self.pixels))
         self.output = self.padded(weights[-1].shape[0], zeros=False)
 
+    @cached_property
+    def grad(self) -> Tensor:
+        return self.padded(self.output.shape[0] // self.kernels[1] ** 2)
+
+    @cached_property
+    def deltas(self) -> list[Tensor]:
+        """Gradients of what `values` become, layer by layer; the last are the shifted output's."""
+        return [self.like.new_empty(w.shape[0], self.pixels) for w in self.weights]
+
+    @cached_property
+    def input_grad(self) -> Tensor:
+        return self.padded(self.values[0].shape[0] - 1, zeros=False)
+
     def hidden(self, x: Tensor) -> None:
         """Fill `values`: the shifted input, then every hidden layer."""
         self.images(self.inner(self.input)).copy_(x)
@@ -103,12 +117,6 @@ class _Pass(_Rows):
         torch.mm(self.weights[-1], self.values[-1], out=columns)
         self.clear_padding(columns)
         return self.images(self.gather(self.output, self.kernels[1]))
-
-    def prepare_backward(self) -> None:
-        self.grad = self.padded(self.output.shape[0] // self.kernels[1] ** 2)
-        self.deltas = [torch.empty_like(v[: w.shape[0]]) for w, v in zip(self.weights, self.values[1:], strict=False)]
-        self.deltas.append(self.like.new_empty(self.weights[-1].shape[0], self.pixels))
-        self.input_grad = self.padded(self.values[0].shape[0] - 1, zeros=False)
 
     def backward(self, x: Tensor, grad: Tensor, weight_grads: list[Tensor]) -> Tensor:
         self.hidden(x)
@@ -148,8 +156,6 @@ class PixelwiseNetwork(torch.autograd.Function):
         weight_grads = [torch.zeros_like(w) for w in weights]
         x_grad = torch.empty_like(x)
         for part, run in _parts(x, ctx.kernels, weights):
-            if not hasattr(run, "grad"):
-                run.prepare_backward()
             x_grad[part] = run.backward(x[part], grad[part], weight_grads)
         return x_grad, None, grad.sum((0, 2, 3)), *weight_grads
 
@@ -171,14 +177,16 @@ def matrices(convolutions: list[torch.nn.Conv2d]) -> tuple[Tensor, list[Tensor]]
 
 
 def _parts(x: Tensor, kernels: tuple[int, int], weights: list[Tensor]) -> Iterator[tuple[slice, _Pass]]:
-    count, per_image = x.shape[0], x.shape[2] * x.shape[3]
-    step = max(1, _PIXELS * torch.get_num_threads() // max(per_image, 1))
+    """(which images, the pass that takes them), in parts of equal size as far as possible; buffers are shared."""
+    count, pixels = x.shape[0], x.shape[0] * x.shape[2] * x.shape[3]
+    parts = min(count, max(1, round(pixels / (_PIXELS * torch.get_num_threads()))))
+    size = -(-count // max(parts, 1))
     run = None
-    for start in range(0, count, step):
-        size = min(step, count - start)
-        if run is None or run.count != size:
-            run = _Pass(x, size, kernels, weights)
-        yield slice(start, start + size), run
+    for start in range(0, count, max(size, 1)):
+        images = min(size, count - start)
+        if run is None or run.count != images:
+            run = _Pass(x, images, kernels, weights)
+        yield slice(start, start + images), run
 
 
 def _differentiable_backward(

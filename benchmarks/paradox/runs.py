@@ -47,7 +47,7 @@ class Run:
 
 
 def _realnvp(name: str, preset: str, **options: Any) -> Run:
-    return Run(f"fashionmnist-realnvp-{name}", "FashionMNIST", "realnvp", preset, 750, {"hidden": 16, **options})
+    return Run(f"fashionmnist-realnvp-{name}", "FashionMNIST", "realnvp", preset, 450, {"hidden": 16, **options})
 
 
 _ALL = (
@@ -56,12 +56,12 @@ _ALL = (
     Run("cifar10-glow", "CIFAR-10", "glow", "tiny", 5600, flip=True),
     Run("celeba-glow", "CelebA", "glow", "tiny", 4400, flip=True),
     Run("fashionmnist-glow-constant-volume", "FashionMNIST", "glow", "tiny-constant-volume", 2200),
-    Run("fashionmnist-glow-background", "FashionMNIST", "glow", "tiny", 2200, replace_rate=0.2, weight_decay=1e-2),
+    Run("fashionmnist-glow-background", "FashionMNIST", "glow", "tiny", 1200, replace_rate=0.2, weight_decay=1e-2),
     Run("mnist-glow-background", "MNIST", "glow", "tiny", 2200, replace_rate=0.2, weight_decay=1e-2),
     Run("cifar10-glow-background", "CIFAR-10", "glow", "tiny", 2800, flip=True, replace_rate=0.1, weight_decay=1e-2),
     Run("celeba-glow-background", "CelebA", "glow", "tiny", 2800, flip=True, replace_rate=0.1, weight_decay=1e-2),
-    Run("fashionmnist-vae", "FashionMNIST", "vae", "tiny", 5000, batch_size=64),
-    Run("fashionmnist-pixelcnn", "FashionMNIST", "pixelcnn", "tiny", 900),
+    Run("fashionmnist-vae", "FashionMNIST", "vae", "tiny", 4000, batch_size=64),
+    Run("fashionmnist-pixelcnn", "FashionMNIST", "pixelcnn", "tiny", 600),
     _realnvp("multiscale", "tiny"),
     _realnvp("checkerboard", "checkerboard8"),
     _realnvp("horizontal", "horizontal"),

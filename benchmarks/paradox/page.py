@@ -1,0 +1,182 @@
+"""Make the page from the results: `python -m benchmarks.paradox.page` writes `benchmarks/paradox/README.md`."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks.paradox.evaluate import AGAINST, RESULTS, RULES
+
+PAGE = Path(__file__).parent / "README.md"
+TARGETS = {
+    ("FashionMNIST", "MNIST"): 0.99,
+    ("FashionMNIST", "notMNIST"): 0.95,
+    ("MNIST", "FashionMNIST"): 0.99,
+    ("MNIST", "notMNIST"): 0.95,
+    ("CIFAR-10", "CelebA"): 0.90,
+    ("CIFAR-10", "textures"): 0.95,
+    ("CIFAR-10", "synthetic house numbers"): 0.95,
+    ("CIFAR-10", "noise"): 0.95,
+    ("CIFAR-10", "constants"): 0.95,
+    ("CelebA", "synthetic house numbers"): 0.95,
+}
+MAIN = {
+    "FashionMNIST": "fashionmnist-glow",
+    "MNIST": "mnist-glow",
+    "CIFAR-10": "cifar10-glow",
+    "CelebA": "celeba-glow",
+}
+DENSITIES = {
+    "Glow, affine": "fashionmnist-glow",
+    "Glow, constant volume": "fashionmnist-glow-constant-volume",
+    "RealNVP, multi-scale": "fashionmnist-realnvp-multiscale",
+    "RealNVP, 8 checkerboards": "fashionmnist-realnvp-checkerboard",
+    "RealNVP, horizontal masks": "fashionmnist-realnvp-horizontal",
+    "RealNVP, cycle masks": "fashionmnist-realnvp-cycle",
+    "RealNVP, 8 checkerboards, bottleneck 10": "fashionmnist-realnvp-bottleneck10",
+    "RealNVP, 8 checkerboards, bottleneck 30": "fashionmnist-realnvp-bottleneck30",
+    "RealNVP, 8 checkerboards, bottleneck 100": "fashionmnist-realnvp-bottleneck100",
+    "VAE": "fashionmnist-vae",
+    "PixelCNN": "fashionmnist-pixelcnn",
+}
+
+Runs = list[dict[str, Any]]
+
+
+def runs_of(name: str, results: Path) -> Runs:
+    """The results of all seeds of a run."""
+    return [json.loads(file.read_text()) for file in sorted(results.glob(f"{name}-seed*.json"))]
+
+
+def cell(runs: Runs, title: str, other: str) -> str:
+    """AUROC: mean and spread over seeds, or the value of one seed."""
+    values = [run["auroc"][title][other]["value"] for run in runs if other in run["auroc"].get(title, {})]
+    if not values:
+        return ""
+    text = f"{statistics.mean(values):.3f}"
+    return f"{text} ± {statistics.stdev(values):.3f}" if len(values) > 1 else text
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A markdown table; rows whose cells but the first are all empty are left out."""
+    kept = [row for row in rows if any(row[1:])]
+    lines = [head, ["---"] * len(head), *kept]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def rules_section(results: Path) -> str:
+    """Every rule on every pair of the Glows."""
+    parts = []
+    for normal, name in MAIN.items():
+        runs = runs_of(name, results)
+        if not runs:
+            continue
+        others = list(AGAINST[normal])
+        bits = ", ".join(f"{key} {value:.2f}" for key, value in runs[0]["bits_per_dim"].items() if key != "train")
+        model = runs[0]["model"]
+        cost = statistics.mean(run["model"]["cpu_seconds"] for run in runs)
+        parts.append(
+            f"### Trained on {normal}\n\n{len(runs)} seed{'s' if len(runs) > 1 else ''}; {model['parameters']:,}"
+            f" parameters; {model['images_seen']:,} images seen in {cost:.0f} CPU seconds. Bits per"
+            f" dimension: {bits}.\n\n"
+        )
+        rows = [[title, *(cell(runs, title, other) for other in others)] for title, _, _ in RULES]
+        parts.append(table(["rule", *others], rows))
+        interval = [runs[0]["auroc"]["auto"][other] for other in others]
+        spans = "; ".join(
+            f"{other} {each['low']:.3f} to {each['high']:.3f}" for other, each in zip(others, interval, strict=True)
+        )
+        parts.append(f"\n95 % intervals of `auto`, first seed: {spans}.\n\n")
+    return "".join(parts)
+
+
+def targets_section(results: Path) -> str:
+    """Which targets `auto` meets."""
+    rows, means = [], []
+    for normal, others in AGAINST.items():
+        runs = runs_of(MAIN[normal], results)
+        for other in others if runs else ():
+            value = statistics.mean(run["auroc"]["auto"][other]["value"] for run in runs)
+            plain = statistics.mean(run["auroc"]["likelihood"][other]["value"] for run in runs)
+            target = TARGETS.get((normal, other))
+            verdict = "" if target is None else ("met" if value >= target else "**missed**")
+            wanted = "" if target is None else f"{target:.2f}"
+            rows.append([f"{normal} → {other}", f"{plain:.3f}", f"{value:.3f}", wanted, verdict])
+            means.append((plain, value))
+    if means:
+        plain, merged = (statistics.mean(column) for column in zip(*means, strict=True))
+        verdict = "met" if merged >= 0.93 else "**missed**"
+        rows.append(["mean of all pairs", f"{plain:.3f}", f"{merged:.3f}", "0.93", verdict])
+    return table(["pair", "likelihood", "`auto`", "target", ""], rows)
+
+
+def densities_section(results: Path) -> str:
+    """Other densities on FashionMNIST."""
+    rows = []
+    for title, name in DENSITIES.items():
+        runs = runs_of(name, results)
+        if runs:
+            bits = statistics.mean(run["bits_per_dim"]["FashionMNIST"] for run in runs)
+            inverted = statistics.mean(run["bits_per_dim"]["MNIST"] for run in runs)
+            model = runs[0]["model"]
+            numbers = [f"{model['parameters']:,}", f"{model['cpu_seconds']:.0f}", f"{bits:.2f}", f"{inverted:.2f}"]
+            scores = [
+                cell(runs, rule, other)
+                for other in ("MNIST", "notMNIST")
+                for rule in ("likelihood", "latent term", "volume term", "likelihood regret", "auto")
+                if not (rule == "likelihood regret" and other == "notMNIST")
+            ]
+            rows.append([title, *numbers, *scores])
+    head = ["density", "parameters", "CPU s", "bits/dim", "of MNIST"]
+    head += ["MNIST: likelihood", "latent", "volume", "regret", "`auto`"]
+    head += ["notMNIST: likelihood", "latent", "volume", "`auto`"]
+    return table(head, rows)
+
+
+def embeddings_section(results: Path) -> str:
+    """Flows on embeddings."""
+    parts = []
+    for file in sorted(results.glob("embeddings-*.json")):
+        result = json.loads(file.read_text())
+        others = list(AGAINST[result["trained_on"]])
+        rows = [[title, *(f"{row[other]['value']:.3f}" for other in others)] for title, row in result["auroc"].items()]
+        parts.append(
+            f"Trained on {result['trained_on']} ({result['training']['images']:,} images,"
+            f" {result['cpu_seconds']:.0f} CPU seconds in all; {result['backbone']}; rules fitted on"
+            f" {result['rules_fitted_on']}; at most {result['test_images_at_most']:,} test images a set):\n\n"
+        )
+        parts.append(table(["rule", *others], rows) + "\n")
+    return "".join(parts)
+
+
+def resizing_section(results: Path) -> str:
+    """The filter alone."""
+    file = results / "resizing.json"
+    if not file.exists():
+        return ""
+    rows = [
+        [f"{name}, {resizing}", *(f"{value:.3f}" for value in found.values())]
+        for name, by_filter in json.loads(file.read_text())["table"].items()
+        for resizing, found in by_filter.items()
+    ]
+    return table(["set, filter", "bits/dim", "likelihood", "complexity, WebP", "`auto`"], rows)
+
+
+def main() -> None:
+    results = RESULTS
+    text = (Path(__file__).parent / "page.md").read_text()
+    sections = {
+        "TARGETS": targets_section,
+        "RULES": rules_section,
+        "DENSITIES": densities_section,
+        "EMBEDDINGS": embeddings_section,
+        "RESIZING": resizing_section,
+    }
+    for name, section in sections.items():
+        text = text.replace(f"<!-- {name} -->", section(results).strip())
+    commits = sorted({json.loads(file.read_text()).get("commit", "") for file in results.glob("*.json")} - {""})
+    PAGE.write_text(text.replace("<!-- COMMITS -->", ", ".join(commits)))
+
+
+if __name__ == "__main__":
+    main()

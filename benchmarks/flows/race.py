@@ -1,32 +1,32 @@
 """Race of the flows: a Glow of 8 steps beside the same Glow in FrEIA, normflows and nflows.
 
-    python benchmarks/flows/race.py [--peers PYTHON] [--rounds 5] [--repeats 10] [--variants]
+    python benchmarks/flows/race.py [--peers PYTHON] [--rounds 5] [--repeats 10] [--variants NAME ...]
 
 PYTHON is an interpreter that has the peers; without it one is made with uv (or venv and pip) in the temporary folder
 and kept for the next run. Every measurement is a process of its own with one thread; in each round all libraries
 run in turn, so that a busy moment of the machine hits all, and the medians over the rounds are reported. `--variants`
-adds dracones with constant memory, bfloat16 and torch.compile. Writes race.json and race.md beside this file.
+adds other ways to run dracones ("dracones, bfloat16"). Writes race.json and race.md beside this file.
 """
 
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from contestants import BATCH, CONTESTANTS, HIDDEN, SHAPES, STEPS
+from provenance import footer, provenance
 
 HERE = Path(__file__).parent
 PEERS = ("FrEIA", "normflows", "nflows")
 TASKS = ("log_prob", "train")
+VARIANTS = [name for name in CONTESTANTS if name.startswith("dracones,")]
 
 
 def make_peers(folder: Path) -> str:
@@ -98,9 +98,9 @@ def page(record: dict[str, Any]) -> str:
         "# Flow race",
         "",
         f"One Glow: a squeeze, then {STEPS} steps of ActNorm, 1×1 convolution and affine coupling, conditioners of",
-        f"{HIDDEN} hidden channels (3×3, 1×1, 3×3), batches of {BATCH}, one thread, float32. Speed is images per CPU",
-        f"second, the median of {record['rounds']} rounds (lowest to highest in brackets); memory is how far the process",
-        "grew during a training step, in MB. FrEIA's mixing is a fixed rotation, the others' is learnt.",
+        f"{HIDDEN} hidden channels (3×3, 1×1, 3×3), batches of {BATCH}, one thread, float32. Speed is images per",
+        f"CPU second, the median of {record['rounds']} rounds (lowest to highest in brackets); memory is how far the",
+        "process grew during a training step, in MB. FrEIA's mixing is a fixed rotation, the others' is learnt.",
         "",
     ]
     for size, entries in record["results"].items():
@@ -121,19 +121,8 @@ def page(record: dict[str, Any]) -> str:
             )
             lines.append(f"- {peer}: {speeds}; memory {factors['train_memory']:.1f} times less")
         lines.append("")
-    lines.append(
-        f"Commit {record['commit']}, {record['machine']}, torch {record['torch']}, {record['date']}, "
-        f"{record['seconds'] / 60:.0f} minutes. Made by `benchmarks/flows/race.py` from `race.json`."
-    )
+    lines.append(footer(record, "race.py"))
     return "\n".join(lines) + "\n"
-
-
-def machine() -> str:
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
-    return f"{model}, {os.cpu_count()} cores (load {os.getloadavg()[0]:.1f} at the start)"
 
 
 def main() -> None:
@@ -141,20 +130,15 @@ def main() -> None:
     parser.add_argument("--peers", help="Python interpreter that has FrEIA, normflows and nflows")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--variants", action="store_true")
+    parser.add_argument("--variants", nargs="*", default=[], choices=VARIANTS, metavar="NAME", help=", ".join(VARIANTS))
     arguments = parser.parse_args()
     peers = arguments.peers or make_peers(Path(tempfile.gettempdir()) / "dracones-flow-race")
-    contestants = [c for c in CONTESTANTS if c == "dracones" or c in PEERS or arguments.variants]
+    contestants = [c for c in CONTESTANTS if c == "dracones" or c in PEERS or c in arguments.variants]
     interpreters = {c: peers if c in PEERS else sys.executable for c in contestants}
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE, check=True
-    )
-    record: dict[str, Any] = {"commit": commit.stdout.strip(), "machine": machine(), "rounds": arguments.rounds}
-    record |= {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "repeats": arguments.repeats}
+    record: dict[str, Any] = provenance() | {"rounds": arguments.rounds, "repeats": arguments.repeats}
     start = time.monotonic()
     results = race(contestants, interpreters, arguments.rounds, arguments.repeats)
-    record |= {"seconds": round(time.monotonic() - start), "torch": results["28"]["dracones"]["torch"]}
-    record |= {"ahead": ahead(results), "results": results}
+    record |= {"seconds": round(time.monotonic() - start), "ahead": ahead(results), "results": results}
     (HERE / "race.json").write_text(json.dumps(record, indent=1) + "\n")
     (HERE / "race.md").write_text(page(record))
     print(page(record))

@@ -10,18 +10,16 @@ stops and says which layer was the first to fail. Writes robustness.json and rob
 import argparse
 import json
 import math
-import os
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import footer, provenance
 from torch import Tensor
 
 from dracones.flows import (
@@ -153,12 +151,12 @@ def page(record: dict[str, Any]) -> str:
     lines = [
         "# Robustness of training",
         "",
-        f"{record['couplings']} couplings, {record['steps']} steps of Adam at 1e-2 in float32, batches of 32; channel",
-        "scales from 1 to the largest given, one channel constant. A run is finite if loss and gradients are after every",
-        "step and all values inside the flow at the end; a run that is not stops and names the layer. The round trip is",
-        "the largest error of decode(encode(x)), relative to the channel's largest value: training needs encode alone,",
-        "and decoding a flow trained this hard in float32 may lose all digits (a sigmoid scale shrinks by up to 20 times",
-        "per coupling).",
+        f"{record['couplings']} couplings, {record['steps']} steps of Adam at 1e-2 in float32, batches of 32;",
+        "channel scales from 1 to the largest given, one channel constant. A run is finite if loss and gradients are",
+        "after every step and all values inside the flow at the end; a run that is not stops and names the layer. The",
+        "round trip is the largest error of decode(encode(x)), relative to the channel's largest value: training needs",
+        "encode alone, and decoding a flow trained this hard in float32 may lose all digits (a sigmoid scale shrinks by",
+        "up to 20 times per coupling).",
         "",
         "| flow | largest scale | finite | stopped | median round trip |",
         "|---|---|---|---|---|",
@@ -167,8 +165,7 @@ def page(record: dict[str, Any]) -> str:
         finite, trip = f"{result['finite']} of {result['seeds']}", result["median_round_trip"]
         cells = [name, f"{result['largest_scale']:.0e}", finite, str(len(result["stopped"]))]
         lines.append(f"| {' | '.join(cells)} | {'–' if trip is None else format(trip, '.1e')} |")
-    end = f"Commit {record['commit']}, {record['machine']}, torch {record['torch']}, {record['date']}, "
-    lines += ["", end + f"{record['seconds'] / 60:.0f} minutes. Made by `benchmarks/flows/robustness.py`."]
+    lines += ["", footer(record, "robustness.py")]
     return "\n".join(lines) + "\n"
 
 
@@ -179,9 +176,7 @@ def main() -> None:
     parser.add_argument("--couplings", type=int, default=32)
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE, check=True
-    ).stdout.strip()
+    record: dict[str, Any] = provenance()
     start = time.monotonic()
     results = {}
     with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
@@ -189,18 +184,8 @@ def main() -> None:
             task = partial(run, name, couplings=arguments.couplings, steps=arguments.steps)
             results[name] = summary(name, list(pool.map(task, range(arguments.seeds))))
             print(f"{name}: {results[name]['finite']} of {arguments.seeds} finite", flush=True)
-    cpu = Path("/proc/cpuinfo")
-    models = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if "model name" in line]
-    record = {
-        "commit": commit,
-        "machine": f"{models[0]}, {os.cpu_count()} cores, {arguments.workers} of them used",
-        "torch": torch.__version__,
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "seconds": round(time.monotonic() - start),
-        "couplings": arguments.couplings,
-        "steps": arguments.steps,
-        "results": results,
-    }
+    record |= {"seconds": round(time.monotonic() - start), "couplings": arguments.couplings, "steps": arguments.steps}
+    record |= {"workers": arguments.workers, "results": results}
     (HERE / "robustness.json").write_text(json.dumps(record, indent=1) + "\n")
     (HERE / "robustness.md").write_text(page(record))
     print(page(record))

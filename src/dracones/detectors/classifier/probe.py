@@ -92,12 +92,12 @@ class ClassifierProbe(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the classifier's weights are."""
-        return next((t.device for t in _tensors(self.classifier)), torch.device("cpu"))
+        return next((t.device for t in _tensors(self.running)), torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
         """Type the classifier computes in."""
-        return next((t.dtype for t in _tensors(self.classifier) if t.is_floating_point()), torch.float32)
+        return next((t.dtype for t in _tensors(self.running) if t.is_floating_point()), torch.float32)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Images ``[B, C, H, W]`` in [0, 1] as the classifier takes them: normalised, on its device, in its type."""

@@ -146,6 +146,18 @@ CASES = [
 ]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case.name)
-def case(request) -> Case:
-    return request.param
+def _fixture(wanted: Callable[[Case], bool]):
+    chosen = [case for case in CASES if wanted(case)]
+
+    @pytest.fixture(params=chosen, ids=lambda case: case.name)
+    def case(request) -> Case:
+        return request.param
+
+    return case
+
+
+case = _fixture(lambda case: True)
+conditional_case = _fixture(lambda case: case.context > 0)
+shaped_case = _fixture(lambda case: case.make().x_pattern != (...,))
+weighted_case = _fixture(lambda case: any(True for _ in case.make().parameters()) and case.values == "real")
+reversible_case = _fixture(lambda case: not any(isinstance(m, f.Dequantize) for m in case.make().modules()))

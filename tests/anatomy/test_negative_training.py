@@ -33,7 +33,7 @@ def test_a_flow_can_tell_two_sets_apart_when_told_to():
     assert found.bits_before["pale"].low < found.bits_before["pale"].value < found.bits_before["pale"].high
     for name, value in density.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert [row["named in training"] for row in found.rows()] == ["yes", "no"]
+    assert [row["named in training"] for row in found.rows()] == ["yes", "no", "yes"]
     found.figure().canvas.draw()
     json.dumps(found.to_json(), allow_nan=False)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dracones.report import Picture
-from dracones.report.style import MUTED, PALETTE, legend_name, picture, styled
+from dracones.report.style import MARKS, MUTED, PALETTE, legend_name, picture, styled
 
 Array = NDArray[np.float64]
 
@@ -119,19 +119,26 @@ def line(
 
 
 def intervals(
-    axes: Axes, names: Sequence[str], values: Mapping[str, Sequence[Any]], *, label: str, chance: float | None = 0.5
+    axes: Axes,
+    names: Sequence[str],
+    values: Mapping[str, Sequence[Any]],
+    *,
+    label: str,
+    chance: float | None = 0.5,
+    plain: bool = False,
 ) -> None:
-    """Estimates with their intervals as dots and bars, one line a name, one colour a set."""
+    """Estimates with their intervals as dots and bars, one line a name, one colour a set, or none (``plain``)."""
     count = len(values)
     for index, (series, estimates) in enumerate(values.items()):
+        ink = MUTED if plain else colour(index + 1)
+        mark = MARKS[index % len(MARKS)]
         for place, estimate in enumerate(estimates):
             if estimate is None:
                 continue
             height = place + (index - (count - 1) / 2) * 0.8 / max(count, 1)
-            axes.plot([estimate.low, estimate.high], [height, height], color=colour(index + 1), linewidth=2, alpha=0.6)
-            axes.plot(
-                estimate.value, height, "o", color=colour(index + 1), markersize=5, label=series if place == 0 else None
-            )
+            axes.plot([estimate.low, estimate.high], [height, height], color=ink, linewidth=2, alpha=0.6)
+            label_once = legend_name(series) if place == 0 else None
+            axes.plot(estimate.value, height, mark, color=ink, markersize=5, label=label_once)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dracones.anatomy.decomposition import Decomposition, decompose
 from dracones.anatomy.figures import histograms, new_figure
 from dracones.anatomy.finding import DRAWN, Finding, Row
-from dracones.anatomy.sides import checked_sides
+from dracones.anatomy.sides import NORMAL, checked_sides
 from dracones.densities import Density, bits_per_dim
 from dracones.metrics import Estimate
 from dracones.report.style import legend_above
@@ -28,7 +28,7 @@ class NegativeTraining(Finding):
 
     title: ClassVar[str] = "What the same flow can do when told to"
     look_for: ClassVar[str] = (
-        "Left before, right after training with the likelihood of the named set pushed down. If the sets come "
+        "Above before, below after training with the likelihood of the named set pushed down. If the sets come "
         "apart, the architecture could always tell them apart; maximum likelihood on normal images gave it no "
         "reason to. Sets that were not named show whether it has learnt more than the one lesson."
     )
@@ -46,8 +46,16 @@ class NegativeTraining(Finding):
     histories: tuple[Decomposition, Decomposition] = field(metadata=DRAWN, repr=False)
 
     def rows(self) -> list[Row]:
-        """One row an other set."""
-        return [
+        """One row a set, the normal images last."""
+        normal: Row = {
+            "set": NORMAL,
+            "named in training": "yes",
+            "AUROC before": None,
+            "AUROC after": None,
+            "bits/dim before": self.bits_before[NORMAL],
+            "bits/dim after": self.bits_after[NORMAL],
+        }
+        others: list[Row] = [
             {
                 "set": name,
                 "named in training": "yes" if name == self.against else "no",
@@ -58,6 +66,7 @@ class NegativeTraining(Finding):
             }
             for name in self.before
         ]
+        return [*others, normal]
 
     def figure(self) -> Figure:
         """Histograms of log p before and after."""
@@ -132,7 +141,7 @@ def negative_training(
         raise ValueError(f"against={against!r} is not one of the other sets, {', '.join(sides.others)}")
     if not 0 < held_out < 1:
         raise ValueError(f"held_out: expected a share strictly between 0 and 1, got {held_out}")
-    seen, looked_at = _parted("normal", sides.normal, held_out)
+    seen, looked_at = _parted(NORMAL, sides.normal, held_out)
     shown, rest = _parted(against, sides.others[against], held_out)
     tests = {**sides.others, against: rest}
     config = config or TrainingConfig(epochs=10, batch_size=32, learning_rate=5e-5, clip_norm=100.0)
@@ -175,5 +184,5 @@ def _bits(found: Decomposition) -> dict[str, Estimate]:
     scale = found.dimensions
     return {
         name: Estimate(*(bits_per_dim(value, scale) for value in (mean.value, mean.high, mean.low)))
-        for name, mean in {"normal": found.total.normal, **found.total.others}.items()
+        for name, mean in {NORMAL: found.total.normal, **found.total.others}.items()
     }

@@ -15,6 +15,7 @@ from dracones.anatomy.graying import Graying
 from dracones.anatomy.latents import Latents
 from dracones.anatomy.repairs import DEFAULT, Repairs
 from dracones.anatomy.second_order import SecondOrder
+from dracones.anatomy.sensitivity import Sensitivity
 from dracones.anatomy.sides import evenly
 from dracones.report import Picture, Report, Section, image_picture, map_picture
 
@@ -173,6 +174,13 @@ def _couplings(section: Section, found: Couplings) -> None:
     section.table([row for row in found.rows() if row["coupling"] in few], caption="Some couplings in numbers.")
 
 
+def _checks(section: Section, found: Sensitivity) -> None:
+    section.figure(drawn(found.figure, "AUROC of the likelihood under every check", found.to_json()), found.look_for)
+    section.text(*found.in_words())
+    shown = [row for row in found.rows() if row["check"] != "seed"]
+    section.table(shown, caption="Values with 95 % intervals.")
+
+
 def _left_out(report: Report, explanation: Explanation) -> None:
     if explanation.refused:
         section = report.section("What this model does not support")
@@ -195,4 +203,5 @@ _WRITERS: dict[type[Finding], Callable[[Section, Any], None]] = {
     SecondOrder: _second_order,
     Latents: _latents,
     Couplings: _couplings,
+    Sensitivity: _checks,
 }

@@ -21,6 +21,8 @@ from dracones.report.style import legend_above
 from dracones.rules import gather
 
 Filter = Literal["bilinear", "bicubic", "nearest"]
+_ALONE = ("trivial", "filter")
+"""Kinds that compare with the normal images alone and so have no other set's colour."""
 FILTERS: tuple[Filter, ...] = ("bilinear", "bicubic", "nearest")
 
 
@@ -71,6 +73,20 @@ class Sensitivity(Finding):
             for what, area in check.auroc.items()
         ]
 
+    def in_words(self) -> list[str]:
+        """What the seeds move, where there are any."""
+        seeds = self.of("seed")
+        if not seeds:
+            return []
+        moves = []
+        for name in seeds[0].auroc:
+            values = [check.auroc[name].value for check in seeds]
+            moves.append(f"{name} {min(values):.3f} to {max(values):.3f}")
+        return [
+            f"Over {len(seeds)} dequantisation seeds the AUROC is {', '.join(moves)}; the noise moves an image's log p "
+            f"by {self.seed_spread:.1%} of the deviation among normal images."
+        ]
+
     def figure(self) -> Figure:
         """AUROCs of all checks, by kind."""
         kinds = {
@@ -87,10 +103,10 @@ class Sensitivity(Finding):
             checks = self.of(kind)
             compared = list(checks[0].auroc)
             series = {name: [check.auroc[name] for check in checks] for name in compared}
-            intervals(axis, [check.name for check in checks], series, label="AUROC of −log p")
+            intervals(axis, [check.name for check in checks], series, label="AUROC of −log p", plain=kind in _ALONE)
             axis.set_title(kinds[kind], fontsize=9, loc="left")
             axis.set_xlim(-0.02, 1.02)
-            if len(compared) > 1 and kind == "size":
+            if kind == "size":
                 legend_above(figure, axis, columns=3)
         return figure
 

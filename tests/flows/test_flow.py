@@ -18,6 +18,7 @@ from dracones.flows import (
     Logit,
     MultiScale,
     Permutation,
+    ResNet,
     Squeeze,
     StandardNormal,
     channels,
@@ -100,6 +101,11 @@ def test_log_prob_per_pixel_sums_to_log_prob():
     per_pixel = flow.log_prob_map(x)
     assert per_pixel.shape == (3, 8, 4)
     torch.testing.assert_close(per_pixel.sum((1, 2)), flow.log_prob(x))
+
+
+def test_log_prob_map_of_vectors_is_log_prob():
+    flow, x = Flow(ActNorm(3)).eval(), torch.randn(4, 3)
+    assert torch.equal(flow.log_prob_map(x), flow.log_prob(x))
 
 
 def test_log_prob_map_of_a_flow_at_any_size():
@@ -186,6 +192,16 @@ def test_the_first_non_finite_place_is_named():
     with torch.no_grad():
         flow.bijection[1].levels[0][1].shift[0] = torch.nan
     assert flow.first_non_finite(x) == "parameter bijection.layers.1.levels.0.layers.1.shift"
+
+
+def test_looking_for_non_finite_values_leaves_no_trace():
+    torch.manual_seed(0)
+    flow = Flow(AffineCoupling(channels(4), partial(ResNet, hidden=4, blocks=1))).train()
+    before = {name: buffer.clone() for name, buffer in flow.named_buffers()}
+    assert flow.first_non_finite(torch.randn(3, 4, 5, 5)) is None
+    assert flow.training
+    for name, buffer in flow.named_buffers():
+        assert torch.equal(buffer, before[name]), name
 
 
 def test_a_flow_is_a_module_that_wrappers_can_call():

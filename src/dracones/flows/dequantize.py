@@ -47,7 +47,8 @@ class Dequantize(Bijection):
     def draw(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """As `encode`, with fresh noise from the generator."""
         self._check("draw", x, self.x_pattern, None)
-        noise = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        device = x.device if generator is None else generator.device
+        noise = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
         return self._blur(x, noise * _BELOW_ONE), self._log_det(x)
 
     @override

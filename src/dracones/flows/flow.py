@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dracones.flows.bijection import Bijection
+from dracones.flows.constant_memory import frozen_running_statistics
 from dracones.flows.distributions import Base, StandardNormal
 from dracones.flows.trace import TraceStep
 
@@ -107,11 +108,13 @@ class Flow(nn.Module):
         return self.bijection.levels_to_image(latents)
 
     def log_prob_map(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The log-likelihood per pixel, `[B, H, W]` in nats; sums to `log_prob`.
+        """The log-likelihood per pixel, `[B, H, W]` in nats (vectors: `[B]`); sums to `log_prob`.
 
         Each latent's log-density lies at the pixel it came from; a layer's log-det at a position is spread evenly
         over the pixels of that position.
         """
+        if x.dim() == 2:
+            return self.log_prob(x, context)
         steps = self.trace(x, context)
         latents, _ = self.encode(x, context)
         total = self.latents_as_image(tuple(self.base.elementwise_log_prob(z) for z in latents)).sum(1)
@@ -138,7 +141,9 @@ class Flow(nn.Module):
                 return f"parameter {name}"
         if not bool(torch.isfinite(x).all()):
             return "input"
-        for step in self.trace(x, context):
+        with frozen_running_statistics([self.bijection]):
+            steps = self.trace(x, context)
+        for step in steps:
             for what, value in (("output", step.output), ("log_det", step.log_det)):
                 if not bool(torch.isfinite(value).all()):
                     return f"{step.name or 'bijection'} ({type(step.layer).__name__}): {what}"

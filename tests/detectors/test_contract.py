@@ -156,6 +156,23 @@ def test_unfitted_detector_says_so(tmp_path):
             act(Brightness())
 
 
+def test_a_second_fit_starts_anew():
+    detector = Brightness(epochs=1, false_alarm_rate=0.1).fit(normal())
+    assert detector.threshold is not None
+    detector.fit(torch.rand(200, 1, 4, 4))
+    assert detector.image_shape == (1, 4, 4)
+    assert detector.predict(torch.rand(2, 1, 4, 4)).scores.shape == (2,)
+
+
+def test_a_fit_that_failed_is_no_fit(monkeypatch):
+    detector = Brightness(epochs=1)
+    monkeypatch.setattr(detector, "fit_statistics", lambda context: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        detector.fit(normal())
+    with pytest.raises(ValueError, match="not fitted"):
+        detector.predict(normal(2))
+
+
 def test_nan_scores_are_refused_with_their_count(fitted):
     broken = Brightness(epochs=1).fit(normal())
     with torch.no_grad():
@@ -170,7 +187,7 @@ def test_shares_that_leave_nothing_are_refused():
 
 
 def test_a_handful_of_images_is_refused_with_the_needed_count():
-    with pytest.raises(ValueError, match="3 normal images are too few.*at least 10"):
+    with pytest.raises(ValueError, match=r"3 normal images are too few.*at least 10"):
         Brightness().fit(normal(3))
     assert Brightness(validation_share=0, calibration_share=0, epochs=1, batch_size=2).fit(normal(3)).provenance
 

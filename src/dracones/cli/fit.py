@@ -54,6 +54,7 @@ def fit(
     """
     use_threads(threads)
     import dracones
+    from dracones.detectors import forget_checkpoints
     from dracones.training import RichProgress
 
     options = {**_options(config, settings or [], method), **runtime(classifier)}
@@ -66,14 +67,14 @@ def fit(
         raise FileNotFoundError(f"cannot write {output}: the folder {output.parent} does not exist; make it first")
     checkpoint = output.with_name(output.name + ".checkpoint")
     if restart:
-        checkpoint.unlink(missing_ok=True)
+        forget_checkpoints(checkpoint)
     progress = RichProgress()
     detector.fit(data, device=device, progress=progress, checkpoint=checkpoint, strict=strict)
     if calibrate is not None or confidence is not None:
         detector.calibrate(calibrate, false_alarm_rate=false_alarm_rate, confidence=confidence, progress=progress)
     detector.save(output)
     written = _write_config(output, method, detector)
-    checkpoint.unlink(missing_ok=True)
+    forget_checkpoints(checkpoint)
     _conclude(detector, output, written, as_json)
 
 

@@ -6,8 +6,10 @@ True
 """
 
 from dracones.detectors.config import DetectorConfig
-from dracones.detectors.detector import Detector, FitContext, load
+from dracones.detectors.detector import Detector
 from dracones.detectors.evaluation import Evaluation, evaluate
+from dracones.detectors.files import load
+from dracones.detectors.fitting import FitContext, Trainee, forget_checkpoints
 from dracones.detectors.info import MethodInfo
 from dracones.detectors.prediction import Prediction, Scores, Verdict
 from dracones.detectors.registry import create, detector_class, method_names, methods, register
@@ -20,10 +22,12 @@ __all__ = [
     "MethodInfo",
     "Prediction",
     "Scores",
+    "Trainee",
     "Verdict",
     "create",
     "detector_class",
     "evaluate",
+    "forget_checkpoints",
     "load",
     "method_names",
     "methods",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dracones.data import ImageCollection
-from dracones.detectors.detector import FitContext
+from dracones.detectors.fitting import FitContext
 from dracones.detectors.flow_step import FlowStep
 from dracones.detectors.heatmap import at_size
 from dracones.detectors.info import MethodInfo
@@ -192,7 +192,7 @@ class CFlow(FeatureDetector):
     def heat(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
         """Sum over levels of 1 - p."""
         heats = [1 - torch.exp(level - top) for level, top in zip(self.log_probs(maps), self.highest, strict=True)]
-        return torch.stack([at_size(level, size) for level in heats]).sum(dim=0)
+        return torch.stack([at_size(level, size, align_corners=True) for level in heats]).sum(dim=0)
 
     def _codes(self, size: tuple[int, int]) -> Tensor:
         return self.position(*size).flatten(1).T

@@ -1,59 +1,25 @@
 """The one contract of all methods: fit, calibrate, predict, save, load."""
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dracones.calibration import Conformal
-from dracones.data import ImageCollection, Preprocess, Skipped, Tiling, open_images, tiles_of
-from dracones.detectors import scoring, storage
+from dracones.data import ImageCollection, Preprocess, Skipped, Tiling, open_images
+from dracones.detectors import fitting, scoring
 from dracones.detectors.config import DetectorConfig
+from dracones.detectors.fitting import FitContext, Trainee
 from dracones.detectors.info import MethodInfo
 from dracones.detectors.prediction import Prediction, Scores, Verdict
-from dracones.detectors.provenance import provenance
 from dracones.detectors.reading import counting, reading_threads
-from dracones.detectors.splits import Parts, split
-from dracones.training import Loss, Progress, TrainingConfig, train
-
-
-@dataclass(frozen=True)
-class FitContext:
-    """What `Detector.fit_statistics` may look at: normal images only, the calibration part not among them.
-
-    Attributes:
-        train: images the weights were trained on.
-        held_out: normal images the weights never saw (the validation share); empty when that share is zero.
-        generator: source of all randomness.
-        progress: where to tell how far a long gathering is.
-    """
-
-    train: ImageCollection
-    held_out: ImageCollection
-    generator: torch.Generator
-    progress: Progress | None
-
-
-class Trainee(NamedTuple):
-    """One run of the training loop: a module with a ``training_loss``, and what it learns from.
-
-    ``number`` counts the runs of one fit; it tells their seeds and checkpoints apart. ``loss(module, batch,
-    generator)`` stands in for the module's own.
-    """
-
-    number: int
-    module: nn.Module
-    config: TrainingConfig
-    data: Dataset[Any]
-    validation: Dataset[Any] | None
-    loss: Loss | None = None
+from dracones.detectors.splits import Parts
+from dracones.training import Progress, TrainingConfig
 
 
 class Detector(nn.Module, ABC):
@@ -84,6 +50,7 @@ class Detector(nn.Module, ABC):
         self.false_alarm_rate: float | None = None
         self.threshold: float | None = None
         self.provenance: dict[str, Any] = {}
+        self.is_fitted = False
         self.skipped: tuple[Skipped, ...] = ()
 
     # What a method gives ----------------------------------------------------------------------------------------
@@ -141,7 +108,7 @@ class Detector(nn.Module, ABC):
             labels: one class per image, for the methods that need them and data that does not carry them.
             device: where to learn; the detector stays there. A GPU if there is one, by default.
             progress: is told about everything that takes long.
-            checkpoint: file that a killed fit goes on from; removed when the fit is done.
+            checkpoint: file that a killed fit goes on from (`forget_checkpoints` when the result is saved).
             strict: stop at the first unreadable image instead of leaving it out.
 
         Returns:
@@ -150,21 +117,11 @@ class Detector(nn.Module, ABC):
         Raises:
             ValueError: too few images for the shares, or images of several sizes with no ``size`` named.
         """
-        started = time.monotonic()
+        self.preprocess, self.is_fitted = None, False
+        self.calibration, self.threshold, self.false_alarm_rate = Conformal(), None, None
         images = self.adopt(open_images(data, strict=strict, labels=labels))
-        self._build(self._shape_of(images))
-        self.to(_choose_device(device))
-        parts = self._learnt_from(
-            split(images, self.config.validation_share, self.config.calibration_share, self.config.seed)
-        )
-        reports = self._train(parts, progress, checkpoint)
-        self.eval()
-        generator = torch.Generator().manual_seed(self.config.seed)
-        with torch.no_grad():
-            self.fit_statistics(FitContext(parts.train, parts.validation, generator, progress))
-        with counting(progress, len(images), "data fingerprint") as count:
-            fingerprint = images.fingerprint(progress=count)
-        self.provenance = provenance(self.config.seed, fingerprint, parts, time.monotonic() - started, reports)
+        parts = fitting.learn(self, images, _choose_device(device), progress, checkpoint)
+        self.is_fitted = True
         self._calibrate_on(parts.calibration, progress)
         self.skipped = tuple(images.skipped)
         return self
@@ -189,7 +146,7 @@ class Detector(nn.Module, ABC):
         Raises:
             ValueError: not fitted, no calibration images, or too few for the rate (the needed count is named).
         """
-        self._fitted()
+        self.require_fitted()
         if data is not None:
             scored = list(self.iterate(data, maps=False, progress=progress))
             self.calibration = Conformal().fit([verdict.score for verdict in scored])
@@ -237,14 +194,14 @@ class Detector(nn.Module, ABC):
         progress: Progress | None = None,
     ) -> Iterator[Verdict]:
         """Verdicts one by one, in order, in memory bounded by the batch; what `predict` gathers."""
-        self._fitted()
+        self.require_fitted()
         images = self.adopt(data if isinstance(data, ImageCollection) else open_images(data, strict=strict))
         return scoring.verdicts(self, images, batch_size=batch_size, maps=maps, progress=progress)
 
     def adopt(self, images: ImageCollection) -> ImageCollection:
         """Bring a collection to this detector's preprocessing; the first `fit` chooses that from its images."""
         if self.preprocess is None:
-            self.preprocess = self._choose_preprocess(images)
+            self.preprocess = fitting.choose_preprocess(self, images)
         return images.with_preprocess(self.preprocess)
 
     def save(self, path: str | Path) -> Path:
@@ -254,25 +211,9 @@ class Detector(nn.Module, ABC):
             ValueError: not fitted.
             OSError: the disk refused; a file that was there before is untouched.
         """
-        preprocess, image_shape = self._fitted()
-        scores, calibration = self.calibration.state()
-        header = {
-            "method": self.info.name,
-            "config": self.config.model_dump(mode="json"),
-            "image_shape": list(image_shape),
-            "preprocess": preprocess.model_dump(mode="json"),
-            "calibration": {
-                **calibration,
-                "threshold": self.threshold,
-                "false_alarm_rate": self.false_alarm_rate,
-            },
-            "provenance": self.provenance,
-            **self.header_extras(),
-        }
-        tensors = {f"state.{name}": tensor for name, tensor in self.saved_state().items()}
-        return storage.write(
-            path, header, {**tensors, **{f"calibration.{k}": torch.as_tensor(v) for k, v in scores.items()}}
-        )
+        from dracones.detectors import files
+
+        return files.save(self, path)
 
     def saved_state(self) -> dict[str, Tensor]:
         """Tensors that go into the file; all of ``state_dict`` unless a method leaves out what it is handed again."""
@@ -285,31 +226,6 @@ class Detector(nn.Module, ABC):
     def restore(self, header: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:  # noqa: ARG002
         """Take over what `saved_state` and `header_extras` gave; sizes of buffers follow the file."""
         scoring.load_state(self, state)
-
-    @classmethod
-    def from_file(cls, path: str | Path, *, device: str | torch.device = "cpu", **runtime: Any) -> "Detector":
-        """Read a detector of this method; see `dracones.load`."""
-        stored = storage.read(path)
-        header = stored.header
-        detector = cls(cls.Config.from_options(**header["config"]), **runtime)
-        detector.preprocess = Preprocess.model_validate(header["preprocess"])
-        channels, height, width = header["image_shape"]
-        detector._build((channels, height, width))
-        state = {name.removeprefix("state."): t for name, t in stored.tensors.items() if name.startswith("state.")}
-        try:
-            detector.restore(header, state)
-        except RuntimeError as error:
-            raise ValueError(f"{path} does not fit {cls.info.name} as this version builds it: {error}") from None
-        arrays = {
-            name.removeprefix("calibration."): t.numpy()
-            for name, t in stored.tensors.items()
-            if name.startswith("calibration.")
-        }
-        detector.calibration = Conformal.from_state(arrays, header["calibration"])
-        detector.threshold = header["calibration"]["threshold"]
-        detector.false_alarm_rate = header["calibration"]["false_alarm_rate"]
-        detector.provenance = header["provenance"]
-        return detector.to(device).eval()
 
     @property
     def tiling(self) -> Tiling | None:
@@ -327,7 +243,7 @@ class Detector(nn.Module, ABC):
             size: height, width of a tile; what the detector was fitted on, where it takes one size alone.
             overlap: pixels by which tiles overlap at least.
         """
-        preprocess, (channels, _, _) = self._fitted()
+        preprocess, (channels, _, _) = self.require_fitted()
         view = copy(self)
         view.config = self.config.model_copy(update={"tile": size, "tile_overlap": overlap})
         view.preprocess = Preprocess(channels=channels, interpolation=preprocess.interpolation)
@@ -346,60 +262,6 @@ class Detector(nn.Module, ABC):
             return tensor.device
         return torch.device("cpu")
 
-    # Steps of fit -----------------------------------------------------------------------------------------------
-
-    def _choose_preprocess(self, images: ImageCollection) -> Preprocess:
-        if self.config.tile is None:
-            return Preprocess.infer(images, size=self.config.size, channels=self.config.channels)
-        # Tiles make images of any size alike; only their depth has to be one.
-        channels = self.config.channels or images.native_shape(0)[0]
-        return Preprocess(size=self.config.size, channels=channels)
-
-    def _shape_of(self, images: ImageCollection) -> tuple[int, int, int]:
-        preprocess = images.inferred_preprocess()
-        if self.config.tile is not None:
-            return (preprocess.channels or images.native_shape(0)[0], *self.config.tile)
-        shape = preprocess.image_shape
-        if shape is None:
-            raise ValueError(
-                f"{self.info.name} needs one shape for all images of {images.name_of_source}; name size and channels, "
-                "such as size=[256, 256]"
-            )
-        return shape
-
-    def _learnt_from(self, parts: Parts) -> Parts:
-        """The parts as `build`'s shape sees them: cut in tiles, but for the calibration images, which stay whole."""
-        if self.tiling is None:
-            return parts
-        return Parts(tiles_of(parts.train, self.tiling), tiles_of(parts.validation, self.tiling), parts.calibration)
-
-    def _build(self, image_shape: tuple[int, int, int]) -> None:
-        self.image_shape = image_shape
-        # Modules draw their first weights from torch's global generator: seed a fork of it, leave the global alone.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
-            self.build(image_shape)
-
-    def _train(self, parts: Parts, progress: Progress | None, checkpoint: str | Path | None) -> list[Any]:
-        reports = []
-        for trainee in self.trainees(parts, progress):
-            device = str(self.device)
-            config = trainee.config.model_copy(update={"seed": self.config.seed + trainee.number, "device": device})
-            reports.append(
-                train(
-                    trainee.module,
-                    trainee.data,
-                    config,
-                    validation=trainee.validation,
-                    checkpoint=Path(f"{checkpoint}.{trainee.number}" if trainee.number else checkpoint)
-                    if checkpoint
-                    else None,
-                    progress=progress,
-                    loss=trainee.loss,
-                )
-            )
-        return reports
-
     def _calibrate_on(self, images: ImageCollection, progress: Progress | None) -> None:
         if len(images) == 0:
             return
@@ -408,30 +270,17 @@ class Detector(nn.Module, ABC):
         if len(self.calibration) >= Conformal.needed_count(self.config.false_alarm_rate):
             self.calibrate()
 
-    def _fitted(self) -> tuple[Preprocess, tuple[int, int, int]]:
-        if self.preprocess is None or self.image_shape is None:
+    def require_fitted(self) -> tuple[Preprocess, tuple[int, int, int]]:
+        """Preprocessing and image shape of a fitted detector.
+
+        Raises:
+            ValueError: not fitted.
+        """
+        if not self.is_fitted or self.preprocess is None or self.image_shape is None:
             raise ValueError(
                 f"this {self.info.name} is not fitted; call fit(normal_images) or dracones.load(file) first"
             )
         return self.preprocess, self.image_shape
-
-
-def load(path: str | Path, *, device: str | torch.device = "cpu", **runtime: Any) -> Detector:
-    """Read a detector that `Detector.save` wrote; nothing is unpickled.
-
-    Args:
-        path: the safetensors file.
-        device: where to put it; scores agree between devices to 1e-5 in float32.
-        runtime: objects that a file cannot hold, such as the ``classifier`` that a guard wraps.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: foreign, truncated, newer, or not fitting this version.
-    """
-    from dracones.detectors.registry import detector_class
-
-    header = storage.read_header(path)
-    return detector_class(header["method"]).from_file(path, device=device, **runtime)
 
 
 def _choose_device(device: str | torch.device | None) -> torch.device:

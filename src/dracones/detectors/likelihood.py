@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from dracones import densities
 from dracones.detectors.config import DetectorConfig
-from dracones.detectors.detector import Detector, FitContext, Trainee
+from dracones.detectors.detector import Detector
+from dracones.detectors.fitting import FitContext, Trainee
 from dracones.detectors.info import MethodInfo
 from dracones.detectors.prediction import Scores
 from dracones.detectors.registry import register
@@ -31,7 +32,10 @@ class LikelihoodConfig(DetectorConfig):
         1, ge=1, description="densities learned from different seeds; the rule `waic` needs two or more"
     )
     background_noise: float = Field(
-        0.2, gt=0, le=1, description="share of pixels the background model of the rule `likelihood_ratio` sees replaced by noise"
+        0.2,
+        gt=0,
+        le=1,
+        description="share of pixels replaced by noise for the background model of `likelihood_ratio`",
     )
     background_weight_decay: float = Field(0.0, ge=0, description="weight decay of the background model")
     training: TrainingConfig = Field(

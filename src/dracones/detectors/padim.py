@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from dracones.detectors.detector import FitContext
+from dracones.detectors.fitting import FitContext
 from dracones.detectors.heatmap import at_size, blur
 from dracones.detectors.info import MethodInfo
 from dracones.detectors.on_features import FeatureConfig, FeatureDetector, Preset

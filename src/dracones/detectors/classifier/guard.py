@@ -15,7 +15,8 @@ from dracones.detectors.classifier.outputs import ClassifierOutputs, LinearHead
 from dracones.detectors.classifier.post_hoc import PostHocScore
 from dracones.detectors.classifier.probe import ClassifierProbe
 from dracones.detectors.config import DetectorConfig
-from dracones.detectors.detector import Detector, FitContext
+from dracones.detectors.detector import Detector
+from dracones.detectors.fitting import FitContext
 from dracones.detectors.prediction import Scores
 from dracones.training import TrainingConfig
 

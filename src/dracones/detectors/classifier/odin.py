@@ -22,7 +22,7 @@ from dracones.detectors.classifier.tuning import (
     choose_in_distribution,
 )
 from dracones.detectors.config import DetectorConfig
-from dracones.detectors.detector import FitContext
+from dracones.detectors.fitting import FitContext
 from dracones.detectors.info import MethodInfo
 from dracones.detectors.prediction import Scores
 from dracones.detectors.registry import register
@@ -113,7 +113,7 @@ class Odin(ClassifierDetector):
         Raises:
             ValueError: not fitted, or an empty name.
         """
-        self._fitted()
+        self.require_fitted()
         if not name.strip():
             raise ValueError("name the validation set: a result that was tuned on anomalous images must say on which")
         inside = self.grid(self.adopt(open_images(normal)), TEMPERATURES, EPSILONS)

@@ -159,9 +159,9 @@ def test_unfitted_detector_says_so(tmp_path):
 def test_a_second_fit_starts_anew():
     detector = Brightness(epochs=1, false_alarm_rate=0.1).fit(normal())
     assert detector.threshold is not None
-    detector.fit(torch.rand(200, 1, 4, 4))
-    assert detector.image_shape == (1, 4, 4)
-    assert detector.predict(torch.rand(2, 1, 4, 4)).scores.shape == (2,)
+    detector.fit(torch.rand(200, 1, 6, 6))
+    assert detector.image_shape == (1, 6, 6)
+    assert detector.predict(torch.rand(2, 1, 6, 6)).scores.shape == (2,)
 
 
 def test_a_fit_that_failed_is_no_fit(monkeypatch):

@@ -19,9 +19,10 @@ TINY = {**SMALL, "levels": (1,), "preset": "fast", "hidden": 8, "kernels": (3, 5
 
 
 def step(channels=5, seed=0):
-    config = dracones.create("csflow", **TINY).config
     torch.manual_seed(seed)
-    made = CrossScaleStep(channels, config, 3, torch.Generator().manual_seed(seed))
+    widths = (channels,) * 3
+    generator = torch.Generator().manual_seed(seed)
+    made = CrossScaleStep(widths, hidden=8, kernel=3, clamp=3.0, generator=generator)
     for parameter in made.parameters():
         nn.init.normal_(parameter, 0, 0.3)
     return made.double()
@@ -57,7 +58,7 @@ def test_inverse_and_log_det_are_exact():
 
 
 def test_every_scale_hears_its_neighbours_only():
-    network = CrossScaleConv(3, 4, 6, 3, 3)
+    network = CrossScaleConv((3, 3, 3), (4, 4, 4), 6, 3)
     nn.init.ones_(network.gain)
     generator = torch.Generator().manual_seed(0)
     plain = [torch.randn(1, 3, 8 >> s, 8 >> s, generator=generator) for s in range(3)]

@@ -65,18 +65,20 @@ class CrossScaleConv(nn.Module):
     a learnt gain per scale that starts at zero, so a new block only permutes. Neighbours need not be exact halves.
     """
 
-    def __init__(self, read: int, out: int, hidden: int, kernel: int, scales: int) -> None:
+    def __init__(self, read: Sequence[int], out: Sequence[int], hidden: int, kernel: int) -> None:
         super().__init__()
         pad = kernel // 2
 
-        def layers(inputs: int, outputs: int, count: int, stride: int = 1) -> nn.ModuleList:
-            return nn.ModuleList(nn.Conv2d(inputs, outputs, kernel, stride, pad) for _ in range(count))
+        def layers(inputs: Sequence[int], outputs: Sequence[int], stride: int = 1) -> nn.ModuleList:
+            widths = zip(inputs, outputs, strict=True)
+            return nn.ModuleList(nn.Conv2d(i, o, kernel, stride, pad) for i, o in widths)
 
-        self.first = layers(read, hidden, scales)
-        self.same = layers(hidden, out, scales)
-        self.up = layers(hidden, out, scales - 1)
-        self.down = layers(hidden, out, scales - 1, stride=2)
-        self.gain = nn.Parameter(torch.zeros(scales))
+        inner = [hidden] * len(read)
+        self.first = layers(read, inner)
+        self.same = layers(inner, out)
+        self.up = layers(inner[1:], out[:-1])
+        self.down = layers(inner[:-1], out[1:], stride=2)
+        self.gain = nn.Parameter(torch.zeros(len(read)))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """One map `[B, out, h_s, w_s]` a scale."""
@@ -106,21 +108,22 @@ class CrossScaleStep(nn.Module):
     (The paper's code inverts with the wrong slices; it never inverts. Here decode is tested against encode.)
     """
 
-    def __init__(self, channels: int, config: CSFlowConfig, kernel: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, channels: Sequence[int], *, hidden: int, kernel: int, clamp: float, generator: torch.Generator
+    ) -> None:
         super().__init__()
-        self.first_half = channels // 2
-        self.clamp = config.clamp
-        rest = channels - self.first_half
-        for scale in range(config.scales):
-            order = torch.randperm(channels, generator=generator)
-            self.register_buffer(f"order{scale}", order)
-        self.from_second = CrossScaleConv(rest, 2 * self.first_half, config.hidden, kernel, config.scales)
-        self.from_first = CrossScaleConv(self.first_half, 2 * rest, config.hidden, kernel, config.scales)
+        self.clamp = clamp
+        self.first_half = [width // 2 for width in channels]
+        rest = [width - half for width, half in zip(channels, self.first_half, strict=True)]
+        for scale, width in enumerate(channels):
+            self.register_buffer(f"order{scale}", torch.randperm(width, generator=generator))
+        self.from_second = CrossScaleConv(rest, [2 * width for width in self.first_half], hidden, kernel)
+        self.from_first = CrossScaleConv(self.first_half, [2 * width for width in rest], hidden, kernel)
 
     def encode(self, maps: Maps) -> tuple[Maps, Maps]:
         """Latent maps, and the log-det per position `[B, h_s, w_s]` of each scale."""
         mixed = [level.index_select(1, self._order(scale)) for scale, level in enumerate(maps)]
-        first, second = [x[:, : self.first_half] for x in mixed], [x[:, self.first_half :] for x in mixed]
+        first, second = self._halves(mixed)
         first, gained = self._change(first, self.from_second(second))
         second, gained_too = self._change(second, self.from_first(first))
         joined = tuple(torch.cat(pair, dim=1) for pair in zip(first, second, strict=True))
@@ -128,12 +131,16 @@ class CrossScaleStep(nn.Module):
 
     def decode(self, maps: Maps) -> tuple[Maps, Maps]:
         """Inverse of `encode`; the log-det is encode's."""
-        first, second = [x[:, : self.first_half] for x in maps], [x[:, self.first_half :] for x in maps]
+        first, second = self._halves(maps)
         second, gained_too = self._change_back(second, self.from_first(first))
         first, gained = self._change_back(first, self.from_second(second))
         joined = [torch.cat(pair, dim=1) for pair in zip(first, second, strict=True)]
         back = tuple(x.index_select(1, self._order(scale).argsort()) for scale, x in enumerate(joined))
         return back, tuple(a + b for a, b in zip(gained, gained_too, strict=True))
+
+    def _halves(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        pairs = list(zip(maps, self.first_half, strict=True))
+        return [x[:, :half] for x, half in pairs], [x[:, half:] for x, half in pairs]
 
     def _order(self, scale: int) -> Tensor:
         return self.get_buffer(f"order{scale}")
@@ -193,7 +200,10 @@ class CSFlow(FeatureDetector):
         generator = torch.Generator().manual_seed(self.config.seed)
         self.norms = nn.ModuleList(ActNorm(width) for width in channels)
         self.steps = nn.ModuleList(
-            CrossScaleStep(channels[0], self.config, kernel, generator) for kernel in self.config.kernels
+            CrossScaleStep(
+                channels, hidden=self.config.hidden, kernel=kernel, clamp=self.config.clamp, generator=generator
+            )
+            for kernel in self.config.kernels
         )
 
     def encode(self, maps: Maps) -> tuple[Maps, Maps]:

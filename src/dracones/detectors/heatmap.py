@@ -10,11 +10,11 @@ from torch.nn import functional as F
 ImageScore = Literal["max", "top", "mean"]
 
 
-def at_size(level: Tensor, size: tuple[int, int]) -> Tensor:
-    """A map `[B, h, w]` at `size`, bilinear."""
+def at_size(level: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
+    """A map `[B, h, w]` at `size`, bilinear; corners meet corners with `align_corners`, else edges meet edges."""
     if tuple(level.shape[1:]) == size:
         return level
-    return F.interpolate(level[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(level[:, None], size=size, mode="bilinear", align_corners=align_corners)[:, 0]
 
 
 def mean_at_size(levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

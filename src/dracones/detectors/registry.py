@@ -27,6 +27,7 @@ _MODULE_OF_METHOD: dict[str, str] = {
     "mahalanobis": "classifier.feature_methods",
     "max_logit": "classifier.logit_methods",
     "msp": "classifier.logit_methods",
+    "msflow": "msflow",
     "odin": "classifier.odin",
     "padim": "padim",
     "patchcore": "patchcore",

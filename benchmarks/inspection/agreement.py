@@ -1,0 +1,75 @@
+"""With the peer's weights copied over, do the maps agree? Reads what `peer/dump.py` wrote.
+
+    python benchmarks/inspection/agreement.py DUMP WEIGHTS
+
+Prints the largest difference between its maps and ours. Its CFLOW subtracts the maximum over the batch from the log-densities
+and from the map; ours, the maximum over the training images: the peer's batch maximum is put in its place.
+"""
+
+import json
+import sys
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import dracones
+from dracones.detectors.flow_step import FlowStep
+
+
+def copy_step(step: FlowStep, state: dict[str, Tensor], prefix: str) -> None:
+    """One of the peer's all-in-one blocks; it shifts by the offset after scaling, and mixes by a dense matrix."""
+    gain = 0.1 * nn.functional.softplus(state[f"{prefix}global_scale"].flatten(), beta=0.5)
+    layers = {"0": "first", "2": "last"}
+    with torch.no_grad():
+        step.log_scale.copy_(gain.log())
+        step.shift.copy_(state[f"{prefix}global_offset"].flatten())
+        order = state[f"{prefix}w_perm"].flatten(1).argmax(dim=1)
+        step.mixing.copy_(order)
+        step.unmixing.copy_(order.argsort())
+        for number in layers:
+            weight, bias = (state[f"{prefix}subnet.{number}.{what}"] for what in ("weight", "bias"))
+            conditioner = step.conditioner
+            if hasattr(conditioner, "network"):
+                layer = conditioner.network[0 if number == "0" else -1]
+                layer.weight.copy_(weight)
+                layer.bias.copy_(bias)
+            elif number == "0":
+                read = conditioner.vector.in_features
+                conditioner.vector.weight.copy_(weight[:, :read])
+                conditioner.position.weight.copy_(weight[:, read:])
+                conditioner.vector.bias.copy_(bias)
+            else:
+                conditioner.last.weight.copy_(weight)
+                conditioner.last.bias.copy_(bias)
+
+
+def compare(dump: str, weights: str) -> dict[str, float]:
+    """Largest absolute difference of heat maps, by method."""
+    state = load_file(dump)
+    images = state["images"]
+    found = {}
+    for name, levels in (("fastflow", (1, 2, 3)), ("cflow", (2, 3))):
+        extra = {"kernels": "3-1"} if name == "fastflow" else {}
+        detector = dracones.create(name, backbone="resnet18", weights=weights, levels=levels, **extra)
+        detector.build((3, *images.shape[2:]))
+        detector.load_backbone()
+        for level, flow in enumerate(detector.flows):
+            for index, step in enumerate(flow.steps):
+                copy_step(step, state, f"{name}.{level}.module_list.{index}.")
+        detector.eval()
+        with torch.no_grad():
+            if name == "cflow":
+                tops = [level.max() for level in detector.log_probs(detector.extractor(images))]
+                detector.highest.copy_(torch.stack(tops))
+            ours = detector.score(images).map
+        theirs = state[f"{name}.map"][:, 0] if state[f"{name}.map"].ndim == 4 else state[f"{name}.map"]
+        if name == "cflow":  # it shifts the whole batch's map so that its least is zero
+            ours = ours - ours.min()
+        found[name] = float((ours - theirs).abs().max())
+        found[f"{name}_spread_of_map"] = float(theirs.std())
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(compare(*sys.argv[1:])))

@@ -4,16 +4,20 @@ from dracones.densities.bits import LEVELS, Dequantisation, bits_per_dim, from_u
 from dracones.densities.density import Density
 from dracones.densities.flow_density import FlowDensity
 from dracones.densities.glow import Glow
+from dracones.densities.pixelcnn import PixelCNN
 from dracones.densities.realnvp import RealNVP
 from dracones.densities.registry import create, from_config, names, presets, register
 from dracones.densities.tabular import TabularFlow, create_tabular
+from dracones.densities.vae import VAE
 
 __all__ = [
     "LEVELS",
+    "VAE",
     "Density",
     "Dequantisation",
     "FlowDensity",
     "Glow",
+    "PixelCNN",
     "RealNVP",
     "TabularFlow",
     "bits_per_dim",

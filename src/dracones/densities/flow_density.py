@@ -1,5 +1,6 @@
 """A normalizing flow as a density of 8-bit images: dequantise, stretch to the line, flow."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -84,8 +85,7 @@ class FlowDensity(Density):
         """Nats [B] of points of the unit cube, differentiable; -D log 256 is included."""
         self.check_images(points)
         inputs, input_log_det = self.logit.encode(points)
-        constant = -self.dimensions * torch.log(torch.tensor(float(LEVELS))).to(points)
-        return self.flow.log_prob(inputs) + input_log_det + constant
+        return self.flow.log_prob(inputs) + input_log_det - self.dimensions * math.log(LEVELS)
 
     def encode(self, images: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """The latents of 8-bit images, one tensor per level."""

@@ -196,3 +196,13 @@ def test_errors_say_what_is_wrong():
         density.statistics(images(1, (1, 4, 4)), names=["log_det"])
     with pytest.raises(TypeError, match="density of pixel levels"):
         density.log_prob_at(images(1, (1, 4, 4)))
+
+
+def test_scores_of_fixed_weights_stay_what_they_were():
+    density = PixelCNN((2, 3, 3), features=4, layers=2, kernel=3, first_kernel=3, components=2, seed=0).eval()
+    x = torch.linspace(0, 1, 18).reshape(1, 2, 3, 3)
+    with torch.no_grad():
+        found = density.statistics(x)
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(
+        {"log_prob": -107.4734, "expected_log_prob": -89.86601, "surprise": -3.1582}, rel=2e-4, abs=2e-4
+    )

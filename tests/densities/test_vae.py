@@ -214,3 +214,22 @@ def test_errors_say_what_is_wrong():
         vae.log_prob(images(1, (3, 8, 8)))
     with pytest.raises(TypeError, match="density of pixel levels"):
         vae.log_prob_at(images(1, (1, 8, 8)))
+
+
+def test_scores_of_fixed_weights_stay_what_they_were():
+    vae = VAE((1, 4, 6), latents=2, width=4, stages=1, samples=4, regret_steps=5, seed=0).eval()
+    with torch.no_grad():
+        found = vae.statistics(torch.linspace(0, 1, 24).reshape(1, 1, 4, 6))
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(
+        {
+            "log_prob": -169.83246,
+            "elbo": -170.15053,
+            "reconstruction": -170.08255,
+            "kl": 0.06797,
+            "posterior_entropy": 2.45141,
+            "prior_cross_entropy": 2.51938,
+            "likelihood_regret": 0.28548,
+        },
+        rel=2e-4,
+        abs=2e-4,
+    )

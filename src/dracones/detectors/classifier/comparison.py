@@ -11,6 +11,7 @@ from torch import nn
 
 from dracones.data import ImageCollection, open_images
 from dracones.detectors.classifier.guard import ClassifierDetector
+from dracones.detectors.classifier.odin import Odin
 from dracones.detectors.classifier.outputs import ClassifierOutputs
 from dracones.detectors.registry import create, detector_class, method_names
 from dracones.metrics import evaluate_scores
@@ -155,31 +156,21 @@ def compare(
     }
     clock = _Clock()
     fitted = _fit(guards, reader, train_images, clock)
-    outputs: dict[str, ClassifierOutputs] = {}
-    if progress is not None:
-        progress.start(sum(map(len, collections.values())), "comparing")
-    scores: dict[str, dict[str, Scores]] = {name: {} for name in fitted}
-    for name, images in collections.items():
-        outputs[name] = clock.measure("shared passes", lambda images=images: reader.gather(images)[0])
-        for method, guard in fitted.items():
-            scores[method][name] = clock.measure(method, lambda g=guard, n=name, i=images: _score(g, outputs[n], i))
-        if progress is not None:
-            progress.advance(len(images))
-    if progress is not None:
-        progress.finish()
-    rows = [
-        Row(method, name, group, _judge(of_set["normal"], of_set[name]))
-        for method, of_set in scores.items()
-        for name, group in groups.items()
-    ]
-    failed = dict(clock.failed)
+    scores = _score_sets(fitted, reader, collections, clock, progress)
     odin = guards.get("odin")
     return Comparison(
-        tuple(rows),
-        {"train": len(train_images), **{name: len(images) for name, images in collections.items()}},
-        clock.seconds,
-        None if odin is None or "odin" in failed else str(getattr(odin, "tuning", None)),
-        failed,
+        rows=tuple(
+            Row(method, name, group, _judge(of_set["normal"], of_set[name]))
+            for method, of_set in scores.items()
+            for name, group in groups.items()
+        ),
+        counts={
+            "train": len(train_images) - len(train_images.skipped),
+            **{name: len(of_one) for name, of_one in next(iter(scores.values())).items()},
+        },
+        seconds=clock.seconds,
+        tuning=str(odin.tuning) if isinstance(odin, Odin) and "odin" in scores else None,
+        failed=clock.failed,
     )
 
 
@@ -265,6 +256,28 @@ def _fit(
     if not fitted:
         raise ValueError("no method could run:\n" + "\n".join(f"{n}: {r}" for n, r in clock.failed.items()))
     return fitted
+
+
+def _score_sets(
+    guards: Mapping[str, ClassifierDetector],
+    reader: ClassifierDetector,
+    collections: Mapping[str, ImageCollection],
+    clock: _Clock,
+    progress: Progress | None,
+) -> dict[str, dict[str, Scores]]:
+    """Method -> set -> scores; each set goes through the classifier once."""
+    scores: dict[str, dict[str, Scores]] = {name: {} for name in guards}
+    if progress is not None:
+        progress.start(sum(map(len, collections.values())), "comparing")
+    for name, images in collections.items():
+        outputs = clock.measure("shared passes", lambda images=images: reader.gather(images)[0])
+        for method, guard in guards.items():
+            scores[method][name] = clock.measure(method, lambda g=guard, o=outputs, i=images: _score(g, o, i))
+        if progress is not None:
+            progress.advance(len(images))
+    if progress is not None:
+        progress.finish()
+    return scores
 
 
 def _score(guard: ClassifierDetector, outputs: ClassifierOutputs, images: ImageCollection) -> Scores:

@@ -76,7 +76,7 @@ def test_elbo_falls_short_by_the_kl_to_the_true_posterior_and_the_bound_closes_w
         if samples == 4096:
             torch.testing.assert_close(found["elbo"], log_p - short, rtol=0, atol=0.25)
     assert gaps[0] > gaps[2]
-    assert float(gaps[2].abs()) < 0.02
+    assert float(gaps[2].detach().abs()) < 0.02
 
 
 def test_regret_is_what_a_better_posterior_gains():

@@ -47,6 +47,7 @@ def test_a_set_of_lower_variance_about_the_same_mean_is_predicted_likelier(norma
     pale = found.others["pale"]
     assert pale.variance_gap.high < 0 < pale.predicted.low
     assert pale.measured.low > 0
+    assert found.in_words() == ["pale varies less than the normal images; the prediction has the right sign and size."]
     # the Hessian is −100 on the diagonal alone: every probe gives the same, exact number
     assert pale.predicted_diagonal.high - pale.predicted_diagonal.low == pytest.approx(0, abs=1e-9)
     # 8-bit levels to the cube: pixels shrink by 255/256

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from dracones.anatomy.couplings import changed, coupling_steps, prediction
@@ -57,13 +58,13 @@ class CoAdaptation(Finding):
         """One row a coupling and set."""
         return [
             {
-                "coupling": layer.name,
+                "coupling": f"{number}: {layer.name}",
                 "set": name,
                 "error of the prediction": layer.error[name],
                 "correlation": layer.correlation[name],
                 "correlation on hybrids (smuggled)": layer.smuggled[name],
             }
-            for layer in self.layers
+            for number, layer in enumerate(self.layers, start=1)
             for name in layer.error
         ]
 
@@ -77,6 +78,7 @@ class CoAdaptation(Finding):
                 line(axis, places, found, index=index, label=name if what == "correlation" else None, style=style)
         axis.axhline(0, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
         axis.set_xlabel("coupling")
+        axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axis.set_title("correlation of −t with the pixels it cannot see", loc="left", fontsize=9)
         legend_above(figure, axis, columns=3)
         return figure

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from dracones.anatomy.estimates import mean_estimate
@@ -60,13 +61,13 @@ class Couplings(Finding):
         """One row a coupling and set."""
         return [
             {
-                "coupling": layer.name,
+                "coupling": f"{number}: {layer.name}",
                 "set": name,
                 "correlation of −t": layer.correlation[name],
                 "unexplained share": layer.unexplained[name],
                 "log-scale (nats)": layer.log_scale[name],
             }
-            for layer in self.layers
+            for number, layer in enumerate(self.layers, start=1)
             for name in layer.correlation
         ]
 
@@ -82,6 +83,7 @@ class Couplings(Finding):
                 found = [getattr(layer, what)[name] for layer in self.layers]
                 line(axis, places, found, index=index, label=name)
             axis.set_title(label, loc="left", fontsize=9)
+            axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes[1].set_xlabel("coupling")
         axes[0].set_ylim(top=1.02)
         legend_above(figure, axes[0], columns=3)

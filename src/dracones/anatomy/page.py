@@ -170,7 +170,7 @@ def _couplings(section: Section, found: Couplings) -> None:
         for name, image in found.images.items():
             rows[name] = [_pixels(image), *(_signed(layers[name][index], limit) for index in chosen)]
         section.grid(rows, headings, meaning)
-    few = {found.layers[index].name for index in chosen}
+    few = {f"{index + 1}: {found.layers[index].name}" for index in chosen}
     section.table([row for row in found.rows() if row["coupling"] in few], caption="Some couplings in numbers.")
 
 

@@ -78,12 +78,11 @@ class SecondOrder(Finding):
         """Whether the argument carries, a sentence a set."""
         said = []
         for name, found in self.others.items():
-            varies = (
-                "less" if found.variance_gap.high < 0 else "more" if found.variance_gap.low > 0 else "about as much"
-            )
-            same_sign = found.measured.value * found.predicted.value > 0
-            factor = found.predicted.value / found.measured.value if found.measured.value else float("inf")
-            if not same_sign:
+            gap, factor = found.variance_gap, found.predicted.value / (found.measured.value or float("nan"))
+            varies = "less than" if gap.high < 0 else "more than" if gap.low > 0 else "about as much as"
+            if found.predicted.low <= 0 <= found.predicted.high:
+                carries = "the predicted gap cannot be told from zero"
+            elif factor < 0:
                 carries = "the prediction has the wrong sign, so lower variance is not the explanation here"
             elif 1 / 3 < factor < 3:
                 carries = "the prediction has the right sign and size"

@@ -78,9 +78,9 @@ def vectors_unnormalised(couplings: int) -> Flow:
 
 FLOWS: dict[str, tuple[Callable[[int], Flow], float]] = {
     "glow": (glow, 1e6),
-    "glow, plain matrix, sigmoid": (glow_plain, 1e6),
-    "checkerboards": (checkerboards, 1e6),
     "vectors, unnormalised": (vectors_unnormalised, 1e3),
+    "checkerboards": (checkerboards, 1e6),
+    "glow, plain matrix, sigmoid": (glow_plain, 1e6),
 }
 
 
@@ -178,17 +178,15 @@ def main() -> None:
     arguments = parser.parse_args()
     record: dict[str, Any] = provenance()
     start = time.monotonic()
-    results = {}
+    record |= {"couplings": arguments.couplings, "steps": arguments.steps, "workers": arguments.workers, "results": {}}
     with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
         for name in FLOWS:
             task = partial(run, name, couplings=arguments.couplings, steps=arguments.steps)
-            results[name] = summary(name, list(pool.map(task, range(arguments.seeds))))
-            print(f"{name}: {results[name]['finite']} of {arguments.seeds} finite", flush=True)
-    record |= {"seconds": round(time.monotonic() - start), "couplings": arguments.couplings, "steps": arguments.steps}
-    record |= {"workers": arguments.workers, "results": results}
-    (HERE / "robustness.json").write_text(json.dumps(record, indent=1) + "\n")
-    (HERE / "robustness.md").write_text(page(record))
-    print(page(record))
+            record["results"][name] = summary(name, list(pool.map(task, range(arguments.seeds))))
+            record["seconds"] = round(time.monotonic() - start)
+            (HERE / "robustness.json").write_text(json.dumps(record, indent=1) + "\n")
+            (HERE / "robustness.md").write_text(page(record))
+            print(f"{name}: {record['results'][name]['finite']} of {arguments.seeds} finite", flush=True)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,16 @@ class Finding(ABC):
         return {field.name: plain(getattr(self, field.name)) for field in fields}
 
 
+def without_empty(rows: list[Row]) -> list[Row]:
+    """The rows without columns that hold nothing in any of them.
+
+    >>> without_empty([{"set": "a", "formula": None}, {"set": "b", "formula": None}])
+    [{'set': 'a'}, {'set': 'b'}]
+    """
+    empty = {key for row in rows for key in row if all(other[key] is None for other in rows)}
+    return [{key: value for key, value in row.items() if key not in empty} for row in rows]
+
+
 def plain(value: Any) -> Any:
     """Nested values as JSON knows them.
 

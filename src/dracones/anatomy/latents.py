@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dracones.anatomy.estimates import mean_estimate
 from dracones.anatomy.figures import image_grid, signed_limit
-from dracones.anatomy.finding import DRAWN, Finding, Row
+from dracones.anatomy.finding import DRAWN, Finding, Row, without_empty
 from dracones.anatomy.needs import needs_flow
 from dracones.anatomy.sides import checked_sides, device_of, evaluating, evenly
 from dracones.densities import Density, FlowDensity
@@ -64,7 +64,7 @@ class Latents(Finding):
 
     def rows(self) -> list[Row]:
         """One row a set."""
-        return [
+        rows: list[Row] = [
             {
                 "set": name,
                 "variance (1)": found.variance,
@@ -76,6 +76,7 @@ class Latents(Finding):
             }
             for name, found in self.numbers.items()
         ]
+        return without_empty(rows)
 
     def figure(self) -> Figure:
         """A column an image: the picture, its latents, their mean over draws, and in train mode."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from dracones.anatomy.curvature import gradient_at, hessian_vector_products, linear_gains, published_gains
 from dracones.anatomy.estimates import difference_estimate, mean_estimate
 from dracones.anatomy.figures import image_grid, intervals, new_figure, signed_limit
-from dracones.anatomy.finding import DRAWN, Finding, Row
+from dracones.anatomy.finding import DRAWN, Finding, Row, without_empty
 from dracones.anatomy.needs import UnsupportedError, needs_constant_volume, needs_points
 from dracones.anatomy.sides import Sides, checked_sides, device_of, evaluating, evenly
 from dracones.densities import Density, FlowDensity
@@ -60,7 +60,7 @@ class SecondOrder(Finding):
 
     def rows(self) -> list[Row]:
         """One row an other set; gaps in bits per dimension."""
-        return [
+        rows: list[Row] = [
             {
                 "set": name,
                 "variance gap": found.variance_gap,
@@ -73,6 +73,7 @@ class SecondOrder(Finding):
             }
             for name, found in self.others.items()
         ]
+        return without_empty(rows)
 
     def in_words(self) -> list[str]:
         """Whether the argument carries, a sentence a set."""

@@ -51,7 +51,7 @@ def linear_gaussian(*, encoder="exact", samples=4, **options):
 
 
 def test_with_the_exact_posterior_every_bound_is_the_marginal():
-    vae, truth = linear_gaussian()
+    vae, truth = linear_gaussian(regret_steps=20)
     x = images(5).double()
     found = vae.statistics(x)
     log_p, _ = truth(x)
@@ -63,7 +63,7 @@ def test_with_the_exact_posterior_every_bound_is_the_marginal():
 def test_elbo_falls_short_by_the_kl_to_the_true_posterior_and_the_bound_closes_with_k():
     x = images(6, seed=3).double() * 0.3 + 0.35
     gaps = []
-    for samples in (1, 16, 4096):
+    for samples in (1, 16, 2048):
         vae, truth = linear_gaussian(encoder="lost", samples=samples)
         log_p, posterior = truth(x)
         found = vae.statistics(x, names=["log_prob", "elbo", "kl", "reconstruction"])
@@ -73,7 +73,7 @@ def test_elbo_falls_short_by_the_kl_to_the_true_posterior_and_the_bound_closes_w
         prior = kl_divergence(Normal(q.mean, q.log_deviation.exp()), Normal(torch.zeros(2).double(), 1.0)).sum(1)
         torch.testing.assert_close(found["kl"], prior, rtol=1e-8, atol=1e-8)
         torch.testing.assert_close(found["elbo"], found["reconstruction"] - found["kl"])
-        if samples == 4096:
+        if samples == 2048:
             torch.testing.assert_close(found["elbo"], log_p - short, rtol=0, atol=0.25)
     assert gaps[0] > gaps[2]
     assert float(gaps[2].detach().abs()) < 0.02
@@ -87,7 +87,7 @@ def test_regret_is_what_a_better_posterior_gains():
     gain = kl_divergence(Normal(q.mean, q.log_deviation.exp()), posterior).sum(1)
     with torch.inference_mode():
         regret = vae.statistics(x, names=["likelihood_regret"])["likelihood_regret"]
-    assert float(gain.min()) > 0.2
+    assert float(gain.detach().min()) > 0.2
     torch.testing.assert_close(regret, gain, rtol=0.1, atol=0.1)
 
 
@@ -128,7 +128,7 @@ def test_training_teaches_and_the_bound_is_below_the_entropy(likelihood):
     vae = VAE((1, 6, 8), latents=2, width=8, stages=1, likelihood=likelihood, samples=8)
     optimizer = torch.optim.Adam(vae.parameters(), lr=2e-2)
     first = None
-    for _ in range(150):
+    for _ in range(90):
         loss = vae.training_loss(pair[torch.randint(0, 2, (16,), generator=generator)], generator=generator)
         first = first or loss.item()
         optimizer.zero_grad()

@@ -73,7 +73,8 @@ def targets(tables: list[dict[str, Any]], race: dict[str, Any]) -> list[str]:
                 f"{best} {near[best]:.1f}",
             ]
         )
-    compared = {k: v for k, v in race["agreement"].items() if "published" not in k and "float64" not in k}
+    other = ("published", "float64", "bfloat16")  # lines that explain, or are another score by intent
+    compared = {k: v for k, v in race["agreement"].items() if not any(word in k for word in other)}
     apart = {k: v["largest_relative"] for k, v in compared.items() if v["largest_relative"] > 1e-4}
     speed = race["odin"]["times_pytorch_ood"]
     ten = race["ten_detectors"]["times_faster"]

@@ -89,7 +89,7 @@ class Mahalanobis(PostHocScore):
                 stacklevel=4,
             )
         means = torch.stack([features[labels == k].mean(dim=0) for k in present])
-        within = features - means[torch.searchsorted(present, labels)]
+        within = features - means[torch.searchsorted(present, labels.contiguous())]
         matrix = whitening(within.T @ within / len(features), self.ridge)
         # Distances are taken around the global mean, which costs float32 no digits when features lie far from zero.
         origin = features.mean(dim=0)

@@ -235,3 +235,45 @@ def test_traces_place_couplings_of_every_level_in_the_image():
         steps[1].in_image("s")
     with pytest.raises(ValueError, match=r"has no 'log_det'"):
         steps[1].in_image("log_det")
+
+
+class TestMixedPrecision:
+    """Under autocast the conditioners alone run in bfloat16."""
+
+    def flow(self, memory="standard"):
+        torch.manual_seed(0)
+        net = partial(ConvNet, hidden=16)
+        steps = [m for _ in range(3) for m in (ActNorm(4), InvertibleConv1x1(4), AffineCoupling(channels(4), net))]
+        flow = Flow(Chain(*steps, InvertibleConv1x1(4, lu=False), Permutation([1, 0, 3, 2]), memory=memory)).eval()
+        with torch.no_grad():
+            for parameter in flow.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
+        return flow
+
+    def test_latents_stay_precise_and_decode_exactly(self):
+        flow, x = self.flow(), torch.randn(4, 4, 6, 6)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            (z,), log_det = flow.encode(x)
+            assert z.dtype == log_det.dtype == torch.float32
+            torch.testing.assert_close(flow.decode((z,)), x, rtol=1e-4, atol=1e-4)
+            low = flow.log_prob(x)
+        torch.testing.assert_close(low, flow.log_prob(x), rtol=2e-2, atol=0.5)
+        assert not torch.equal(low, flow.log_prob(x))
+
+    def test_without_couplings_nothing_changes(self):
+        flow, x = Flow(Chain(ActNorm(4), InvertibleConv1x1(4))).eval(), torch.randn(4, 4, 6, 6)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            low = flow.log_prob(x)
+            single = flow.bijection[1].encode(x)[0]
+        assert torch.equal(low, flow.log_prob(x))
+        assert torch.equal(single, flow.bijection[1].encode(x)[0])
+
+    def test_constant_memory_gives_the_same_gradients(self):
+        gradients = []
+        for memory in ("standard", "constant"):
+            flow, x = self.flow(memory), torch.randn(4, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = -flow.log_prob(x).mean()
+            gradients.append(torch.autograd.grad(loss, list(flow.parameters())))
+        for expected, got in zip(*gradients, strict=True):
+            assert torch.linalg.norm(got - expected) <= 1e-3 * torch.linalg.norm(expected) + 1e-6

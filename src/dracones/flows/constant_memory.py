@@ -70,14 +70,12 @@ class _Reversible(torch.autograd.Function):
         sums: dict[Tensor, Tensor] = {}
         grad_context = None
         wants_context = context is not None and ctx.needs_input_grad[2]
-        with (
-            torch.enable_grad(),
-            torch.autocast(z.device.type, dtype=ctx.autocast_dtype, enabled=ctx.autocast),
-            frozen_running_statistics(ctx.layers),
-        ):
+        autocast = torch.autocast(z.device.type, dtype=ctx.autocast_dtype, enabled=ctx.autocast)
+        with torch.enable_grad(), frozen_running_statistics(ctx.layers):
             for step, layer in reversed(list(enumerate(ctx.layers))):
                 local = context.detach().requires_grad_() if wants_context else context
-                x, z_again, log_det = layer.recompute(z, local)
+                with autocast:  # the recomputation alone: backward has the precision of what was computed
+                    x, z_again, log_det = layer.recompute(z, local)
                 wanted = [p for p in layer.parameters() if p.requires_grad]
                 inputs = [x, *([local] if wants_context else []), *wanted]
                 grads = list(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dracones.flows.actnorm import ActNorm
 from dracones.flows.bijection import Bijection
 from dracones.flows.invertible_conv import InvertibleConv1x1, inverse_of, mix_channels
+from dracones.flows.precision import full_precision
 
 
 class Folded:
@@ -20,16 +21,18 @@ class Folded:
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As encoding with one layer after the other."""
         self.layers[0]._check("encode", x, self.layers[0].x_pattern, context)
-        return mix_channels(x, *self.as_matrix())
+        with full_precision(x):
+            return mix_channels(x, *self.as_matrix())
 
     def recompute(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002
         """As `Bijection.recompute`: (x, z, log_det) from z."""
-        weight, bias, log_det = self.as_matrix()
-        with torch.no_grad():
-            inverse = inverse_of(weight)
-            x, _ = mix_channels(z, inverse, -inverse @ bias, log_det)
-        x = x.detach().requires_grad_()
-        return x, *mix_channels(x, weight, bias, log_det)
+        with full_precision(z):
+            weight, bias, log_det = self.as_matrix()
+            with torch.no_grad():
+                inverse = inverse_of(weight)
+                x, _ = mix_channels(z, inverse, -inverse @ bias, log_det)
+            x = x.detach().requires_grad_()
+            return x, *mix_channels(x, weight, bias, log_det)
 
     def as_matrix(self) -> tuple[Tensor, Tensor, Tensor]:
         """(W, b, log|det W|) of all layers together."""

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from dracones.flows.bijection import Bijection, Pattern, positions
+from dracones.flows.precision import full_precision
 
 
 class InvertibleConv1x1(Bijection):
@@ -58,12 +59,14 @@ class InvertibleConv1x1(Bijection):
 
     @override
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return mix_channels(x, *self.as_matrix())
+        with full_precision(x):
+            return mix_channels(x, *self.as_matrix())
 
     @override
     def _decode(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        _, bias, log_det = self.as_matrix()
-        return mix_channels(z, self._inverse(), bias, log_det)
+        with full_precision(z):
+            _, bias, log_det = self.as_matrix()
+            return mix_channels(z, self._inverse(), bias, log_det)
 
     def _inverse(self) -> Tensor:
         return inverse_of(self.matrix()[0])

@@ -11,6 +11,7 @@ from dracones.detectors.flow_step import FlowStep
 from dracones.detectors.heatmap import mean_at_size
 from dracones.detectors.info import MethodInfo
 from dracones.detectors.on_features import FeatureConfig, FeatureDetector, Preset
+from dracones.detectors.parts import loss_in_parts
 from dracones.detectors.registry import register
 from dracones.flows import ConvNet
 from dracones.training import TrainingConfig
@@ -32,6 +33,7 @@ class FastFlowConfig(FeatureConfig):
     heat: Literal["probability", "latent", "likelihood"] = Field(
         "probability", description="per position: -exp(-mean z^2/2) as in the paper, mean z^2/2, or -log p / channels"
     )
+    images_at_once: int = Field(4, ge=1, description="images of a training batch in memory at once; changes no result")
     training: TrainingConfig = Field(
         TrainingConfig(epochs=500, batch_size=32, learning_rate=1e-3, weight_decay=1e-5, optimizer="adam"),
         description="how the flows are trained",
@@ -115,8 +117,12 @@ class FastFlow(FeatureDetector):
 
     def training_loss(self, batch: Any, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
         """Negative log-likelihood of the feature maps, nats per feature value, summed over levels (equation 6)."""
+        return loss_in_parts(self.negative_log_likelihood, tuple(batch), self.config.images_at_once, self.flows)
+
+    def negative_log_likelihood(self, levels: tuple[Tensor, ...]) -> Tensor:
+        """Mean over images, nats per feature value, summed over levels; the constant left out."""
         losses = []
-        for flow, maps in zip(self.flows, batch, strict=True):
+        for flow, maps in zip(self.flows, levels, strict=True):
             z, log_det = flow(maps)
             losses.append((0.5 * z.float().square().sum(dim=1) - log_det.float()).mean() / z.shape[1])
         return torch.stack(losses).sum()

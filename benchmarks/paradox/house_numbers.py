@@ -4,7 +4,9 @@ Digits rendered with the DejaVu fonts that come with matplotlib, on smooth colou
 gradient, neighbours at the edges, a slight turn and blur; then every channel is moved to SVHN's published
 variance (sum over the 1,024 pixels of the per-pixel variance, pixels in [0, 1]: 49.6 / 52.7 / 53.6, Nalisnick
 et al. 2019, section 5). Smooth, low in variance, unlike CIFAR-10 in every semantic way: the traits on which the
-paradox of CIFAR-10 against SVHN rests. No model, score or AUROC was used in its making.
+paradox of CIFAR-10 against SVHN rests. A first version added the camera's noise after the reduction, 3 levels of it,
+which no reduced photograph has; a Glow's bits are mostly noise, and its likelihood saw the noise (AUROC .58, `auto`
+.99). That is all that models had to say in its making.
 """
 
 from pathlib import Path
@@ -57,7 +59,8 @@ def _draw(rng: np.random.Generator, fonts: list[list[ImageFont.FreeTypeFont]]) -
     ramp = np.linspace(-0.5, 0.5, 32, dtype=np.float32)
     light = rng.normal(0, 0.08) * ramp[None, :, None] + rng.normal(0, 0.08) * ramp[None, None, :]
     image = plate[:, None, None] * (1 - small) + ink[:, None, None] * small + light
-    noise = rng.normal(0, rng.uniform(0.0, 0.012), image.shape)
+    # a camera's noise, as it is left after the photograph has been reduced to a third
+    noise = rng.normal(0, rng.uniform(0.0, 0.012), (3, 32, 3, 32, 3)).mean(axis=(2, 4))
     return (image + noise).astype(np.float32)
 
 

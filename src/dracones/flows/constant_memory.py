@@ -67,7 +67,9 @@ class _Reversible(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
         z, context, *anchors = ctx.saved_tensors
-        sums: dict[Tensor, Tensor] = {}
+        # Allocated together and first: kept gradients between freed activations would scatter the heap.
+        sums = {parameter: torch.zeros_like(parameter) for parameter in ctx.parameters}
+        reached = set()
         grad_context = None
         wants_context = context is not None and ctx.needs_input_grad[2]
         autocast = torch.autocast(z.device.type, dtype=ctx.autocast_dtype, enabled=ctx.autocast)
@@ -89,13 +91,14 @@ class _Reversible(torch.autograd.Function):
                     grad_context = _added(grad_context, grads.pop(0))
                 for parameter, grad in zip(wanted, grads, strict=True):
                     if grad is not None:
-                        sums[parameter] = _added(sums.get(parameter), grad)  # type: ignore[assignment]
+                        sums[parameter] += grad
+                        reached.add(parameter)
                 z = x.detach()
                 if step % _spacing(len(ctx.layers)) == 0:
                     anchor = anchors[step // _spacing(len(ctx.layers))]
                     _refuse_if_lost(anchor, z)
                     z = anchor
-        return None, grad_z, grad_context, *(sums.get(p) for p in ctx.parameters)
+        return None, grad_z, grad_context, *(sums[p] if p in reached else None for p in ctx.parameters)
 
 
 def _spacing(count: int) -> int:

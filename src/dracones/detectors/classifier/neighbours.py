@@ -9,7 +9,7 @@ from torch.nn import functional
 from dracones.detectors.classifier.outputs import ClassifierOutputs, LinearHead
 from dracones.detectors.classifier.post_hoc import Input, PostHocScore
 
-# Similarities held at once: 64 MiB in float32.
+# Similarities, or differences to candidates, held at once: 64 MiB in float32.
 _CHUNK = 1 << 24
 # Candidates beyond k whose distances are taken again without rounding.
 _SPARE = 8
@@ -71,7 +71,8 @@ class NearestNeighbours(PostHocScore):
         """Distance to the k-th neighbour."""
         points = self._points(outputs.needed_features("NearestNeighbours")).to(self.bank)
         half_norms = 0.5 * self.bank.square().sum(dim=1)
-        rows = max(1, _CHUNK // len(self.bank))
+        measured = min(len(self.bank), self.k + _SPARE) * self.bank.shape[1]
+        rows = max(1, _CHUNK // max(len(self.bank), measured))
         return torch.cat([self._kth(chunk, half_norms) for chunk in points.split(rows)] or [points.new_empty(0)])
 
     def _kth(self, points: Tensor, half_norms: Tensor) -> Tensor:
@@ -79,12 +80,7 @@ class NearestNeighbours(PostHocScore):
         closeness = torch.addmm(-half_norms, points, self.bank.T)
         count = min(len(self.bank), self.k + _SPARE)
         best = closeness.topk(count, dim=1, sorted=False)
-        distances = torch.stack(
-            [
-                torch.linalg.vector_norm(self.bank[index] - point, dim=1)
-                for point, index in zip(points, best.indices, strict=True)
-            ]
-        )
+        distances = torch.linalg.vector_norm(self.bank[best.indices] - points[:, None], dim=2)
         kth = distances.kthvalue(self.k, dim=1).values
         if count < len(self.bank):
             self._measure_doubtful(kth, points, best.values.amin(dim=1), half_norms.max())

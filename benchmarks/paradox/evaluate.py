@@ -19,7 +19,7 @@ from benchmarks.paradox.train import MODELS, load
 from torch import Tensor
 
 from dracones.densities import Density, bits_per_dim
-from dracones.metrics import Ranking, auroc_interval
+from dracones.metrics import Ranking, auroc, auroc_interval
 from dracones.rules import cheap_statistics, create_for, gather
 
 RESULTS = Path(__file__).parent / "results"
@@ -149,6 +149,7 @@ def evaluate(run: Run, models: Path, skip: tuple[str, ...] = ()) -> dict[str, An
             for name in (run.data, *others)
         },
         "auroc": table,
+        "auroc_of_each_statistic_low": _alone(density, statistics, run.data, others),
         "evaluation_cpu_seconds": round(time.process_time() - started, 1),
     }
 
@@ -184,6 +185,19 @@ def _row(
         row[other] = {key: round(value, 4) for key, value in estimate.to_dict().items()}
         row[other] |= {"normal_images": len(inside), "other_images": len(outside)}
     return row
+
+
+def _alone(
+    density: Density, statistics: dict[str, dict[str, Tensor]], normal: str, others: tuple[str, ...]
+) -> dict[str, dict[str, float]]:
+    """AUROC of every statistic by itself, low taken as anomalous: far from .5 on either side is information."""
+    found: dict[str, dict[str, float]] = {}
+    for other in others:
+        for name in cheap_statistics(density):
+            inside, outside = statistics[normal][name], statistics[other][name]
+            labels = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))])
+            found.setdefault(other, {})[name] = round(auroc(-torch.cat([inside, outside]), labels), 3)
+    return found
 
 
 def _of_image(name: str, density: Density) -> bool:

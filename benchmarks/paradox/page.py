@@ -110,6 +110,18 @@ def targets_section(results: Path) -> str:
     return table(["pair", "likelihood", "`auto`", "target", ""], rows)
 
 
+def alone_section(results: Path) -> str:
+    """The three statistics that tell most by themselves, per pair."""
+    rows = []
+    for normal, name in MAIN.items():
+        for run in runs_of(name, results)[:1]:
+            for other, found in run.get("auroc_of_each_statistic_low", {}).items():
+                best = sorted(found, key=lambda each: -abs(found[each] - 0.5))[:3]
+                told = ", ".join(f"`{each}` {found[each]:.2f}" for each in best)
+                rows.append([f"{normal} → {other}", told])
+    return table(["pair", "statistic, AUROC with low as anomalous"], rows)
+
+
 def densities_section(results: Path) -> str:
     """Other densities on FashionMNIST."""
     rows = []
@@ -168,6 +180,7 @@ def main() -> None:
     sections = {
         "TARGETS": targets_section,
         "RULES": rules_section,
+        "ALONE": alone_section,
         "DENSITIES": densities_section,
         "EMBEDDINGS": embeddings_section,
         "RESIZING": resizing_section,

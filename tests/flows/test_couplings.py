@@ -178,6 +178,14 @@ def test_channel_couplings_take_maps_of_any_size():
         torch.testing.assert_close(coupling.decode(coupling.encode(x)[0])[0], x)
 
 
+def test_a_conditioner_of_the_wrong_size_is_refused():
+    message = r"expected the conditioner to give a shape \[1, 4, 2, 2\], 2 per changed channel; got \[1, 2, 2, 2\]"
+    with pytest.raises(ValueError, match=message):
+        AffineCoupling(channels(4), nn.Conv2d(2, 2, 1)).encode(torch.randn(1, 4, 2, 2))
+    with pytest.raises(ValueError, match=r"got \[1, 4, 1, 1\]"):
+        AffineCoupling(channels(4), nn.Conv2d(2, 4, 2)).encode(torch.randn(1, 4, 2, 2))
+
+
 def test_masks_that_cannot_work_are_refused():
     with pytest.raises(TypeError, match=r"AffineCoupling: expected boolean masks; got torch.float32"):
         AffineCoupling(torch.ones(4), MLP)

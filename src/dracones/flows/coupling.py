@@ -115,13 +115,22 @@ class Coupling(Bijection):
         seen = x * self.reads.to(x.dtype) if self.spatial else self._read.take(x)
         if self.context_features:
             seen = torch.cat([seen, self._spread(context, seen)], 1)
-        s, t = self._split(self.conditioner(seen))
+        s, t = self._split(self._checked_output(self.conditioner(seen), x))
         t = t.to(x.dtype)
         s = None if s is None else s.to(x.dtype)
         if self.spatial:
             changes = self.changes.to(x.dtype)
             return None if s is None else s * changes, t * changes
         return s, t
+
+    def _checked_output(self, raw: Tensor, x: Tensor) -> Tensor:
+        expected = (x.shape[0], self.outputs_per_channel * self.changed_channels, *x.shape[2:])
+        if raw.shape != expected:  # fewer channels would broadcast and pass unnoticed
+            raise ValueError(
+                f"{type(self).__name__}: expected the conditioner to give a shape {list(expected)}, "
+                f"{self.outputs_per_channel} per changed channel; got {list(raw.shape)}"
+            )
+        return raw
 
     def _spread(self, context: Tensor | None, like: Tensor) -> Tensor:
         if context is None or context.shape[0] != like.shape[0] or context.shape[1] != self.context_features:

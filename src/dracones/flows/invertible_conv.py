@@ -49,7 +49,8 @@ class InvertibleConv1x1(Bijection):
     def matrix(self) -> tuple[Tensor, Tensor]:
         """(W, log|det W|)."""
         if not self.lu:
-            return self.weight, torch.linalg.slogdet(self.weight)[1]
+            precise = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
+            return self.weight, torch.linalg.slogdet(precise)[1].to(self.weight.dtype)
         return (self._lower() @ self._upper())[self.row_order], self.log_diagonal.sum()
 
     def as_matrix(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,7 +18,7 @@ def test_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def _torch_as_found() -> Iterator[None]:
-    """One thread, as small tensors gain nothing from more; and no test may leave gradients switched off for the next."""
+    """One thread, as small tensors gain nothing from more; and no test may leave gradients off for the next."""
     import torch
 
     torch.set_num_threads(1)

@@ -42,7 +42,9 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(_ROOM_OF_NAME[name]), name)
     if name in _ROOMS:
         return import_module(f"dracones.{name}")
-    raise AttributeError(f"module 'dracones' has no attribute {name!r}; public names are {__all__} and the rooms {_ROOMS}")
+    raise AttributeError(
+        f"module 'dracones' has no attribute {name!r}; public names are {__all__} and the rooms {_ROOMS}"
+    )
 
 
 def __dir__() -> list[str]:

@@ -12,10 +12,10 @@ class DetectorConfig(BaseModel):
 
     >>> DetectorConfig.from_options(seed=3).seed
     3
-    >>> DetectorConfig.from_options(sed=3)
+    >>> DetectorConfig.from_options(sed=3)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
-    ValueError: unknown option 'sed' for DetectorConfig; did you mean 'seed'? ...
+    ValueError: unknown option 'sed' for DetectorConfig; did you mean 'seed' or 'size'? Known: size, channels, ...
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", validate_default=True)

@@ -210,6 +210,8 @@ def test_messages():
         create("glow", image_shape=(1, 6, 8), levels=2)
     with pytest.raises(ValueError, match="masks must be multiscale"):
         create("realnvp", image_shape=SHAPE, masks="vertical")
+    with pytest.raises(ValueError, match=r"density 'glow': image_shape must be .* got \(28, 28\)"):
+        create("glow", image_shape=(28, 28))
     with pytest.raises(ValueError, match="image_shape must be"):
         FlowDensity((28, 28), None, levels=1)
     density = make("glow")

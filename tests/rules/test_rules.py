@@ -77,6 +77,26 @@ def test_far_images_never_tie_nor_overflow(rule):
     assert bool(torch.isfinite(rule.score(wild)).all())
 
 
+def test_casting_or_moving_the_module_around_it_leaves_a_rule_alone(rule):
+    rule.fit(normal_statistics())
+    test = normal_statistics(seed=1, count=5)
+    before = rule.score(test)
+    torch.nn.ModuleDict({"rule": rule}).half().to("meta")
+    assert torch.equal(rule.score(test), before)
+
+
+def test_an_infinitely_unlikely_image_is_the_most_anomalous():
+    statistics = normal_statistics()
+    test = normal_statistics(seed=1, count=5)
+    test["log_prob"][2] = -float("inf")
+    for name in ("likelihood", "typicality", "complexity", "joint", "auto"):
+        rule = create(name)
+        rule.fit(statistics)
+        scores = rule.score(test)
+        assert int(scores.argmax()) == 2
+        assert not bool(scores.isnan().any())
+
+
 def test_missing_and_misshapen_statistics_are_refused(rule):
     statistics = normal_statistics()
     needed = rule.requires[0]

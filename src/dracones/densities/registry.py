@@ -71,6 +71,8 @@ def create(name: str, preset: str = "tiny", *, image_shape: Sequence[int], **ove
     if preset not in known:
         raise ValueError(f"density {name!r} has no preset {preset!r}; it has {', '.join(known)}")
     options = {**known[preset], **overrides}
+    if len(tuple(image_shape)) != 3 or min(image_shape) < 1:
+        raise ValueError(f"density {name!r}: image_shape must be (channels, height, width), got {tuple(image_shape)}")
     try:
         signature(_BUILDERS[name]).bind(image_shape=tuple(image_shape), **options)
     except TypeError as error:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from dracones.rules.rule import Rule
 
+_FURTHEST = 1e6
 _EDGE = 0.01  # below and above these quantiles the map goes on as a straight line
 
 

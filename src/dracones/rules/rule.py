@@ -13,7 +13,8 @@ class Rule(nn.Module, ABC):
 
     A rule reads named tensors [B] (`requires` says which) and knows neither images nor density. `fit` sees the
     statistics of normal images alone. What it learns lies in buffers entered by `fitted_buffers`, whose sizes
-    follow the state dict on load. `config` is the JSON-able record of name and options.
+    follow the state dict on load; they stay on the CPU in float64, and so do the scores. `config` is the JSON-able
+    record of name and options.
 
     An implementer gives `requires`, `_fit` and `_score`; both receive float64 tensors that have been checked.
     """
@@ -91,6 +92,14 @@ class Rule(nn.Module, ABC):
         if len(set(sizes.values())) > 1 or any(len(size) != 1 for size in sizes.values()):
             raise ValueError(f"{self.name}: statistics must be of one shape [B], got {sizes}")
         return chosen
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Rule":  # noqa: ARG002 (torch calls it so)
+        """Stay on the CPU in float64, whatever the module around it is moved or cast to.
+
+        Scores of a few numbers per image gain nothing from a GPU, some have no float64, and a rule cast to half
+        precision would tie what it has to tell apart.
+        """
+        return self
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
         for name in self._fitted_names:

@@ -252,3 +252,22 @@ def test_inputs_lost_to_rounding_are_noticed():
     Flow(Chain(*layers)).log_prob(x).sum().backward()
     with pytest.raises(ValueError, match=r'memory="constant".*off by .* of the largest value.*use memory="standard"'):
         Flow(Chain(*layers, memory="constant")).log_prob(x).sum().backward()
+
+
+def test_second_derivatives_and_transforms():
+    standard, constant = pair(lambda memory: glow(2, memory).double())
+    x = torch.randn(1, 4, 2, 2, dtype=torch.float64)
+    hessians = [
+        torch.autograd.functional.hessian(lambda v, f=flow: f.log_prob(v).sum(), x) for flow in (standard, constant)
+    ]
+    assert hessians[0].abs().max() > 1
+    torch.testing.assert_close(hessians[1], hessians[0])
+    torch.testing.assert_close(torch.func.hessian(lambda v: constant.log_prob(v).sum())(x), hessians[0])
+    by_parameters = []
+    for flow in (standard, constant):
+        (gradient,) = torch.autograd.grad(flow.log_prob(x).sum(), flow.bijection[1].lower, create_graph=True)
+        by_parameters.append(torch.autograd.grad(gradient.square().sum(), list(flow.parameters()), allow_unused=True))
+    for expected, got in zip(*by_parameters, strict=True):
+        assert (expected is None) == (got is None)
+        if expected is not None:
+            torch.testing.assert_close(got, expected)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from dracones.flows.autodiff import plain_autograd
 from dracones.flows.bijection import Bijection, Pattern
 from dracones.flows.constant_memory import encode_with_constant_memory
 from dracones.flows.folding import folded
@@ -23,7 +24,8 @@ class Chain(Bijection):
     Every layer qualifies whose `decode` is an exact inverse and that gives the same result when run twice: couplings
     (BatchNorm inside conditioners included, its running statistics are updated once), ActNorm, 1×1 convolutions,
     permutations, squeezes, logit, nested chains. Dropout in a conditioner and Dequantize do not, and are refused; so
-    is a batch whose inputs cannot be recomputed to a thousandth. First derivatives only.
+    is a batch whose inputs cannot be recomputed to a thousandth. Second derivatives and function transforms take the
+    memory of the standard way.
 
     Raises ValueError or TypeError for an error in a layer, with the layer's place in front.
 
@@ -63,7 +65,7 @@ class Chain(Bijection):
 
     @override
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.memory == "constant" and torch.is_grad_enabled():
+        if self.memory == "constant" and torch.is_grad_enabled() and plain_autograd():
             return encode_with_constant_memory(folded(list(self)), x, context)
         return self._run(x, context, len(self))
 

@@ -64,9 +64,10 @@ class _Reversible(torch.autograd.Function):
         return z, total
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_z: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
         z, context, *anchors = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated again
+            return _differentiable_backward(ctx, anchors[0] if anchors else z, context, grad_z, grad_log_det)
         # Allocated together and first: kept gradients between freed activations would scatter the heap.
         sums = {parameter: torch.zeros_like(parameter) for parameter in ctx.parameters}
         reached = set()
@@ -99,6 +100,24 @@ class _Reversible(torch.autograd.Function):
                     _refuse_if_lost(anchor, z)
                     z = anchor
         return None, grad_z, grad_context, *(sums[p] if p in reached else None for p in ctx.parameters)
+
+
+def _differentiable_backward(
+    ctx: Any, x: Tensor, context: Tensor | None, grad_z: Tensor, grad_log_det: Tensor
+) -> tuple[Tensor | None, ...]:
+    """The ordinary way, its graph kept."""
+    z, total = x, x.new_zeros(x.shape[0])
+    autocast = torch.autocast(x.device.type, dtype=ctx.autocast_dtype, enabled=ctx.autocast)
+    with frozen_running_statistics(ctx.layers), autocast:
+        for layer in ctx.layers:
+            z, log_det = layer.encode(z, context)
+            total = total + log_det
+    inputs = [x, context, *ctx.parameters]
+    wanted = [i for i in inputs if i is not None and i.requires_grad]
+    reaching = _reaching(wanted, (z, total), (grad_z, grad_log_det))
+    found = iter(torch.autograd.grad(*reaching, create_graph=True, allow_unused=True))
+    grads = [next(found) if i is not None and i.requires_grad else None for i in inputs]
+    return None, *grads
 
 
 def _spacing(count: int) -> int:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
+from dracones.flows.autodiff import plain_autograd
 from dracones.flows.conditioners.bottleneck import bottleneck_or_nothing
 from dracones.flows.conditioners.layout import with_channels_last
 from dracones.flows.conditioners.pixelwise import PixelwiseNetwork, matrices
@@ -66,11 +66,4 @@ class ConvNet(nn.Module):
 
 
 def _runs_plainly(x: Tensor) -> bool:
-    """Whether x is on a CPU, and neither compiled, vectorised, autocast nor differentiated forwards."""
-    return (
-        x.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
-        and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
-    )
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and plain_autograd()

@@ -17,7 +17,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 from feature_case import SMALL, anomalies, normals
 
 TOP, BOTTOM = slice(32, 64), slice(0, 32)
-TINY = {**SMALL, "levels": (1,), "preset": "fast", "hidden": 16, "blocks": 2, "scales": 2, "rotations": 3}
+TINY = {
+    **SMALL,
+    "levels": (1,),
+    "preset": "fast",
+    "hidden": 16,
+    "blocks": 2,
+    "scales": 2,
+    "rotations": 3,
+    "training_rotations": 3,
+}
 
 
 def built(**options):
@@ -94,7 +103,7 @@ def test_heat_map_is_the_gradient_of_the_likelihood():
 
 
 def test_fit_knows_other_images_and_saves(tmp_path):
-    options = {**TINY, "map_rotations": 2, "training_rotations": 4}
+    options = {**TINY, "map_rotations": 2, "training_rotations": 6}
     detector = dracones.create("differnet", **options, epochs=25, learning_rate=5e-3).fit(normals(40))
     # an untrained backbone's averages hardly see a small square: another texture altogether
     noise = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -115,3 +124,8 @@ def test_papers_defaults():
     config = dracones.create("differnet", preset="best").config
     assert (config.backbone, config.size, config.hidden, config.rotations) == ("alexnet", (448, 448), 2048, 64)
     assert (config.training.betas, config.training.learning_rate) == ((0.8, 0.8), 2e-4)
+
+
+def test_angles_never_learnt_from_are_refused():
+    with pytest.raises(ValueError, match="rotations=3 does not divide training_rotations=4"):
+        built(training_rotations=4)

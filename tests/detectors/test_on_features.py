@@ -148,6 +148,20 @@ def test_bfloat16_scores_nearly_the_same():
     assert exact.training_config().precision == "fp32"
 
 
+def test_a_model_learns_on_features_of_the_precision_it_scores():
+    detector = make("fastflow", precision="bf16", epochs=1).fit(normals(24))
+    images = normals(4)
+    from dracones.data import open_images
+
+    (learnt,) = (features for features in detector.features_of(detector.adopt(open_images(images))).chunks(4))
+    with torch.no_grad(), detector.scoring_precision(images):
+        scored = detector.extractor(images)
+    for a, b in zip(learnt, scored, strict=True):
+        torch.testing.assert_close(a, b.float(), rtol=1e-2, atol=1e-3)
+    exact = make("fastflow").fit(normals(24))
+    assert detector.extractor.fingerprint() == exact.extractor.fingerprint()
+
+
 def test_unknown_backbone_and_missing_file_are_named_at_fit():
     with pytest.raises(ValueError, match="unknown backbone 'resnet81'; nearest names"):
         make("fastflow", backbone="resnet81").fit(normals(24))

@@ -55,13 +55,13 @@ class DifferNetConfig(FeatureConfig):
     blocks: int = Field(8, ge=1, description="coupling blocks")
     hidden: int = Field(2048, ge=1, description="width of the s,t-networks, which have three hidden layers")
     clamp: float = Field(3.0, gt=0, description="bound of the log-scale")
-    training_rotations: int = Field(32, ge=1, description="rotations of each training image that are learnt from")
+    training_rotations: int = Field(64, ge=1, description="rotations of each training image that are learnt from")
     rotations: int = Field(64, ge=1, description="rotations that a score is averaged over")
     map_rotations: int = Field(64, ge=0, description="rotations that a heat map is averaged over; 0: no heat map")
     blur_sigma: float = Field(3.0, ge=0, description="Gaussian smoothing of the gradient, pixels")
     training: TrainingConfig = Field(
         TrainingConfig(
-            epochs=24,
+            epochs=12,
             batch_size=96,
             learning_rate=2e-4,
             betas=(0.8, 0.8),
@@ -105,12 +105,13 @@ class DifferNet(FeatureDetector):
     at each pixel: the gradient of :math:`\frac12 \|z\|^2 - \log|\det|` at the image, turned back, smoothed, its
     magnitude averaged over channels and rotations, squared.
 
-    Deviations. The paper draws four fresh rotations of each image in each of 192 epochs; here
-    ``training_rotations`` angles, one in each equal part of the circle, are drawn once, so the frozen backbone runs
-    once: an epoch over 32 of them is eight of the paper's, and 24 such epochs are its 192. Rotations at scoring are
-    evenly spaced, where the paper draws them, so a score is always the same; both interpolate bilinearly
-    (the code: nearest). An ActNorm comes first, because features of other backbones than AlexNet differ in scale by
-    orders of magnitude. The backbone is in eval mode; the code leaves it in train mode.
+    Deviations. The paper draws four fresh rotations of each image in each of 192 epochs; here the
+    ``training_rotations`` evenly spaced ones are seen by the frozen backbone once: an epoch over 64 of them is 16 of
+    the paper's, and 12 such epochs are its 192. Scores take ``rotations`` of the same angles (so it must divide
+    ``training_rotations``): the black corners of an angle never learnt from look like an anomaly of every image. Where
+    parts always lie the same way, one rotation says more than many (``training_rotations=1, rotations=1``). Turned
+    images are interpolated bilinearly (the code: nearest). An ActNorm comes first, because features of other backbones
+    than AlexNet differ in scale by orders of magnitude. The backbone is in eval mode; the code leaves it in train mode.
 
     Reference:
         Rudolph, Wandt, Rosenhahn 2021, "Same Same But DifferNet: Semi-Supervised Defect Detection with Normalizing
@@ -138,7 +139,16 @@ class DifferNet(FeatureDetector):
         return ImagePyramid(backbone, config.scales)
 
     def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:  # noqa: ARG002
-        """The flow on all scales' channels together."""
+        """The flow on all scales' channels together.
+
+        Raises:
+            ValueError: the rotations scored are not among those learnt from.
+        """
+        if self.config.training_rotations % self.config.rotations:
+            raise ValueError(
+                f"rotations={self.config.rotations} does not divide training_rotations="
+                f"{self.config.training_rotations}: angles would be scored that were never learnt from"
+            )
         self.flow = differnet_flow(sum(channels), self.config)
 
     def embedded(self, angles: Sequence[float]) -> RotatedEmbedding:
@@ -149,9 +159,7 @@ class DifferNet(FeatureDetector):
     def training_data(self, images: ImageCollection, progress: Progress | None = None) -> Dataset[Any]:
         """Embeddings of the rotated images, computed once."""
         count = self.config.training_rotations
-        generator = torch.Generator().manual_seed(self.config.seed)
-        offsets = torch.rand(count, generator=generator, dtype=torch.float64)
-        angles = [float(360 * (index + offsets[index]) / count) for index in range(count)]
+        angles = even_angles(count)
         self.load_backbone()
         features = self.features_of(images, progress, extractor=self.embedded(angles))
         return RotatedVectors(features, count)

@@ -21,6 +21,7 @@ from dracones.features import (
     FeatureDataset,
     FeatureExtractor,
     ImagePyramid,
+    InPrecision,
     features_in_memory,
 )
 from dracones.training import Progress, TrainingConfig
@@ -143,6 +144,8 @@ class FeatureDetector(Detector):
         """Features of the images: computed once and kept on disk, or in memory without a cache."""
         self.load_backbone()
         network = self.cached_network() if extractor is None else extractor
+        if self._precision() == "bf16":
+            network = InPrecision(network)
         if self.config.cache:
             cache = FeatureCache(budget_bytes=int(self.config.cache_gigabytes * 1024**3))
             return cache.features(network, images, progress=progress)

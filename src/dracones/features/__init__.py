@@ -12,6 +12,7 @@ from dracones.features.extractor import FeatureExtractor
 from dracones.features.names import backbone_names
 from dracones.features.pooling import Statistic, StatisticPool
 from dracones.features.position import SinusoidalPosition, sinusoidal_position
+from dracones.features.precision import InPrecision
 from dracones.features.pyramid import ImagePyramid, RotatedEmbedding, rotated
 from dracones.features.weights import WeightReport, adapt_input_kernel, read_weights
 
@@ -22,6 +23,7 @@ __all__ = [
     "FeatureDataset",
     "FeatureExtractor",
     "ImagePyramid",
+    "InPrecision",
     "RotatedEmbedding",
     "SinusoidalPosition",
     "Statistic",

@@ -75,7 +75,7 @@ def targets(tables: list[dict[str, Any]], race: dict[str, Any]) -> list[str]:
             ]
         )
     other = ("published", "float64", "bfloat16")  # lines that explain, or are another score by intent
-    compared = {k: v for k, v in race["agreement"].items() if not any(word in k for word in other)}
+    compared = {k: v for k, v in race["agreement"]["scores"].items() if not any(word in k for word in other)}
     apart = {k: v["largest_relative"] for k, v in compared.items() if v["largest_relative"] > 1e-4}
     speed = race["odin"]["times_pytorch_ood"]
     ten = race["ten_detectors"]["times_faster"]
@@ -222,16 +222,16 @@ def race_section(race: dict[str, Any]) -> list[str]:
             f"{100 * v['auroc_ours']:.2f}",
             f"{100 * v['auroc_theirs']:.2f}",
         ]
-        for name, v in race["agreement"].items()
+        for name, v in race["agreement"]["scores"].items()
     ]
     odin, ten, metrics = race["odin"], race["ten_detectors"], race["metrics"]
-    origin = race["provenance"]
+    origin = race["agreement"]["provenance"]
     return [
         "## Race against pytorch-ood 0.4.0",
         "",
-        f"Same ResNet-20, same {race['images']:,} images (half CIFAR-100), same settings, one process, in "
-        "turns. Commit "
-        f"{origin['commit'][:10]}, {origin['machine']}, torch {origin['torch']}. CPU seconds, medians.",
+        f"Same ResNet-20, same {race['images']:,} images (half CIFAR-100), same settings, one process, in turns. "
+        f"{origin['machine']}, torch {origin['torch']}; commits are in the JSON. CPU seconds, medians; other work kept the "
+        "machine busy.",
         "",
         "### Do the scores agree?",
         "",

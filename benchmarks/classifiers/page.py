@@ -84,7 +84,7 @@ def targets(tables: list[dict[str, Any]], race: dict[str, Any]) -> list[str]:
         [
             "scores agree with pytorch-ood to 1e-4",
             not apart,
-            "all" if not apart else "not " + ", ".join(f"{k} ({v:.1e})" for k, v in apart.items()),
+            "all" if not apart else "; ".join(f"{k} apart by {v:.1e}{blame(race, k)}" for k, v in apart.items()),
         ],
         [
             "ODIN at least twice as fast as pytorch-ood",
@@ -106,10 +106,23 @@ def targets(tables: list[dict[str, Any]], race: dict[str, Any]) -> list[str]:
     return ["## Targets", "", *markdown(["target", "", "found"], body)]
 
 
+def blame(race: dict[str, Any], name: str) -> str:
+    """How far each side is from a float64 computation, where there is one."""
+    scores = race["agreement"]["scores"]
+    sides = [scores.get(f"{name}, {side} to float64") for side in ("ours", "theirs")]
+    if None in sides:
+        return ""
+    ours, theirs = (side["largest_relative"] for side in sides)
+    return f" (to float64: here {ours:.1e}, there {theirs:.1e})"
+
+
 def with_larger_steps(table: dict[str, Any], name: str) -> str:
     """What the same protocol finds when the step may exceed the paper's range."""
     wide = table["odin"].get("per_set_wide", {}).get(name)
-    return "" if wide is None else f" ({value(wide['metrics'], 'auroc'):.1f} with steps up to {wide['epsilon']:g})"
+    if wide is None:
+        return ""
+    allowed = table["odin"]["wide_grid"]["epsilons"][-1]
+    return f" ({value(wide['metrics'], 'auroc'):.1f} where steps up to {allowed:g} were allowed)"
 
 
 def network(table: dict[str, Any]) -> list[str]:
@@ -230,8 +243,8 @@ def race_section(race: dict[str, Any]) -> list[str]:
         "## Race against pytorch-ood 0.4.0",
         "",
         f"Same ResNet-20, same {race['images']:,} images (half CIFAR-100), same settings, one process, in turns. "
-        f"{origin['machine']}, torch {origin['torch']}; commits are in the JSON. CPU seconds, medians; other work kept the "
-        "machine busy.",
+        f"{origin['machine']}, torch {origin['torch']}; commits are in the JSON. CPU seconds, medians; other work "
+        "kept the machine busy.",
         "",
         "### Do the scores agree?",
         "",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dracones.flows.folding import Folded
 
 
-_ANCHORS = 8  # inputs kept along the chain, whatever its length: rounding errors start anew at each
+_ANCHORS = 16  # inputs kept along the chain, whatever its length: rounding errors start anew at each
 _TOLERANCE = 1e-3  # of the largest value: gradients are about as far off as the inputs they are computed from
 
 

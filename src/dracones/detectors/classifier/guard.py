@@ -43,7 +43,7 @@ class ClassifierConfig(DetectorConfig):
     )
     accelerate: bool = Field(
         False,
-        description="score with a faster copy: BatchNorm folded, channels last (CPU: 1.7 times); same to rounding",
+        description="score with a faster copy: BatchNorm folded, channels last; the same to rounding",
     )
     output: str | int | None = Field(
         None, description="key or position of the logits, where the classifier returns several"

@@ -70,7 +70,8 @@ class Odin(ClassifierDetector):
             None, ge=0, description="step in units of [0, 1] pixels; chosen on normal images if none"
         )
         gradient_precision: Precision = Field(
-            "own", description="own: as the classifier computes; bfloat16: the gradient under autocast, twice as fast"
+            "own",
+            description="own: as the classifier computes; bfloat16: the gradient under autocast, faster, another score",
         )
         tuning_images: int = Field(1000, ge=1, description="normal images that epsilon is chosen on, at most")
 

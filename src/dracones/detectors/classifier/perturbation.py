@@ -18,8 +18,8 @@ def input_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Logits, and the gradient of ``T * CE(f(x) / T, argmax f(x))`` for the input alone, ``[B, C, H, W]``.
 
-    ``precision="bfloat16"`` takes both passes under autocast: about twice as fast where the hardware multiplies
-    bfloat16, while the sign of the smallest gradients, hence the score, changes a little.
+    ``precision="bfloat16"`` takes both passes under autocast: faster where the hardware multiplies bfloat16, while the
+    sign of the smallest gradients, hence the score, changes a little.
 
     One forward and one backward for the batch. The cross-entropy's own gradient, ``softmax(f / T) - onehot``, is
     written down rather than recorded: without the factor 1 / T and the mean over the batch, which the sign ignores, it

@@ -71,9 +71,11 @@ def shuffled(images: Tensor, count: int) -> Tensor:
     return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]]
 
 
-def statistics_of(run: Run, models: Path, skip: tuple[str, ...] = ()) -> dict[str, dict[str, Tensor]]:
+def statistics_of(
+    run: Run, models: Path, skip: tuple[str, ...] = (), at_most: int | None = None
+) -> dict[str, dict[str, Tensor]]:
     """Per set its statistics; gathered on first use, then read. `train` is what the rules are fitted on."""
-    cached = models / f"{run.key}.statistics.pt"
+    cached = models / f"{run.key}.statistics{'' if at_most is None else f'-{at_most}'}.pt"
     found = torch.load(cached, weights_only=True) if cached.exists() else {}
     density = load(run, models)[0]
     extra = _extra_models(run, models)
@@ -81,8 +83,9 @@ def statistics_of(run: Run, models: Path, skip: tuple[str, ...] = ()) -> dict[st
     names += ["background_log_prob"] if "background" in extra else []
     names += ["ensemble_log_prob_mean", "ensemble_log_prob_variance"] if "ensemble" in extra else []
     costly = [name for name in COSTLY_ON if name not in skip and _can(run, density, name)]
-    sets = {"train": shuffled(train_images(run.data), FITTED_ON)}
-    sets |= {name: test_images(name) for name in (run.data, *AGAINST[run.data])}
+    sets = {"train": shuffled(train_images(run.data), at_most or FITTED_ON)}
+    for name in (run.data, *AGAINST[run.data]):
+        sets[name] = test_images(name) if at_most is None else shuffled(test_images(name), at_most)
     for name, images in sets.items():
         entry = found.setdefault(name, {})
         missing = [each for each in names if each not in entry]
@@ -117,15 +120,16 @@ def _extra_models(run: Run, models: Path) -> dict[str, Any]:
     if background and (models / f"{background.key}.safetensors").exists():
         extra["background"] = load(background, models)[0]
     members = [each for each in RUNS.values() if each.name == run.name]
-    if len(members) > 1 and all((models / f"{each.key}.safetensors").exists() for each in members):
-        extra["ensemble"] = [load(each, models)[0] for each in members]
+    trained = [each for each in members if (models / f"{each.key}.safetensors").exists()]
+    if len(trained) > 1:
+        extra["ensemble"] = [load(each, models)[0] for each in trained]
     return extra
 
 
-def evaluate(run: Run, models: Path, skip: tuple[str, ...] = ()) -> dict[str, Any]:
+def evaluate(run: Run, models: Path, skip: tuple[str, ...] = (), at_most: int | None = None) -> dict[str, Any]:
     """The JSON of one run: bits/dim per set, AUROC with its 95 % interval per rule and pair."""
     started = time.process_time()
-    statistics = statistics_of(run, models, skip)
+    statistics = statistics_of(run, models, skip, at_most)
     density, record = load(run, models)
     others = AGAINST[run.data]
     dimensions = density.dimensions
@@ -139,7 +143,8 @@ def evaluate(run: Run, models: Path, skip: tuple[str, ...] = ()) -> dict[str, An
         "trained_on": run.data,
         "model": record,
         "commit": commit(),
-        "rules_fitted_on": f"{FITTED_ON} images of the training set, no out-of-distribution image",
+        "rules_fitted_on": f"{at_most or FITTED_ON} images of the training set, no out-of-distribution image",
+        "test_images_at_most": at_most,
         "bits_per_dim": {
             name: round(float(bits_per_dim(entry["log_prob"], dimensions).mean()), 4)
             for name, entry in statistics.items()
@@ -216,6 +221,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="runs, by key or by a part of it; default: all that are trained")
     parser.add_argument("--models", type=Path, default=MODELS)
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--at-most", type=int, help="images of each set, drawn at random; default: all")
     parser.add_argument("--skip", nargs="*", default=[], help=f"leave out costly statistics: {', '.join(COSTLY_ON)}")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -223,7 +229,7 @@ def main() -> None:
     for key, run in RUNS.items():
         asked = not arguments.names or any(name in f"/{key}" for name in arguments.names)
         if asked and not run.replace_rate and (arguments.models / f"{key}.safetensors").exists():
-            result = evaluate(run, arguments.models, tuple(arguments.skip))
+            result = evaluate(run, arguments.models, tuple(arguments.skip), arguments.at_most)
             (arguments.results / f"{key}.json").write_text(json.dumps(result, indent=1) + "\n")
             for title, row in result["auroc"].items():
                 print(f"  {title:34s}", {other: cell["value"] for other, cell in row.items()}, flush=True)

@@ -138,8 +138,9 @@ def densities_section(results: Path) -> str:
                 for rule in ("likelihood", "latent term", "volume term", "likelihood regret", "auto")
                 if not (rule == "likelihood regret" and other == "notMNIST")
             ]
-            rows.append([title, *numbers, *scores])
-    head = ["density", "parameters", "CPU s", "bits/dim", "of MNIST"]
+            images = runs[0].get("test_images_at_most")
+            rows.append([title, *numbers, f"{images:,}" if images else "all", *scores])
+    head = ["density", "parameters", "CPU s", "bits/dim", "of MNIST", "test images"]
     head += ["MNIST: likelihood", "latent", "volume", "regret", "`auto`"]
     head += ["notMNIST: likelihood", "latent", "volume", "`auto`"]
     return table(head, rows)

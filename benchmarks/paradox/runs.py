@@ -61,7 +61,7 @@ _ALL = (
     Run("cifar10-glow-background", "CIFAR-10", "glow", "tiny", 2800, flip=True, replace_rate=0.1, weight_decay=1e-2),
     Run("celeba-glow-background", "CelebA", "glow", "tiny", 2800, flip=True, replace_rate=0.1, weight_decay=1e-2),
     Run("fashionmnist-vae", "FashionMNIST", "vae", "tiny", 4000, batch_size=64),
-    Run("fashionmnist-pixelcnn", "FashionMNIST", "pixelcnn", "tiny", 600),
+    Run("fashionmnist-pixelcnn", "FashionMNIST", "pixelcnn", "tiny", 450),
     _realnvp("multiscale", "tiny"),
     _realnvp("checkerboard", "checkerboard8"),
     _realnvp("horizontal", "horizontal"),

@@ -1,6 +1,6 @@
 """Does training ever reach NaN? 32 couplings, large inputs, a constant channel, 200 steps at 1e-2, 50 seeds.
 
-    python benchmarks/flows/robustness.py [--seeds 50] [--steps 200] [--couplings 32] [--workers 1]
+    python benchmarks/flows/robustness.py [--seeds 50] [--steps 200] [--couplings 32] [--workers 1] [--again]
 
 Each seed draws a flow and a data set of its own: channels of scale 1 to `largest`, far from zero, one of them constant.
 After every step loss and gradients must be finite, at the end all values inside the flow; where they are not, the run
@@ -109,19 +109,20 @@ def train(flow: Flow, draw: Callable[[], Tensor], steps: int) -> str | None:
         loss = -flow.log_prob(x).mean()
         loss.backward()
         gradients = [p.grad for p in parameters if p.grad is not None]
-        if not bool(torch.isfinite(loss) & torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
-            return f"step {step}: {flow.first_non_finite(x) or 'gradient alone'}"
+        if not bool(torch.isfinite(loss) & torch.isfinite(torch.nn.utils.get_total_norm(gradients, torch.inf))):
+            return f"step {step}: {flow.first_non_finite(x)}"
         optimiser.step()
     place = flow.first_non_finite(draw())
     return None if place is None else f"step {steps}: {place}"
 
 
 @torch.no_grad()
-def round_trip(flow: Flow, x: Tensor) -> float:
-    """Largest error of decode(encode(x)), relative to each channel's largest value."""
+def round_trip(flow: Flow, x: Tensor) -> float | None:
+    """Largest error of decode(encode(x)), relative to each channel's largest value; None if decode overflows."""
     latents, _ = flow.eval().encode(x)
     error = (flow.decode(latents) - x).abs().transpose(0, 1).flatten(1).amax(1)
-    return float((error / x.abs().transpose(0, 1).flatten(1).amax(1)).max())
+    worst = float((error / x.abs().transpose(0, 1).flatten(1).amax(1)).max())
+    return worst if math.isfinite(worst) else None
 
 
 def run(name: str, seed: int, couplings: int, steps: int) -> dict[str, Any]:
@@ -139,12 +140,20 @@ def run(name: str, seed: int, couplings: int, steps: int) -> dict[str, Any]:
 
 def summary(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     build, largest = FLOWS[name]
-    errors = sorted(r["round_trip"] for r in runs if r["place"] is None)
+    errors = sorted(r["round_trip"] for r in runs if r["round_trip"] is not None)
     stopped = [{"seed": r["seed"], "place": r["place"]} for r in runs if r["place"] is not None]
     result: dict[str, Any] = {"what": (build.__doc__ or "").strip(), "largest_scale": largest, "seeds": len(runs)}
     result |= {"finite": len(runs) - len(stopped), "stopped": stopped}
     result |= {"median_round_trip": errors[len(errors) // 2] if errors else None, "round_trips": errors}
     return result | {"cpu_seconds": round(sum(r["cpu_seconds"] for r in runs))}
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The finite seeds of an earlier run together with those run again."""
+    trips = sorted(old["round_trips"] + new["round_trips"])
+    result = new | {"seeds": old["seeds"], "finite": old["finite"] + new["finite"], "round_trips": trips}
+    result |= {"cpu_seconds": old["cpu_seconds"] + new["cpu_seconds"]}
+    return result | {"median_round_trip": trips[len(trips) // 2] if trips else None}
 
 
 def page(record: dict[str, Any]) -> str:
@@ -175,14 +184,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--couplings", type=int, default=32)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--again", action="store_true", help="keep the recorded seeds that were finite, run the others")
     arguments = parser.parse_args()
     record: dict[str, Any] = provenance()
     start = time.monotonic()
     record |= {"couplings": arguments.couplings, "steps": arguments.steps, "workers": arguments.workers, "results": {}}
+    earlier = HERE / "robustness.json"
+    kept = json.loads(earlier.read_text())["results"] if arguments.again and earlier.exists() else {}
     with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
         for name in FLOWS:
             task = partial(run, name, couplings=arguments.couplings, steps=arguments.steps)
-            record["results"][name] = summary(name, list(pool.map(task, range(arguments.seeds))))
+            seeds = [r["seed"] for r in kept[name]["stopped"]] if name in kept else range(arguments.seeds)
+            found = summary(name, list(pool.map(task, seeds)))
+            record["results"][name] = merged(kept[name], found) if name in kept else found
             record["seconds"] = round(time.monotonic() - start)
             (HERE / "robustness.json").write_text(json.dumps(record, indent=1) + "\n")
             (HERE / "robustness.md").write_text(page(record))

@@ -184,6 +184,8 @@ def test_the_first_non_finite_place_is_named():
     assert flow.first_non_finite(x) is None
     assert flow.first_non_finite(torch.full_like(x, torch.nan)) == "input"
     coupling = flow.bijection[1].levels[1][3]
+    coupling.scale.limit.grad = torch.tensor([0.0, torch.inf] + [0.0] * 6).double()
+    assert flow.first_non_finite(x) == "gradient of bijection.layers.1.levels.1.layers.3.scale.limit"
     with torch.no_grad():
         coupling.conditioner.network[-1].bias.fill_(1e200)
         coupling.conditioner.network[-1].bias[1] = 1e308

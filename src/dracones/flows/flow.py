@@ -134,7 +134,8 @@ class Flow(nn.Module):
     def first_non_finite(self, x: Tensor, context: Tensor | None = None) -> str | None:
         """Where x first becomes infinite or NaN (`"level0/3 (AffineCoupling): output"`); None if all is finite.
 
-        A parameter is named before the values it spoils.
+        A parameter is named before the values it spoils, and a gradient (`"gradient of bijection.layers.3..."`) where
+        the values themselves are fine.
         """
         for name, parameter in self.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
@@ -147,6 +148,9 @@ class Flow(nn.Module):
             for what, value in (("output", step.output), ("log_det", step.log_det)):
                 if not bool(torch.isfinite(value).all()):
                     return f"{step.name or 'bijection'} ({type(step.layer).__name__}): {what}"
+        for name, parameter in self.named_parameters():
+            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+                return f"gradient of {name}"
         return None
 
     def _check_context(self, context: Tensor | None) -> None:

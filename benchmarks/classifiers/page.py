@@ -274,7 +274,8 @@ def race_section(race: dict[str, Any]) -> list[str]:
                 for name, speed in odin["images_per_cpu_second"].items()
             ],
         ),
-        "The machine was shared: earlier runs, with more work beside them, gave 1.75 to 1.99 for the last line and 1.18 to "
+        "The machine was shared: earlier runs, with more work beside them, gave 1.75 to 1.99 for the last line "
+        "and 1.18 to "
         "1.38 for the one above it.",
         "",
         *markdown(

@@ -10,12 +10,14 @@ from dracones.cli.options import (
     Anomalous,
     AsJson,
     BatchSize,
+    Classifier,
     Device,
     Masks,
     Model,
     Mvtec,
     Normal,
     Threads,
+    runtime,
     use_threads,
 )
 from dracones.cli.output import emit, tell
@@ -29,6 +31,7 @@ def report(
     mvtec: Mvtec = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
     batch_size: BatchSize = 32,
+    classifier: Classifier = None,
     device: Device = "cpu",
     threads: Threads = None,
     as_json: AsJson = False,
@@ -40,7 +43,7 @@ def report(
     from dracones.detectors import evaluate as judge
     from dracones.training import RichProgress
 
-    detector = dracones.load(model, device=device or "cpu")
+    detector = dracones.load(model, device=device or "cpu", **runtime(classifier))
     sides = open_sides(normal, anomalous, masks, mvtec)
     found = judge(detector, *sides, batch_size=batch_size, progress=RichProgress())
     page = evaluation_page(detector, found, *sides)

@@ -2,8 +2,8 @@
 
     python benchmarks/inspection/agreement.py DUMP WEIGHTS
 
-Prints the largest difference between its maps and ours. Its CFLOW subtracts the maximum over the batch from the log-densities
-and from the map; ours, the maximum over the training images: the peer's batch maximum is put in its place.
+Prints the largest difference between its maps and ours. Its CFLOW subtracts the maximum over the batch from the
+log-densities and from the map; ours, the maximum over the training images: the batch's is put in its place.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What is run: each method with its own defaults at a cost one CPU core can pay, fixed before any test image is seen."""
+"""What is run: each method with its own settings at a cost one CPU core can pay, fixed before a test image is seen."""
 
 from typing import Any
 

@@ -18,10 +18,10 @@ def data_root() -> Path:
 def unpacked(name: str, folder: Path) -> Path:
     """Root of a set in MVTec's layout; unpacked once.
 
-    MTD has its own layout. Its split is the published one of DifferNet: the 761 listed MT_Free images train, the other 191
-    and all 392 defective images test. Images differ in size and shape (about 100 to 800 pixels a side): every method
-    sees them squeezed to one square (antialiased), as DifferNet does; heat maps are brought back to each image's own
-    size and compared with the mask there.
+    MTD has its own layout. Its split is the published one of DifferNet: the 761 listed MT_Free images train, the other
+    191 and all 392 defective images test. Images differ in size and shape (about 100 to 800 pixels a side): every
+    method sees them squeezed to one square (antialiased), as DifferNet does; heat maps are brought back to each
+    image's own size and compared with the mask there.
     """
     root = folder / name
     if root.is_dir():

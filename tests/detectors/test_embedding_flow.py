@@ -40,7 +40,7 @@ def test_pooled_statistics_are_numpys():
 def test_log_prob_is_the_change_of_variables_formula():
     detector = built()
     images = normals(2)
-    (embedding,) = detector.pool()(images)
+    (embedding,) = detector.pool()(images)  # the whitening is still the identity
     flow = detector.flow.double()
     x = embedding.double()
     for image in range(2):
@@ -48,7 +48,7 @@ def test_log_prob_is_the_change_of_variables_formula():
             (z,), _ = flow.encode(x[image : image + 1])
         jacobian = jacrev(lambda v: flow.encode(v[None])[0][0][0])(x[image])
         expected = multivariate_normal(np.zeros(32)).logpdf(z[0].numpy())
-        expected = expected + float(torch.linalg.slogdet(jacobian)[1])
+        expected = expected + float(torch.linalg.slogdet(jacobian)[1].detach())
         assert float(flow.log_prob(x[image : image + 1])[0]) == pytest.approx(expected, rel=1e-6)
     detector.flow.float()
     with torch.no_grad():
@@ -71,6 +71,25 @@ def test_fit_knows_other_images_and_saves(tmp_path):
     assert loud.maps is None
     again = dracones.load(detector.save(tmp_path / "m.safetensors"))
     np.testing.assert_array_equal(again.predict(noise).scores, loud.scores)
+
+
+def test_before_training_the_score_is_the_mahalanobis_distance():
+    images = normals(60)
+    options = {**TINY, "validation_share": 0.0, "calibration_share": 0.0}
+    detector = dracones.create("embedding_flow", **options, epochs=1, learning_rate=1e-12).fit(images)
+    (embedding,) = detector.pool()(images)
+    x = embedding.double().numpy()
+    covariance = np.cov(x.T)
+    covariance += 0.01 * np.diag(covariance).mean() * np.eye(32)
+    expected = -multivariate_normal(x.mean(0), covariance).logpdf(x) / 32
+    np.testing.assert_allclose(detector.predict(images).scores, expected, rtol=1e-2, atol=1e-2)
+
+
+def test_several_sizes_are_embedded_together():
+    detector = built(scales=2)
+    assert detector.dims == 64
+    with torch.no_grad():
+        assert torch.isfinite(detector.score(normals(2)).image).all()
 
 
 def test_backbone_and_flow_pass_gradients_to_the_image_when_asked():

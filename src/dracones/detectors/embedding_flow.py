@@ -1,20 +1,23 @@
 """Embedding flow: a RealNVP on the pooled features of a frozen backbone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from dracones.detectors.detector import Trainee
 from dracones.detectors.info import MethodInfo
 from dracones.detectors.on_features import FeatureConfig, FeatureDetector, Preset
 from dracones.detectors.prediction import Scores
 from dracones.detectors.registry import register
-from dracones.features import Extractor, FeatureExtractor, Statistic, StatisticPool
-from dracones.flows import MLP, ActNorm, AffineCoupling, Chain, Flow, StandardNormal, TanhScale, channels
+from dracones.detectors.splits import Parts
+from dracones.detectors.whitening import Whitening
+from dracones.features import Extractor, FeatureExtractor, ImagePyramid, Statistic, StatisticPool
+from dracones.flows import MLP, AffineCoupling, Chain, Flow, StandardNormal, TanhScale, channels
 from dracones.flows.bijection import Bijection
-from dracones.training import TrainingConfig
+from dracones.training import Progress, TrainingConfig
 
 
 class EmbeddingFlowConfig(FeatureConfig):
@@ -33,6 +36,8 @@ class EmbeddingFlowConfig(FeatureConfig):
     pooling: tuple[Literal["mean", "max", "std"], ...] = Field(
         ("mean",), min_length=1, description="what is kept of a map's channels: mean as in the paper; max and std too"
     )
+    scales: int = Field(1, ge=1, description="image sizes that are embedded, each half the one before; one level then")
+    ridge: float = Field(0.01, gt=0, description="of the whitening, relative to the mean variance")
     couplings: int = Field(8, ge=2, description="couplings, reading the halves in turn")
     hidden: int = Field(256, ge=1, description="width of the s,t-networks")
     layers: int = Field(1, ge=1, description="hidden layers of the s,t-networks")
@@ -49,7 +54,11 @@ class EmbeddingFlow(FeatureDetector):
 
     On pixels a flow learns local correlations and calls unfamiliar content likely; on the embeddings of a network that
     knows content its likelihood tells in from out (the paper's section 8). The flow is RealNVP with half masks and
-    multilayer perceptrons after an ActNorm, which stands for the paper's z-scoring by training statistics.
+    multilayer perceptrons.
+
+    Deviations: embeddings are whitened by the training images' covariance where the paper z-scores its tabular data,
+    so the flow starts as their Gaussian (the Mahalanobis distance) and learns what is not Gaussian, from as few images
+    as inspection has; ``scales`` embeds the image at several sizes, as DifferNet does.
 
     Reference:
         Kirichenko, Izmailov, Wilson 2020, "Why Normalizing Flows Fail to Detect Out-of-Distribution Data", section 8;
@@ -73,11 +82,25 @@ class EmbeddingFlow(FeatureDetector):
     def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:  # noqa: ARG002
         """The flow on all pooled channels together."""
         self.dims = sum(channels) * len(self.config.pooling)
+        self.whitening = Whitening(self.dims, ridge=self.config.ridge)
         self.flow = Flow(_real_nvp(self.dims, self.config), StandardNormal())
+
+    def make_extractor(self, channels: int) -> FeatureExtractor | ImagePyramid:
+        """The backbone, at one or several image sizes."""
+        backbone = super().make_extractor(channels)
+        if self.config.scales == 1:
+            return backbone
+        assert isinstance(backbone, FeatureExtractor)
+        return ImagePyramid(backbone, self.config.scales)
+
+    def trainees(self, parts: Parts, progress: Progress | None = None) -> Iterator[Trainee]:
+        """Whiten by the training images, then train the flow behind."""
+        embeddings = self.features_of(parts.train, progress)
+        self.whitening.fit(torch.cat([rows for (rows,) in embeddings.chunks(256)]).to(self.device))
+        yield from super().trainees(parts, progress)
 
     def pool(self) -> StatisticPool:
         """What turns images into embeddings."""
-        assert isinstance(self.extractor, FeatureExtractor)
         statistics: tuple[Statistic, ...] = self.config.pooling
         return StatisticPool(self.extractor, statistics)
 
@@ -87,13 +110,18 @@ class EmbeddingFlow(FeatureDetector):
 
     def training_loss(self, batch: Any, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
         """Negative log-likelihood, nats per dimension."""
-        return -self.flow.log_prob(batch[0]).mean() / self.dims
+        return -self.log_density(batch[0]).mean() / self.dims
+
+    def log_density(self, embeddings: Tensor) -> Tensor:
+        """Log-density of embeddings `[B, D]`, nats, `[B]`."""
+        white, log_det = self.whitening.encode(embeddings)
+        return self.flow.log_prob(white) + log_det
 
     def log_prob(self, images: Tensor) -> Tensor:
         """Log-likelihood of the images' embeddings, nats, `[B]`."""
         with self.scoring_precision(images):
             (embedding,) = self.pool()(images)
-        return self.flow.log_prob(embedding.float())
+        return self.log_density(embedding.float())
 
     def score(self, images: Tensor) -> Scores:
         """Negative log-likelihood per dimension `[B]`."""
@@ -105,7 +133,7 @@ def _real_nvp(dims: int, config: EmbeddingFlowConfig) -> Chain:
         return MLP(read, out, hidden=config.hidden, layers=config.layers, dropout=config.dropout)
 
     generator = torch.Generator().manual_seed(config.seed)
-    layers: list[Bijection] = [ActNorm(dims)]
+    layers: list[Bijection] = []
     # The halves are drawn once, so that both hold channels of every level and statistic.
     order = torch.randperm(dims, generator=generator)
     first = channels(dims)[order]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dracones.features.extractor import FeatureExtractor
+from dracones.features.pyramid import ImagePyramid
 
 __all__ = ["Statistic", "StatisticPool"]
 
@@ -22,7 +23,7 @@ class StatisticPool(nn.Module):
         torch.Size([2, 768])
     """
 
-    def __init__(self, extractor: FeatureExtractor, statistics: Sequence[Statistic]) -> None:
+    def __init__(self, extractor: FeatureExtractor | ImagePyramid, statistics: Sequence[Statistic]) -> None:
         super().__init__()
         self.extractor = extractor
         self.statistics = tuple(statistics)

@@ -1,0 +1,87 @@
+"""Density × rule as one detector: every density, and the rules that need more than one density."""
+
+import numpy as np
+import pytest
+import torch
+
+import dracones
+from dracones.densities import bits_per_dim
+
+SMALL = {
+    "glow": {"steps": 1, "hidden": 4},
+    "realnvp": {"hidden": 4, "blocks": 1},
+    "vae": {"latent": 2, "hidden": 4},
+    "pixelcnn": {"hidden": 4, "layers": 1},
+}
+
+
+def stripes(count=60, seed=0):
+    """Images of 8 levels that rise from left to right, with noise."""
+    noise = torch.randint(0, 20, (count, 1, 8, 8), generator=torch.Generator().manual_seed(seed))
+    return (torch.arange(8) * 20 + noise + 40) / 255
+
+
+def small(name, **options):
+    density = {key: value for key, value in SMALL[name].items() if key in options_of(name)}
+    return dracones.create(name, density=density, epochs=2, batch_size=16, **options)
+
+
+def options_of(name):
+    from inspect import signature
+
+    from dracones.densities import registry
+
+    registry.presets(name)
+    return signature(registry._BUILDERS[name]).parameters
+
+
+@pytest.mark.parametrize("name", list(SMALL))
+def test_every_density_with_the_default_rule(name, tmp_path):
+    detector = small(name).fit(stripes())
+    assert detector.config.rule == "auto"
+    found = detector.predict(stripes(5, seed=1)).scores
+    assert np.isfinite(found).all()
+    loaded = dracones.load(detector.save(tmp_path / "m.safetensors"))
+    np.testing.assert_allclose(loaded.predict(stripes(5, seed=1)).scores, found, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["glow", "pixelcnn"])
+def test_likelihood_scores_are_nats_of_the_8_bit_image(name):
+    detector = small(name, rule="likelihood").fit(stripes())
+    images = stripes(4, seed=1)
+    expected = detector.density.bits_per_dim(images).detach()
+    scores = torch.from_numpy(detector.predict(images).scores)
+    torch.testing.assert_close(bits_per_dim(-scores, 64), expected.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_an_ensemble_is_trained_from_different_seeds_and_saved(tmp_path):
+    detector = small("glow", rule="waic", members=3).fit(stripes())
+    weights = [next(p for p in density.parameters() if p.ndim > 1) for density in (detector.density, *detector.others)]
+    assert len(weights) == 3
+    assert not torch.equal(weights[0], weights[1])
+    assert [run["steps"] for run in detector.provenance["training"]] == [6, 6, 6]
+    loaded = dracones.load(detector.save(tmp_path / "m.safetensors"))
+    images = stripes(3, seed=1)
+    np.testing.assert_allclose(loaded.predict(images).scores, detector.predict(images).scores, rtol=1e-5)
+
+
+def test_members_are_made_only_for_a_rule_that_compares_them():
+    assert len(small("glow", rule="likelihood", members=3).fit(stripes()).others) == 0
+    with pytest.raises(ValueError, match="set members to 2 or more"):
+        small("glow", rule="waic").fit(stripes())
+
+
+def test_the_background_model_sees_noise_and_the_ratio_takes_it_off(tmp_path):
+    detector = small("glow", rule="likelihood_ratio", background_noise=0.5).fit(stripes())
+    images = stripes(4, seed=1)
+    with torch.no_grad():
+        ratio = detector.density.log_prob(images) - detector.background.log_prob(images)
+    np.testing.assert_allclose(detector.predict(images).scores, -ratio.numpy(), rtol=1e-4, atol=1e-3)
+    assert (ratio > 0).all(), "a background model of half noise should know these images less well"
+    loaded = dracones.load(detector.save(tmp_path / "m.safetensors"))
+    np.testing.assert_allclose(loaded.predict(images).scores, detector.predict(images).scores, rtol=1e-5)
+
+
+def test_a_rule_that_the_density_cannot_serve_is_refused():
+    with pytest.raises(ValueError, match="likelihood_regret"):
+        small("glow", rule="likelihood_regret").fit(stripes())

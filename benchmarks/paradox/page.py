@@ -148,7 +148,8 @@ def densities_section(results: Path) -> str:
 
 def embeddings_section(results: Path) -> str:
     """Flows on embeddings."""
-    parts = []
+    parts: list[str] = []
+    merged: list[float] = []
     for file in sorted(results.glob("embeddings-*.json")):
         result = json.loads(file.read_text())
         others = list(AGAINST[result["trained_on"]])
@@ -159,20 +160,45 @@ def embeddings_section(results: Path) -> str:
             f" {result['rules_fitted_on']}; at most {result['test_images_at_most']:,} test images a set):\n\n"
         )
         parts.append(table(["rule", *others], rows) + "\n")
+        merged += [row[other]["value"] for title, row in result["auroc"].items() if " + " in title for other in others]
+    if len(merged) == sum(map(len, AGAINST.values())):
+        parts.append(
+            f"Mean over all {len(merged)} pairs of pixels and embedding merged: {statistics.mean(merged):.3f}.\n"
+        )
     return "".join(parts)
 
 
 def resizing_section(results: Path) -> str:
-    """The filter alone."""
+    """The filter alone, and what it does to the mean over all pairs."""
     file = results / "resizing.json"
     if not file.exists():
         return ""
+    found = json.loads(file.read_text())["table"]
     rows = [
-        [f"{name}, {resizing}", *(f"{value:.3f}" for value in found.values())]
-        for name, by_filter in json.loads(file.read_text())["table"].items()
-        for resizing, found in by_filter.items()
+        [f"{name}, {resizing}", *(f"{value:.3f}" for value in cells.values())]
+        for name, by_filter in found.items()
+        for resizing, cells in by_filter.items()
     ]
-    return table(["set, filter", "bits/dim", "likelihood", "complexity, WebP", "`auto`"], rows)
+    parts = [table(["set, filter", "bits/dim", "likelihood", "complexity, WebP", "`auto`"], rows)]
+    pairs = all_pairs(results)
+    if pairs:
+        means = []
+        for resizing in next(iter(found.values())):
+            changed = {("CIFAR-10", name): found[name][resizing]["auto"] for name in found}
+            means.append(f"{resizing} {statistics.mean((pairs | changed).values()):.3f}")
+        parts.append(f"\nMean of `auto` over all {len(pairs)} pairs by filter: {', '.join(means)}.\n")
+    return "".join(parts)
+
+
+def all_pairs(results: Path) -> dict[tuple[str, str], float]:
+    """`auto` on every pair, empty unless all four Glows are there."""
+    found = {
+        (normal, other): statistics.mean(run["auroc"]["auto"][other]["value"] for run in runs)
+        for normal, others in AGAINST.items()
+        if (runs := runs_of(MAIN[normal], results))
+        for other in others
+    }
+    return found if len({normal for normal, _ in found}) == len(MAIN) else {}
 
 
 def main() -> None:

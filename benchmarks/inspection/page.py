@@ -68,6 +68,8 @@ def _table(runs: list[dict[str, Any]]) -> list[str]:
     for run in runs:
         hidden = ("backbone", "seed", "size", "precision", "validation_share", "calibration_share")
         own = {key: value for key, value in run["options"].items() if key not in hidden}
+        if run["options"].get("validation_share"):
+            own["held out"] = run["options"]["validation_share"]
         grouped[run["method"], run["backbone"], json.dumps(own)].append(run)
     lines = [
         "| method | backbone | settings | image AUROC | pixel AUROC | AUPRO "

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dracones.cli.options import AsJson, Threads, use_threads
+from dracones.cli.options import AsJson, use_threads
 from dracones.cli.output import emit, table, tell
 
 
@@ -15,7 +15,9 @@ def demo(
         "dracones-demo"
     ),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of crops, scenes, weights and batches.")] = 0,
-    threads: Threads = None,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, help="CPU threads; one is quick enough, and stays so beside other work.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Learn one photograph, be fooled by others, repair, calibrate, and point at what does not belong."""

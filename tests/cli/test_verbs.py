@@ -126,6 +126,7 @@ def test_evaluate_gives_every_metric_with_its_interval(run, place, model):
     told = json.loads(out)
     assert told["counts"] == {"normal": 120, "anomalous": 20, "skipped": 0}
     assert set(told["image"]) == {"auroc", "aupr_in", "aupr_out", "fpr_at_tpr95", "detection_error", "f1_max"}
+    assert told["image"]["auroc"]["value"] > 0.95, "images of another brightness should score higher"
     assert told["image"]["auroc"]["low"] <= told["image"]["auroc"]["value"] <= told["image"]["auroc"]["high"]
     assert told["pixel"] is None
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import dracones
-from dracones.detectors import Detector, DetectorConfig, MethodInfo, Scores, registry, storage
+from dracones.detectors import Detector, DetectorConfig, MethodInfo, Scores, fitting, registry, storage
 from dracones.training import TrainingConfig
 
 
@@ -78,6 +78,24 @@ def test_calibrated_verdicts_follow_the_threshold(fitted):
     assert calm.is_anomaly.mean() < 0.12
     assert np.array_equal(calm.is_anomaly, calm.scores > fitted.threshold)
     assert np.array_equal(calm.is_anomaly, calm.p_values <= 0.05)
+
+
+def test_a_score_at_the_threshold_is_no_anomaly(fitted):
+    prediction = fitted.predict(normal(1, seed=4))
+    kept = fitted.threshold
+    fitted.threshold = float(prediction.scores[0])
+    assert not fitted.predict(normal(1, seed=4)).is_anomaly[0]
+    fitted.threshold = kept
+
+
+def test_first_weights_follow_the_seed():
+    means = []
+    for seed in (1, 1, 2):
+        detector = Brightness(seed=seed)
+        fitting.build(detector, (1, 8, 8))
+        means.append(detector.mean)
+    assert torch.equal(means[0], means[1])
+    assert not torch.equal(means[0], means[2])
 
 
 def test_too_few_calibration_images_name_the_needed_count(fitted):

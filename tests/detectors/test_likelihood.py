@@ -6,6 +6,7 @@ import torch
 
 import dracones
 from dracones.densities import bits_per_dim
+from dracones.detectors import fitting
 
 SMALL = {
     "glow": {"steps": 1, "hidden": 4},
@@ -63,6 +64,13 @@ def test_an_ensemble_is_trained_from_different_seeds_and_saved(tmp_path):
     loaded = dracones.load(detector.save(tmp_path / "m.safetensors"))
     images = stripes(3, seed=1)
     np.testing.assert_allclose(loaded.predict(images).scores, detector.predict(images).scores, rtol=1e-5)
+
+
+def test_members_begin_with_different_weights():
+    detector = small("glow", rule="waic", members=2)
+    fitting.build(detector, (1, 8, 8))
+    pairs = zip(detector.density.parameters(), detector.others[0].parameters(), strict=True)
+    assert not all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_members_are_made_only_for_a_rule_that_compares_them():

@@ -67,7 +67,7 @@ def _page(result: DemoResult, images: DemoImages, scenes: list[Picture]) -> Repo
     page = Report("What belongs, and what does not", subtitle=f"A density learns crops of a photograph of {SURFACE}.")
     page.verdict(
         f"The density finds crops of {name} likelier than crops of the {SURFACE} it was trained on "
-        f"(AUROC {fooled:.3f} where 0.5 is chance). The rule `auto`, fitted on {SURFACE} alone, puts that right: "
+        f"(AUROC {fooled:.3f} where 0.5 is chance). The rule “auto”, fitted on {SURFACE} alone, puts that right: "
         f"{repaired:.3f}.",
         level="good" if repaired > 0.95 else "warning",
         points=[

@@ -169,6 +169,8 @@ def test_methods_lists_papers_and_options(run):
         (["score", "missing.safetensors", "nowhere"], "no model file at missing.safetensors"),
         (["fit", "glo", "x", "-o", "y.safetensors"], "did you mean 'glow'"),
         (["fit", "glow", "x", "-o", "no/such/folder/y.safetensors"], "folder no/such/folder does not exist"),
+        (["score", "missing.safetensors", "x", "-o", "no/such/s.csv"], "folder no/such does not exist"),
+        (["report", "missing.safetensors", "-o", "no/such/r.html"], "folder no/such does not exist"),
         (["fit", "glow", "no-such-folder", "-o", "y.safetensors"], "no-such-folder"),
         (["fit", "glow", "x", "-o", "y.safetensors", "--set", "epochs"], "key=value"),
         (["fit", "glow", "x", "-o", "y.safetensors", "--set", "epoch=3"], "did you mean 'epochs'"),

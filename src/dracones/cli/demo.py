@@ -23,6 +23,7 @@ def demo(
     """Learn one photograph, be fooled by others, repair, calibrate, and point at what does not belong."""
     started = time.monotonic()
     use_threads(threads)
+    output.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known before the work
     from dracones.demo import demo_images, tell_story
     from dracones.demo.page import write_all
     from dracones.demo.story import FALSE_ALARM_RATE, summary

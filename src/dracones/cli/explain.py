@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dracones.cli.options import AsJson, BatchSize, Device, Model, Threads, use_threads
+from dracones.cli.options import AsJson, BatchSize, Device, Model, Threads, require_folder_of, use_threads
 from dracones.cli.output import emit, tell
 
 
@@ -41,6 +41,7 @@ def explain(
 ) -> None:
     """Write one HTML page on MODEL's likelihood: can it be trusted on these images, why not, what helps."""
     use_threads(threads)
+    require_folder_of(output)
     others = named_sets(other)
     import dracones
     from dracones import anatomy

@@ -14,6 +14,7 @@ from dracones.cli.options import (
     Threads,
     parse_settings,
     read_config,
+    require_folder_of,
     runtime,
     use_threads,
 )
@@ -53,6 +54,7 @@ def fit(
     where it stopped when the same command is given again.
     """
     use_threads(threads)
+    require_folder_of(output)
     import dracones
     from dracones.detectors import forget_checkpoints
     from dracones.training import RichProgress
@@ -63,8 +65,6 @@ def fit(
     if false_alarm_rate is not None:
         options["false_alarm_rate"] = false_alarm_rate
     detector = dracones.create(method, **options)
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {output}: the folder {output.parent} does not exist; make it first")
     checkpoint = output.with_name(output.name + ".checkpoint")
     if restart:
         forget_checkpoints(checkpoint)

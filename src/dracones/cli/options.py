@@ -41,6 +41,16 @@ Mvtec = Annotated[
 ]
 
 
+def require_folder_of(path: Path | None) -> None:
+    """Refuse a file that could not be written, before the work that would fill it.
+
+    Raises:
+        FileNotFoundError: its folder does not exist.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
+
+
 def use_threads(threads: int | None) -> None:
     """Have torch use this many threads in the rest of the process."""
     if threads is not None:

@@ -17,6 +17,7 @@ from dracones.cli.options import (
     Mvtec,
     Normal,
     Threads,
+    require_folder_of,
     runtime,
     use_threads,
 )
@@ -38,6 +39,7 @@ def report(
 ) -> None:
     """Write one HTML page: verdict, metrics with intervals, histograms, curves, example images, heat maps."""
     use_threads(threads)
+    require_folder_of(output)
     import dracones
     from dracones.cli.report_page import evaluation_page
     from dracones.detectors import evaluate as judge

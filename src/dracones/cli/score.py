@@ -15,6 +15,7 @@ from dracones.cli.options import (
     Model,
     Strict,
     Threads,
+    require_folder_of,
     runtime,
     use_threads,
 )
@@ -45,6 +46,7 @@ def score(
 ) -> None:
     """Score the images of DATA with MODEL; larger = more anomalous."""
     use_threads(threads)
+    require_folder_of(output)
     import dracones
     from dracones.data import open_images
     from dracones.report import write_table

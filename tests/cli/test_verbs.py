@@ -201,3 +201,20 @@ def _seconds(command):
     started = time.monotonic()
     subprocess.run(command, check=True, capture_output=True)
     return time.monotonic() - started
+
+
+def test_a_table_of_an_unknown_kind_is_refused_before_anything_is_scored(run, place, model, tmp_path):
+    _, err = run("score", model, place / "odd", "-o", tmp_path / "scores.xyz", code=2)
+    assert ".csv, .jsonl, .parquet; got 'scores.xyz'" in err
+    # not even the model was opened
+    _, err = run("score", tmp_path / "no.safetensors", place / "odd", "-o", tmp_path / "scores.xyz", code=2)
+    assert "scores.xyz" in err
+
+
+def test_a_place_that_cannot_be_filled_is_refused_before_the_work(run, place, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    nothing = tmp_path / "no.safetensors"
+    _, err = run("score", nothing, place / "odd", "--maps", tmp_path / "file", code=2)
+    assert "it is a file; name a folder" in err
+    _, err = run("score", nothing, place / "odd", "-o", tmp_path, code=2)
+    assert "it is a folder; name a file in it" in err

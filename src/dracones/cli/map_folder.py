@@ -9,13 +9,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dracones.data import ImageCollection
+    from dracones.detectors.heat_range import HeatRange
+    from dracones.training import Progress
 
 
 class MapFolder:
-    """Writes each map as it comes and forgets it; colours need all maps, so pictures are drawn from the files."""
+    """Writes each map as it comes and forgets it, so memory holds one; pictures are drawn from the files.
 
-    def __init__(self, folder: Path) -> None:
+    Colours and outline follow the heat of normal images, `normal`, so that a good part looks calm whatever lies beside
+    it; without it, the maps at hand have to make the scale.
+    """
+
+    def __init__(self, folder: Path, normal: "HeatRange | None") -> None:
         self.folder = folder
+        self.normal = normal
         self._raw: dict[str, Path] = {}
         self._middles: list[float] = []
         self._highest = float("-inf")
@@ -27,16 +34,22 @@ class MapFolder:
         from dracones.report import write_maps
 
         (self._raw[name],) = write_maps(self.folder, name, score_map, pictures=False)
-        self._middles.append(float(np.median(score_map)))
-        self._highest = max(self._highest, float(score_map.max()))
+        if self.normal is None:
+            self._middles.append(float(np.median(score_map)))
+            self._highest = max(self._highest, float(score_map.max()))
 
-    def draw(self, images: "ImageCollection") -> None:
-        """Draw every kept map over its image, from the usual score (cold) to the highest of all (hot)."""
+    def draw(self, images: "ImageCollection", progress: "Progress") -> None:
+        """Draw every kept map over its image, with the scale below."""
         import numpy as np
 
         from dracones.report import write_maps
 
+        if not self._raw:
+            return
+        threshold = None if self.normal is None else self.normal.threshold
+        low, high = (median(self._middles), self._highest) if self.normal is None else self.normal.colours
         native: Any = images.with_preprocess(None)
+        progress.start(len(self._raw), "drawing heat maps")
         for i, name in enumerate(native.names):
             if name in self._raw:
                 score_map = np.load(self._raw[name], allow_pickle=False)
@@ -45,7 +58,21 @@ class MapFolder:
                     name,
                     score_map,
                     images=native.read(i),
-                    low=median(self._middles),
-                    high=self._highest,
+                    threshold=threshold,
+                    low=low,
+                    high=high,
                     raw=None,
+                    legend=True,
                 )
+                progress.advance(1)
+        progress.finish()
+
+    def describe(self, false_alarm_rate: float | None) -> str:
+        """What was written, and what the colours mean."""
+        wrote = f"wrote {len(self._raw)} heat maps to {self.folder}"
+        if self.normal is None:
+            return (
+                f"{wrote}; colours run from the usual to the hottest of these images alone, so a good part may look "
+                "hot: `dracones calibrate` sets the scale by normal images"
+            )
+        return f"{wrote}; outlined where {self.normal.meaning(false_alarm_rate)}"

@@ -1,5 +1,6 @@
 """Options that several verbs share, and how text on the command line becomes a typed option."""
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,9 +47,32 @@ def require_folder_of(path: Path | None) -> None:
 
     Raises:
         FileNotFoundError: its folder does not exist.
+        IsADirectoryError: it is a folder.
+        PermissionError: its folder may not be written to.
     """
-    if path is not None and not path.parent.is_dir():
+    if path is None:
+        return
+    if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder; name a file in it")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"cannot write {path}: the folder {path.parent} may not be written to")
+
+
+def require_folder(folder: Path) -> None:
+    """Make a folder that will be filled, or refuse it before the work.
+
+    Raises:
+        NotADirectoryError: a file is in its place.
+        PermissionError: it may not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(f"cannot write to {folder}: it is a file; name a folder") from None
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"the folder {folder} may not be written to")
 
 
 def use_threads(threads: int | None) -> None:

@@ -30,7 +30,7 @@ def evaluation_page(
     _verdict(page, detector, found)
     _scores(page, detector, found)
     _metrics(page, found)
-    _examples(page, found, normal, anomalous)
+    _examples(page, detector, found, normal, anomalous)
     _training(page, detector)
     page.provenance(**{key: value for key, value in detector.provenance.items() if key != "training"})
     return page
@@ -103,19 +103,36 @@ def _metrics(page: Report, found: Evaluation) -> None:
     )
 
 
-def _examples(page: Report, found: Evaluation, normal: ImageCollection, anomalous: ImageCollection) -> None:
+def _examples(
+    page: Report, detector: Detector, found: Evaluation, normal: ImageCollection, anomalous: ImageCollection
+) -> None:
     section = page.section("Examples")
-    low, high = _scale(found)
+    low, high = detector.heat_range.colours if detector.heat_range is not None else _scale(found)
+    outline = None if detector.heat_range is None else detector.heat_range.threshold
+    if found.anomalous.maps is not None:
+        section.text(_legend(detector))
     for words, prediction, images, order in (
         ("Anomalous images that score highest", found.anomalous, anomalous, -1),
         ("Anomalous images that score lowest: the ones missed first", found.anomalous, anomalous, 1),
         ("Normal images that score highest: the first false alarms", found.normal, normal, -1),
     ):
         chosen = np.argsort(order * prediction.scores, kind="stable")[:_EXAMPLES]
-        section.tiles([_tile(prediction, int(i), images, low, high) for i in chosen], words)
+        section.tiles([_tile(prediction, int(i), images, low, high, outline) for i in chosen], words)
 
 
-def _tile(prediction: Prediction, index: int, images: ImageCollection, low: float, high: float) -> Tile:
+def _legend(detector: Detector) -> str:
+    mask = "Green-blue encloses what the mask marks"
+    if detector.heat_range is None:
+        return f"{mask}; colours run from the usual to the hottest of these maps. No calibration says what is normal."
+    return (
+        f"{mask}, white what is {detector.heat_range.meaning(detector.false_alarm_rate)}. Colours begin where nine in "
+        "ten pixels of a normal image end, and are the same for all maps."
+    )
+
+
+def _tile(
+    prediction: Prediction, index: int, images: ImageCollection, low: float, high: float, outline: float | None
+) -> Tile:
     native = images.with_preprocess(None)
     place = native.names.index(prediction.paths[index])
     image = native.read(place)
@@ -129,7 +146,9 @@ def _tile(prediction: Prediction, index: int, images: ImageCollection, low: floa
         prediction.paths[index],
         lines,
         flagged=None if prediction.is_anomaly is None else bool(prediction.is_anomaly[index]),
-        second=None if heat is None else overlay(image, heat, mask=mask, low=low, high=high),
+        second=None
+        if heat is None
+        else overlay(image, heat, mask=mask, threshold=outline, low=low, high=high, legend=True),
     )
 
 

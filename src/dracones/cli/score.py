@@ -15,6 +15,7 @@ from dracones.cli.options import (
     Model,
     Strict,
     Threads,
+    require_folder,
     require_folder_of,
     runtime,
     use_threads,
@@ -47,11 +48,15 @@ def score(
     """Score the images of DATA with MODEL; larger = more anomalous."""
     use_threads(threads)
     require_folder_of(output)
+    if maps is not None:
+        require_folder(maps)
     import dracones
     from dracones.data import open_images
-    from dracones.report import write_table
+    from dracones.report import table_kind, write_table
     from dracones.training import RichProgress
 
+    if output is not None:
+        table_kind(output)
     detector = dracones.load(model, device=device or "cpu", **runtime(classifier))
     if fail_on_anomaly and detector.threshold is None:
         raise ValueError(
@@ -63,14 +68,14 @@ def score(
             "and every method gives them in tiles: fit with --set tile=[64,64]"
         )
     images = detector.adopt(open_images(data, strict=strict))
-    drawn = MapFolder(maps) if maps is not None else None
+    drawn = MapFolder(maps, detector.heat_range) if maps is not None else None
     rows = []
     for verdict in detector.iterate(images, batch_size=batch_size, maps=drawn is not None, progress=RichProgress()):
         rows.append(_row(verdict))
         if drawn is not None and verdict.map is not None:
             drawn.keep(verdict.path, verdict.map)
     if drawn is not None:
-        drawn.draw(images)
+        drawn.draw(images, RichProgress())
     skipped = images.skipped
     rows += [_row_of_skipped(item) for item in skipped]
     if output is not None:
@@ -88,6 +93,8 @@ def score(
         )
     else:
         _show(rows, output, anomalies, len(skipped), detector)
+        if drawn is not None:
+            tell(drawn.describe(detector.false_alarm_rate))
         report_skipped(skipped)
     if fail_on_anomaly and anomalies:
         raise SystemExit(ANOMALY_EXIT)

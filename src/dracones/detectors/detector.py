@@ -15,6 +15,7 @@ from dracones.data import ImageCollection, Preprocess, Skipped, Tiling, open_ima
 from dracones.detectors import fitting, scoring
 from dracones.detectors.config import DetectorConfig
 from dracones.detectors.fitting import FitContext, Trainee
+from dracones.detectors.heat_range import HeatRange
 from dracones.detectors.info import MethodInfo
 from dracones.detectors.prediction import Prediction, Scores, Verdict
 from dracones.detectors.reading import counting, reading_threads
@@ -49,6 +50,7 @@ class Detector(nn.Module, ABC):
         self.calibration = Conformal()
         self.false_alarm_rate: float | None = None
         self.threshold: float | None = None
+        self.heat_range: HeatRange | None = None
         self.provenance: dict[str, Any] = {}
         self.is_fitted = False
         self.skipped: tuple[Skipped, ...] = ()
@@ -118,7 +120,7 @@ class Detector(nn.Module, ABC):
             ValueError: too few images for the shares, or images of several sizes with no ``size`` named.
         """
         self.preprocess, self.is_fitted = None, False
-        self.calibration, self.threshold, self.false_alarm_rate = Conformal(), None, None
+        self.forget_calibration()
         images = self.adopt(open_images(data, strict=strict, labels=labels))
         parts = fitting.learn(self, images, _choose_device(device), progress, checkpoint)
         self.is_fitted = True
@@ -136,6 +138,8 @@ class Detector(nn.Module, ABC):
     ) -> Self:
         """Set the threshold from normal images alone, with a promised false-alarm rate (split-conformal).
 
+        Where the method gives heat maps, `heat_range` then says how hot those of normal images are.
+
         Args:
             data: normal images the detector was not fitted on; those that `fit` kept aside if not given.
             false_alarm_rate: share of normal images that may be called anomalous, in expectation over draws of the
@@ -147,16 +151,17 @@ class Detector(nn.Module, ABC):
             ValueError: not fitted, no calibration images, or too few for the rate (the needed count is named).
         """
         self.require_fitted()
+        calibration, heat_range = self.calibration, self.heat_range
         if data is not None:
-            scored = list(self.iterate(data, maps=False, progress=progress))
-            self.calibration = Conformal().fit([verdict.score for verdict in scored])
-        if len(self.calibration) == 0:
+            calibration, heat_range = self._range_of(self.adopt(open_images(data)), progress)
+        if len(calibration) == 0:
             raise ValueError(
                 "no calibration images: fit kept none aside (calibration_share=0); pass normal images to calibrate()"
             )
         rate = self.config.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
-        self.threshold = self.calibration.threshold(rate, confidence=confidence)
-        self.false_alarm_rate = rate
+        self.threshold = calibration.threshold(rate, confidence=confidence)
+        self.calibration, self.false_alarm_rate = calibration, rate
+        self.heat_range = None if heat_range is None else heat_range.at(rate, confidence)
         return self
 
     def predict(
@@ -247,7 +252,7 @@ class Detector(nn.Module, ABC):
         view = copy(self)
         view.config = self.config.model_copy(update={"tile": size, "tile_overlap": overlap})
         view.preprocess = Preprocess(channels=channels, interpolation=preprocess.interpolation)
-        view.calibration, view.threshold, view.false_alarm_rate = Conformal(), None, None
+        view.forget_calibration()
         return view
 
     @property
@@ -265,10 +270,18 @@ class Detector(nn.Module, ABC):
     def _calibrate_on(self, images: ImageCollection, progress: Progress | None) -> None:
         if len(images) == 0:
             return
-        scored = [verdict.score for verdict in self.iterate(images, maps=False, progress=progress)]
-        self.calibration = Conformal().fit(scored)
+        self.calibration, self.heat_range = self._range_of(images, progress)
         if len(self.calibration) >= Conformal.needed_count(self.config.false_alarm_rate):
             self.calibrate()
+
+    def _range_of(self, images: ImageCollection, progress: Progress | None) -> tuple[Conformal, HeatRange | None]:
+        scores, heat_range = scoring.scores_of_normals(self, images, progress=progress)
+        return Conformal().fit(scores), heat_range
+
+    def forget_calibration(self) -> None:
+        """Drop what was learnt from calibration images: their scores are of other settings."""
+        self.calibration, self.threshold, self.false_alarm_rate = Conformal(), None, None
+        self.heat_range = None
 
     def require_fitted(self) -> tuple[Preprocess, tuple[int, int, int]]:
         """Preprocessing and image shape of a fitted detector.

@@ -9,18 +9,20 @@ from dracones.calibration import Conformal
 from dracones.data import Preprocess
 from dracones.detectors import storage
 from dracones.detectors.fitting import build
+from dracones.detectors.heat_range import HeatRange
 from dracones.detectors.registry import detector_class
 
 if TYPE_CHECKING:
     from dracones.detectors.detector import Detector
 
-_STATE, _CALIBRATION = "state.", "calibration."
+_STATE, _CALIBRATION, _PEAKS = "state.", "calibration.", "peaks"
 
 
 def save(detector: "Detector", path: str | Path) -> Path:
     """Write a fitted detector; see `Detector.save`."""
     preprocess, image_shape = detector.require_fitted()
     scores, calibration = detector.calibration.state()
+    peaks, heat = detector.heat_range.state() if detector.heat_range is not None else (None, None)
     header = {
         "method": detector.info.name,
         "config": detector.config.model_dump(mode="json"),
@@ -30,12 +32,15 @@ def save(detector: "Detector", path: str | Path) -> Path:
             **calibration,
             "threshold": detector.threshold,
             "false_alarm_rate": detector.false_alarm_rate,
+            "heat": heat,
         },
         "provenance": detector.provenance,
         **detector.header_extras(),
     }
     tensors = {_STATE + name: tensor for name, tensor in detector.saved_state().items()}
     tensors |= {_CALIBRATION + name: torch.as_tensor(array) for name, array in scores.items()}
+    if peaks is not None:
+        tensors[_CALIBRATION + _PEAKS] = torch.as_tensor(peaks)
     return storage.write(path, header, tensors)
 
 
@@ -66,6 +71,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", **runtime: Any
     detector.calibration = Conformal.from_state(arrays, header["calibration"])
     detector.threshold = header["calibration"]["threshold"]
     detector.false_alarm_rate = header["calibration"]["false_alarm_rate"]
+    heat = header["calibration"].get("heat")
+    detector.heat_range = None if heat is None else HeatRange.from_state(arrays[_PEAKS], heat)
     detector.provenance = header["provenance"]
     detector.is_fitted = True
     return detector.to(device).eval()

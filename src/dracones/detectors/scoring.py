@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from dracones.data import ImageCollection
+from dracones.data import Batch, ImageCollection
+from dracones.detectors.heat_range import HeatRange, heat_facts
 from dracones.detectors.prediction import Scores, Verdict
 from dracones.detectors.reading import reading_threads
 from dracones.detectors.tiling import score_in_tiles
@@ -23,6 +24,27 @@ def verdicts(
     detector: "Detector", images: ImageCollection, *, batch_size: int, maps: bool, progress: Progress | None
 ) -> Iterator[Verdict]:
     """Score ``images`` and compare with the calibration, one verdict an image, in order."""
+    for batch, scores in _scored(detector, images, batch_size, progress):
+        sizes = [images.native_shape(int(i))[1:] for i in batch.indices] if maps and scores.map is not None else []
+        yield from _judge(detector, scores, batch.names, sizes)
+
+
+def scores_of_normals(
+    detector: "Detector", images: ImageCollection, *, batch_size: int = 32, progress: Progress | None = None
+) -> tuple[list[float], HeatRange | None]:
+    """What a calibration needs of normal images: their scores, and how hot their maps are where there are maps."""
+    found: list[float] = []
+    facts: list[tuple[float, float]] = []
+    for _, scores in _scored(detector, images, batch_size, progress):
+        found += scores.image.float().cpu().tolist()
+        if scores.map is not None:
+            facts += heat_facts(scores.map)
+    return found, HeatRange.of(facts)
+
+
+def _scored(
+    detector: "Detector", images: ImageCollection, batch_size: int, progress: Progress | None
+) -> Iterator[tuple[Batch, Scores]]:
     was_training = detector.training
     detector.eval()
     if progress is not None:
@@ -31,9 +53,7 @@ def verdicts(
     size = batch_size if detector.tiling is None else 1
     try:
         for batch in images.batches(size, workers=reading_threads()):
-            scores = score_batch(detector, batch.images, batch_size)
-            sizes = [images.native_shape(int(i))[1:] for i in batch.indices] if maps and scores.map is not None else []
-            yield from _judge(detector, scores, batch.names, sizes)
+            yield batch, score_batch(detector, batch.images, batch_size)
             if progress is not None:
                 progress.advance(len(batch.names))
     finally:

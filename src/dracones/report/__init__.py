@@ -15,6 +15,7 @@ from dracones.report.images import map_picture as map_picture
 from dracones.report.images import overlay as overlay
 from dracones.report.maps import write_maps as write_maps
 from dracones.report.picture import Picture as Picture
+from dracones.report.tables import table_kind as table_kind
 from dracones.report.tables import write_table as write_table
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "roc_curves",
     "scatter",
     "score_histogram",
+    "table_kind",
     "training_curve",
     "write_maps",
     "write_table",

@@ -57,6 +57,7 @@ def overlay(
     alt: str = "heat map over the image",
     smallest: int = _SMALLEST,
     largest: int = _LARGEST,
+    legend: bool = False,
 ) -> Picture:
     """A heat map `[H, W]` over its image: the hotter, the less of the image shows through.
 
@@ -70,6 +71,7 @@ def overlay(
         alt: what it shows.
         smallest: shorter side in pixels below which the picture is enlarged by a whole factor.
         largest: longer side in pixels above which it is reduced.
+        legend: put the scale of the colours below: `low`, `high` and the threshold.
 
     Raises:
         ValueError: image, map and mask differ in size.
@@ -81,8 +83,7 @@ def overlay(
     base = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
     # The image fades to gray, so that every colour seen is heat.
     gray = base.mean(axis=2, keepdims=True) * 0.85 + 20
-    share = _share(values, low, high)[..., None]
-    blended = gray * (1 - 0.75 * share) + _coloured(values, low, high, HEAT)[..., :3] * (0.75 * share)
+    blended = _laid_over(gray, values, low, high)
     scale = max(1, math.ceil(smallest / min(values.shape)))
     drawn = Image.fromarray(blended.clip(0, 255).astype(np.uint8))
     drawn = _at_most(drawn.resize((drawn.width * scale, drawn.height * scale), Image.Resampling.NEAREST), largest)
@@ -92,7 +93,32 @@ def overlay(
         outline = _plane(mask) > 0
         _same_size("mask", outline, pixels)
         _contour(drawn, outline.astype(float), 0.5, MASK_COLOUR)
+    if legend:
+        drawn = _with_legend(drawn, low, high, threshold)
     return Picture.from_image(drawn, alt, {"low": low, "high": high, "threshold": threshold})
+
+
+def _laid_over(gray: NDArray[Any], values: NDArray[np.float64], low: float, high: float) -> NDArray[Any]:
+    share = 0.75 * _share(values, low, high)[..., None]
+    return np.asarray(gray * (1 - share) + _coloured(values, low, high, HEAT)[..., :3] * share)
+
+
+def _with_legend(drawn: Image.Image, low: float, high: float, threshold: float | None) -> Image.Image:
+    """The picture with a bar of its colours below, numbers under it, and a line where the threshold lies."""
+    width, bar, text = drawn.width, 10, 14
+    ramp = np.repeat(np.linspace(low, high, width)[None], bar, axis=0)
+    colours = _laid_over(np.full((bar, width, 1), 128.0), ramp, low, high)
+    whole = Image.new("RGB", (width, drawn.height + bar + text), "#FFFFFF")
+    whole.paste(drawn, (0, 0))
+    whole.paste(Image.fromarray(colours.clip(0, 255).astype(np.uint8)), (0, drawn.height))
+    pen, below = ImageDraw.Draw(whole), drawn.height + bar
+    pen.text((2, below), f"{low:.3g}", fill="#000000", anchor="la")
+    pen.text((width - 2, below), f"{high:.3g}", fill="#000000", anchor="ra")
+    if threshold is not None and low < threshold < high:
+        at = round((threshold - low) / (high - low) * (width - 1))
+        pen.line([(at, drawn.height), (at, below)], fill=THRESHOLD_COLOUR, width=2)
+        pen.text((at, below), f"{threshold:.3g}", fill="#000000", anchor="ma")
+    return whole
 
 
 def _pixels(image: ArrayLike) -> NDArray[np.uint8]:

@@ -25,6 +25,7 @@ def write_maps(
     high: float | None = None,
     raw: Literal["npy", "npz"] | None = "npy",
     pictures: bool = True,
+    legend: bool = False,
 ) -> list[Path]:
     """Write each image's heat map as a PNG and as a float32 array, named after its image.
 
@@ -42,6 +43,7 @@ def write_maps(
         high: score drawn as hottest; the largest of all maps if not given.
         raw: `npy`, `npz` (compressed) or `None` for no arrays.
         pictures: whether to draw.
+        legend: put the scale of the colours below each picture laid over its image.
 
     Returns:
         the files, in order.
@@ -70,7 +72,7 @@ def write_maps(
             drawn = (
                 map_picture(plane, low=low, high=high)
                 if image is None
-                else overlay(image, plane, mask=mask, threshold=threshold, low=low, high=high)
+                else overlay(image, plane, mask=mask, threshold=threshold, low=low, high=high, legend=legend)
             )
             written.append(write_bytes(target.with_name(target.name + ".heat.png"), drawn.data))
     return written

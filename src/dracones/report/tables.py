@@ -31,9 +31,7 @@ def write_table(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
         a.png,0.30000000000000004
     """
     path = Path(path)
-    kind = path.suffix.lower()
-    if kind not in SUFFIXES:
-        raise ValueError(f"tables are written as {', '.join(SUFFIXES)}; got {path.name!r}")
+    kind = table_kind(path)
     records = [{str(key): plain(value) for key, value in row.items()} for row in rows]
     columns = list(dict.fromkeys(key for record in records for key in record))
     with replacing(path) as temporary:
@@ -44,6 +42,26 @@ def write_table(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
         else:
             _write_parquet(temporary, columns, records)
     return path
+
+
+def table_kind(path: str | Path) -> str:
+    """The kind of table that a path asks for, its suffix; to be asked before the work whose result it will hold.
+
+    Raises:
+        ValueError: another suffix.
+        ImportError: Parquet without pyarrow installed; says how to install it.
+    """
+    kind = Path(path).suffix.lower()
+    if kind not in SUFFIXES:
+        raise ValueError(f"tables are written as {', '.join(SUFFIXES)}; got {Path(path).name!r}")
+    if kind == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                "writing .parquet needs pyarrow: pip install 'dracones[parquet]', or name a .csv or .jsonl file"
+            ) from error
+    return kind
 
 
 def _write_csv(path: Path, columns: list[str], records: list[dict[str, Any]]) -> None:
@@ -69,12 +87,8 @@ def _write_lines(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def _write_parquet(path: Path, columns: list[str], records: list[dict[str, Any]]) -> None:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(
-            "writing .parquet needs pyarrow: pip install 'dracones[parquet]', or name a .csv or .jsonl file"
-        ) from error
+    import pyarrow
+    import pyarrow.parquet
+
     table = pyarrow.table({column: [record.get(column) for record in records] for column in columns})
     pyarrow.parquet.write_table(table, path)

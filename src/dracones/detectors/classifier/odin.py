@@ -8,7 +8,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dracones.calibration import Conformal
 from dracones.data import ImageCollection, open_images
 from dracones.detectors.classifier.guard import GATHERING_BATCH, ClassifierConfig, ClassifierDetector
 from dracones.detectors.classifier.logit_scores import msp
@@ -153,7 +152,7 @@ class Odin(ClassifierDetector):
         self.temperature.fill_(tuning.temperature)
         self.epsilon.fill_(tuning.epsilon)
         self.tuning = tuning
-        self.calibration, self.threshold, self.false_alarm_rate = Conformal(), None, None
+        self.forget_calibration()
         return self
 
     def header_extras(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import dracones
-from dracones.detectors.cflow import PositionedMLP
+from dracones.detectors.vector_step import PositionedMLP
 from dracones.detectors.vectors import FeatureVectors
 from dracones.features import ComputedFeatures, StoredFeatures, sinusoidal_position
 

@@ -16,9 +16,9 @@ from dracones.detectors.heatmap import at_size
 from dracones.detectors.info import MethodInfo
 from dracones.detectors.on_features import FeatureConfig, FeatureDetector, Preset
 from dracones.detectors.registry import register
+from dracones.detectors.vector_step import PositionedMLP, positioned_step
 from dracones.detectors.vectors import FeatureVectors
 from dracones.features import SinusoidalPosition
-from dracones.flows import ZeroLinear
 from dracones.training import Progress, TrainingConfig
 
 _LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
@@ -56,35 +56,13 @@ class CFlowConfig(FeatureConfig):
     )
 
 
-class PositionedMLP(nn.Module):
-    """Linear-ReLU-Linear on a vector and the code of its position.
-
-    The first layer has the two parts of its matrix apart. Where several images' vectors come at the same positions, its
-    share for a position's code is computed once and not once an image: the same numbers as concatenating vector and
-    code, for a fraction of the arithmetic.
-    """
-
-    def __init__(self, read: int, out: int, hidden: int, position_dims: int) -> None:
-        super().__init__()
-        self.vector = nn.Linear(read, hidden)
-        self.position = nn.Linear(position_dims, hidden, bias=False)
-        self.last = ZeroLinear(hidden, out)
-
-    def forward(self, vectors: Tensor, codes: Tensor) -> Tensor:
-        """`[N, read]` and codes `[P, D]` to `[N, out]`; vectors come in N / P runs through the P positions."""
-        hidden = self.vector(vectors)
-        runs = hidden.view(-1, len(codes), hidden.shape[1])
-        runs += self.position(codes)
-        out: Tensor = self.last(hidden.relu_())
-        return out
-
-
 class VectorFlow(nn.Module):
     """The conditional flow of one level: `log_prob` of vectors given their positions."""
 
     def __init__(self, channels: int, config: CFlowConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.channels = channels
+        self.rotates = config.mixing == "rotation"
 
         def conditioner(read: int, out: int) -> nn.Module:
             # Twice the width of what it reads, code included, as in the paper's code.
@@ -99,7 +77,8 @@ class VectorFlow(nn.Module):
         """z `[N, C]` and log-det `[N]` of vectors that come in N / P runs through P positions of codes `[P, D]`."""
         z, shares = vectors, []
         for step in self.steps:
-            z, share = step.encode_map(z, codes)  # type: ignore[operator]
+            assert isinstance(step, FlowStep)
+            z, share = step.encode_map(z, codes) if self.rotates else positioned_step(step, z, codes)
             shares.append(share)
         return z, torch.stack(shares).sum(dim=0)
 

@@ -1,11 +1,14 @@
 """The `dracones` command: verbs, and one place where errors become exit codes."""
 
 import sys
+from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
+from typing import Any
 
 import typer
 
-from dracones.cli.output import fail
+from dracones.cli.output import STOPPED_EXIT, fail, tell
 
 app = typer.Typer(
     name="dracones",
@@ -19,16 +22,28 @@ app = typer.Typer(
 # In the order a newcomer meets them; each module holds one function of its own name.
 VERBS = ("demo", "methods", "fit", "calibrate", "score", "evaluate", "compare", "report", "explain")
 
+
+def _stoppable(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb, saying what Ctrl-C left behind; typer would end it without a word."""
+
+    @wraps(verb)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            verb(*arguments, **options)
+        except KeyboardInterrupt as stop:
+            tell(str(stop) or "stopped")
+            raise SystemExit(STOPPED_EXIT) from None
+
+    return run
+
+
 for _verb in VERBS:
-    app.command(_verb)(getattr(import_module(f"dracones.cli.{_verb}"), _verb))
+    app.command(_verb)(_stoppable(getattr(import_module(f"dracones.cli.{_verb}"), _verb)))
 
 
 def main() -> None:
-    """Run the command line; exit code 0 fine, 1 anomalies found where asked, 2 error."""
+    """Run the command line; exit code 0 fine, 1 anomalies found where asked, 2 error, 130 stopped by Ctrl-C."""
     try:
         app()
     except (ValueError, TypeError, OSError, MemoryError) as error:
         fail(error, as_json="--json" in sys.argv)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; run the same command again to go on where it stopped\n")
-        raise SystemExit(130) from None

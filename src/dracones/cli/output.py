@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 ERROR_EXIT = 2
 ANOMALY_EXIT = 1
+STOPPED_EXIT = 130
 
 
 def emit(result: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dracones.training.batches import Batches, move
 from dracones.training.config import TrainingConfig
+from dracones.training.interrupt import Interruption, interruption
 from dracones.training.order import Order
 from dracones.training.outcome import TrainingReport
 from dracones.training.position import Position
@@ -52,6 +53,8 @@ def train(
         loss: stands in for `module.training_loss`, called as `loss(module, batch, generator)`.
 
     Everything random is drawn from `config.seed`; the global generators of PyTorch, NumPy and Python are left as found.
+
+    Ctrl-C ends the run after the step it falls into, written to `checkpoint` if there is one; a second one at once.
 
     A step whose loss or gradient is not finite is undone and counted in `skipped_steps`; `config.max_nonfinite` of them
     in a row raise `NonFiniteError`, which names the layer they come from.
@@ -130,12 +133,13 @@ class _Loop:
             self.progress.advance(self.position.step)
             if self.position.stopped_by is None:
                 self.stepper.distribute(self.data.stream(self._plan()))
-                self._steps()
+                with interruption() as interrupted:
+                    self._steps(interrupted)
         finally:
             self.progress.finish()
         return self._finish()
 
-    def _steps(self) -> None:
+    def _steps(self, interrupted: Interruption) -> None:
         position = self.position
         stream = self.data.stream(self._plan(), workers=self.config.workers, pin=self.world.device.type == "cuda")
         while not self._over():
@@ -145,6 +149,8 @@ class _Loop:
             self._tell(loss)
             if position.step % (self.config.validate_steps or self.order.steps_per_epoch) == 0:
                 self._take_reading()
+            if interrupted.asked:
+                self._interrupt()
             if self._checkpoint_due():
                 self._checkpoint()
         out_of_time = position.stopped_by == "max_seconds"
@@ -157,6 +163,18 @@ class _Loop:
             self._take_reading()
         if not out_of_time:
             self._checkpoint()
+
+    def _interrupt(self) -> None:
+        """End here, with the steps made so far on disk where the run is kept.
+
+        Raises:
+            KeyboardInterrupt: always; its message says what was kept.
+        """
+        self._checkpoint()
+        where = f"step {self.position.step} of {self.total_steps or 'a run by the clock'}"
+        if self.on_disk is None or self.failed_checkpoints:
+            raise KeyboardInterrupt(f"stopped at {where}; nothing was kept")
+        raise KeyboardInterrupt(f"stopped at {where}; the same again goes on from there ({self.on_disk.path})")
 
     def _plan(self) -> Iterator[tuple[Tensor, int]]:
         step = self.position.step

@@ -1,17 +1,18 @@
 """FastFlow: two-dimensional flows on the maps of a frozen backbone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from dracones.detectors import folded_flow
 from dracones.detectors.flow_step import FlowStep
 from dracones.detectors.heatmap import mean_at_size
 from dracones.detectors.info import MethodInfo
 from dracones.detectors.on_features import FeatureConfig, FeatureDetector, Preset
-from dracones.detectors.parts import loss_in_parts
 from dracones.detectors.registry import register
 from dracones.flows import ConvNet
 from dracones.training import TrainingConfig
@@ -33,7 +34,9 @@ class FastFlowConfig(FeatureConfig):
     heat: Literal["probability", "latent", "likelihood"] = Field(
         "probability", description="per position: -exp(-mean z^2/2) as in the paper, mean z^2/2, or -log p / channels"
     )
-    images_at_once: int = Field(4, ge=1, description="images of a training batch in memory at once; changes no result")
+    images_at_once: int | None = Field(
+        None, ge=1, description="images of a training batch in memory at once; none: as many as suit the processor"
+    )
     training: TrainingConfig = Field(
         TrainingConfig(epochs=500, batch_size=32, learning_rate=1e-3, weight_decay=1e-5, optimizer="adam"),
         description="how the flows are trained",
@@ -62,15 +65,42 @@ class MapFlow(nn.Module):
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """z `[B, C, h, w]` and log-det per position `[B, h, w]` of normalised maps."""
-        # A map has 10^5 values: sums in float32 at least, under autocast too.
-        wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
-        z = nn.functional.layer_norm(wide, maps.shape[1:])
+        z = self._normalised(maps)
+        if not torch.is_grad_enabled():
+            with _without_autocast(z) as precision:
+                return folded_flow.encode(folded_flow.fold(self._flow_steps()), z, precision)
         z = z.contiguous(memory_format=torch.channels_last)
         shares = []
-        for step in self.steps:
-            z, share = step.encode_map(z)  # type: ignore[operator]
+        for step in self._flow_steps():
+            z, share = step.encode_map(z)
             shares.append(share)
         return z, torch.stack(shares).sum(dim=0)
+
+    def loss(self, maps: Tensor, images_at_once: int | None = None) -> Tensor:
+        """Negative log-likelihood, nats per feature value, mean over images, constant left out.
+
+        Differentiable in the flow's parameters alone; memory is that of a few images, whatever the batch.
+        """
+        x = self._normalised(maps.detach())
+        with _without_autocast(x) as precision:
+            return folded_flow.loss(folded_flow.fold(self._flow_steps()), x, precision, images_at_once)
+
+    def _normalised(self, maps: Tensor) -> Tensor:
+        # A map has 10^5 values: sums in float32 at least, under autocast too.
+        wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        return nn.functional.layer_norm(wide.contiguous(), maps.shape[1:])
+
+    def _flow_steps(self) -> list[FlowStep]:
+        return [step for step in self.steps if isinstance(step, FlowStep)]
+
+
+@contextmanager
+def _without_autocast(x: Tensor) -> Iterator[torch.dtype]:
+    """Autocast is off inside, and what it would run convolutions in is given instead."""
+    kind = x.device.type
+    precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    with torch.autocast(kind, enabled=False):
+        yield precision
 
 
 @register
@@ -117,15 +147,11 @@ class FastFlow(FeatureDetector):
 
     def training_loss(self, batch: Any, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
         """Negative log-likelihood of the feature maps, nats per feature value, summed over levels (equation 6)."""
-        return loss_in_parts(self.negative_log_likelihood, tuple(batch), self.config.images_at_once, self.flows)
+        limit = self.config.images_at_once
+        return torch.stack([flow.loss(maps, limit) for flow, maps in zip(self._map_flows(), batch, strict=True)]).sum()
 
-    def negative_log_likelihood(self, levels: tuple[Tensor, ...]) -> Tensor:
-        """Mean over images, nats per feature value, summed over levels; the constant left out."""
-        losses = []
-        for flow, maps in zip(self.flows, levels, strict=True):
-            z, log_det = flow(maps)
-            losses.append((0.5 * z.float().square().sum(dim=1) - log_det.float()).mean() / z.shape[1])
-        return torch.stack(losses).sum()
+    def _map_flows(self) -> list[MapFlow]:
+        return [flow for flow in self.flows if isinstance(flow, MapFlow)]
 
     def heat(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
         """Mean over levels of each position's improbability."""

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,3 +219,35 @@ def test_a_place_that_cannot_be_filled_is_refused_before_the_work(run, place, tm
     assert "it is a file; name a folder" in err
     _, err = run("score", nothing, place / "odd", "-o", tmp_path, code=2)
     assert "it is a folder; name a file in it" in err
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder that takes no file from anybody")
+def test_a_folder_that_takes_no_file_is_refused_before_the_work(run, place, tmp_path):
+    nothing = tmp_path / "no.safetensors"
+    _, err = run("score", nothing, place / "odd", "-o", "/proc/scores.csv", code=2)
+    assert "the folder /proc takes no file" in err
+
+
+def test_what_went_on_otherwise_than_asked_is_said_in_a_word(run, place, model, monkeypatch):
+    import warnings
+
+    from dracones.detectors import Detector
+
+    predict = Detector.iterate
+
+    def warned(self, *arguments, **options):
+        warnings.warn("the cache is full", RuntimeWarning, stacklevel=2)
+        return predict(self, *arguments, **options)
+
+    monkeypatch.setattr(Detector, "iterate", warned)
+    _, err = run("score", model, place / "odd")
+    assert "warning: the cache is full\n" in err
+
+
+def test_a_defect_of_ours_does_not_end_as_if_anomalies_were_found(run, place, model, monkeypatch):
+    from dracones.detectors import Detector
+
+    monkeypatch.setattr(Detector, "iterate", lambda *_, **__: {}["surprise"])
+    _, err = run("score", model, place / "odd", code=2)
+    assert "Traceback" in err
+    assert "KeyError" in err

@@ -1,7 +1,9 @@
 """The feature cache: what it reads, when it computes anew, and two processes at once."""
 
+import errno
 import multiprocessing
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 
 from dracones.features import ComputedFeatures, FeatureCache, FeatureExtractor, StoredFeatures
+from dracones.features.entry import EntryWriter
 
 
 class Images:
@@ -23,13 +26,14 @@ class Images:
     def __len__(self):
         return len(self.images)
 
-    def fingerprint(self):
+    def fingerprint(self, *, progress=None):
         return str(self.images.sum(dtype=torch.float64).item())
 
     def batches(self, batch_size):
-        for chunk in self.images.split(batch_size):
+        for places in torch.arange(len(self.images)).split(batch_size):
+            chunk = self.images[places]
             self.reads += len(chunk)
-            yield SimpleNamespace(images=chunk)
+            yield SimpleNamespace(images=chunk, indices=places.numpy())
 
     def subset(self, indices):
         view = Images(self.images[torch.as_tensor(indices)], self.preprocess)
@@ -106,7 +110,8 @@ def test_budget_drops_the_least_recently_used(extractor, tmp_path):
 def test_what_exceeds_the_budget_is_computed_on_the_fly(extractor, tmp_path):
     cache = FeatureCache(tmp_path, budget_bytes=100)
     images = Images(some_images())
-    features = cache.features(extractor, images)
+    with pytest.warns(RuntimeWarning, match=r"more than the .* allowed \(cache_gigabytes\).*anew each time"):
+        features = cache.features(extractor, images)
     assert isinstance(features, ComputedFeatures)
     assert len(features) == 5
     assert cache.used_bytes() == 0
@@ -164,6 +169,82 @@ def test_a_killed_writer_and_a_damaged_entry_do_no_harm(extractor, tmp_path):
     torch.testing.assert_close(again[0][0], extractor(images.images)[0][0], rtol=1e-3, atol=1e-3)
     cache.clear()
     assert cache.used_bytes() == 0
+
+
+class WithUnreadable(Images):
+    """The second image of five cannot be read."""
+
+    def batches(self, batch_size):
+        for batch in super().batches(batch_size):
+            readable = [i for i, image in enumerate(batch.images) if float(image.max()) >= 0]
+            if readable:
+                yield SimpleNamespace(images=batch.images[readable], indices=batch.indices[readable])
+
+    def subset(self, indices):
+        return WithUnreadable(self.images[torch.as_tensor(indices)], self.preprocess)
+
+
+@pytest.mark.parametrize("budget", [10**9, 100])
+@pytest.mark.filterwarnings("ignore:features of")
+def test_an_unreadable_image_is_no_item_whether_stored_or_computed(budget, extractor, tmp_path):
+    images = some_images()
+    images[1] = -1
+    features = FeatureCache(tmp_path, budget_bytes=budget).features(extractor, WithUnreadable(images), batch_size=2)
+    assert len(features) == 4
+    expected = extractor(images[[0, 2, 3, 4]])
+    for got, want in zip(features.batch(torch.arange(4)), expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=2e-3, atol=2e-3)
+    assert len(features.batch(torch.tensor([1]))[0]) == 1
+
+
+def test_a_full_disk_is_a_warning_and_no_crash(extractor, tmp_path, monkeypatch):
+    images = Images(some_images())
+    expected = extractor(images.images)
+    writes = []
+
+    def full(self, levels):
+        writes.append(len(levels))
+        if len(writes) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(EntryWriter, "write", full)
+    with pytest.warns(RuntimeWarning, match=r"the disk refused them \(No space left on device\)"):
+        features = FeatureCache(tmp_path).features(extractor, images, batch_size=2)
+    assert isinstance(features, ComputedFeatures)
+    torch.testing.assert_close(features[4][0], expected[0][4])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_made_is_a_warning(extractor, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.warns(RuntimeWarning, match="the disk refused them"):
+        features = FeatureCache(tmp_path / "file" / "cache").features(extractor, Images(some_images()))
+    assert len(features) == 5
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_writes_say_that_the_disk_is_full(tmp_path):
+    (tmp_path / "level0.npy").symlink_to("/dev/full")
+    with (
+        EntryWriter(tmp_path, [(1000, 1000)], np.dtype("f2"), 5) as out,
+        pytest.raises(OSError, match="No space left"),
+    ):
+        out.write([np.zeros((1, 1000, 1000), np.float32)])
+
+
+def test_what_killed_processes_left_is_swept_but_not_what_is_being_written(extractor, tmp_path):
+    import os
+
+    old, busy = tmp_path / ".writing-old", tmp_path / ".writing-busy"
+    for folder in (old, busy):
+        folder.mkdir()
+        (folder / "level0.npy").write_bytes(b"half")
+    hours_ago = time.time() - 7200
+    for path in (old / "level0.npy", old, busy):
+        os.utime(path, (hours_ago, hours_ago))
+    FeatureCache(tmp_path).features(extractor, Images(some_images()))
+    assert not old.exists()
+    assert busy.exists()
 
 
 def _fill(folder, barrier, queue):

@@ -68,7 +68,7 @@ def test_cache_tells_angles_and_scales_apart(pyramid, tmp_path):
         def __len__(self):
             return 2
 
-        def fingerprint(self):
+        def fingerprint(self, *, progress=None):
             return "few"
 
     cache, few = FeatureCache(tmp_path), Few()
@@ -85,3 +85,8 @@ def test_several_levels_and_no_scale_are_refused(pyramid):
         ImagePyramid(FeatureExtractor("mobilenetv1_025", levels=(1, 2), weights="random"), 3)
     with pytest.raises(ValueError, match="at least one scale"):
         ImagePyramid(pyramid.extractor, 0)
+
+
+def test_an_image_too_small_for_the_smallest_scale_is_named_by_its_own_size(pyramid):
+    with pytest.raises(ValueError, match=r"images of 8x64 are 2x16 at the smallest of 3 scales"):
+        pyramid(torch.rand(1, 3, 8, 64))

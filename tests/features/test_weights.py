@@ -66,8 +66,12 @@ def test_a_partial_file_is_refused_for_the_level_it_lacks(test_data):
     path = test_data / "backbones" / "resnet18_tv_layer123_fp16.safetensors"
     with pytest.raises(ValueError, match=r"do not fit the backbone: \d+ missing: layer4\.0\.conv1\.weight"):
         FeatureExtractor("resnet18", levels=(3, 4), weights=path)
-    with pytest.raises(ValueError, match="missing"):
+    with pytest.raises(ValueError, match=r"The file has nothing of layer4: take levels that come before"):
+        FeatureExtractor("resnet18", levels=(3, 4), weights=path)
+    with pytest.raises(ValueError, match=r"missing.*The file holds conv1\.weight, .*: is it of another backbone\?"):
         FeatureExtractor("mobilenet_v2", weights=path)
+    with pytest.raises(ValueError, match=r"layer1\.2\.conv1\.weight.*is it of another backbone\?"):
+        FeatureExtractor("resnet34", levels=(1, 2), weights=path)
 
 
 def test_flattened_and_wrapped_names_match(tmp_path):

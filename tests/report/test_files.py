@@ -143,3 +143,21 @@ def test_names_that_look_alike_once_cleaned_stay_apart():
     assert len({_inside(name) for name in names}) == len(names)
     assert str(_inside("sub/dir/a.b.png")) == "sub/dir/a.b.png"
     assert math.isfinite(len(str(_inside("x" * 400))))
+
+
+def test_a_full_disk_names_the_file_and_leaves_what_was_there(tmp_path, monkeypatch):
+    import errno
+    import os
+
+    path = write_table(tmp_path / "t.csv", ROWS)
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device.*untouched: '.*t\.csv'") as caught:
+        write_table(path, [])
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

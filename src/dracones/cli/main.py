@@ -1,6 +1,8 @@
 """The `dracones` command: verbs, and one place where errors become exit codes."""
 
 import sys
+import traceback
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
@@ -43,7 +45,25 @@ for _verb in VERBS:
 
 def main() -> None:
     """Run the command line; exit code 0 fine, 1 anomalies found where asked, 2 error, 130 stopped by Ctrl-C."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            # What went on differently than asked is for the user, in words; deprecations keep their line of code.
+            if category is RuntimeWarning:
+                tell(f"warning: {message}")
+            else:
+                usual(message, category, *place, **more)
+
+        warnings.showwarning = show
+        _run()
+
+
+def _run() -> None:
     try:
         app()
     except (ValueError, TypeError, OSError, MemoryError) as error:
+        fail(error, as_json="--json" in sys.argv)
+    except Exception as error:  # 1 would say that anomalies were found
+        traceback.print_exc()
         fail(error, as_json="--json" in sys.argv)

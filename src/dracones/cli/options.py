@@ -1,6 +1,6 @@
 """Options that several verbs share, and how text on the command line becomes a typed option."""
 
-import os
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,8 +56,7 @@ def require_folder_of(path: Path | None) -> None:
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder; name a file in it")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"cannot write {path}: the folder {path.parent} may not be written to")
+    _try_to_write(path.parent, str(path))
 
 
 def require_folder(folder: Path) -> None:
@@ -71,8 +70,16 @@ def require_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise NotADirectoryError(f"cannot write to {folder}: it is a file; name a folder") from None
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"the folder {folder} may not be written to")
+    _try_to_write(folder, f"to {folder}")
+
+
+def _try_to_write(folder: Path, what: str) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PermissionError(f"cannot write {what}: the folder {folder} takes no file ({reason})") from None
 
 
 def use_threads(threads: int | None) -> None:

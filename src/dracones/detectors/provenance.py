@@ -7,7 +7,15 @@ from typing import Any
 import torch
 
 import dracones
+from dracones.data import ImageCollection
 from dracones.detectors.splits import Parts
+
+
+def _readable(images: ImageCollection) -> int:
+    """How many of the images were not skipped so far."""
+    if not images.skipped:
+        return len(images)
+    return len(set(images.names) - {item.name for item in images.skipped})
 
 
 def provenance(seed: int, fingerprint: str, parts: Parts, seconds: float, reports: list[Any]) -> dict[str, Any]:
@@ -21,9 +29,9 @@ def provenance(seed: int, fingerprint: str, parts: Parts, seconds: float, report
         "seed": seed,
         "data_fingerprint": fingerprint,
         "images": {
-            "train": len(parts.train),
-            "validation": len(parts.validation),
-            "calibration": len(parts.calibration),
+            "train": _readable(parts.train),
+            "validation": _readable(parts.validation),
+            "calibration": _readable(parts.calibration),
             "skipped": len(parts.train.skipped),
         },
         "training": [report.model_dump(mode="json") for report in reports],

@@ -1,13 +1,7 @@
 """Features: frozen pretrained backbones, a cache of what they see, and where in the image they see it."""
 
-from dracones.features.cache import (
-    ComputedFeatures,
-    Extractor,
-    FeatureCache,
-    FeatureDataset,
-    StoredFeatures,
-    features_in_memory,
-)
+from dracones.features.cache import FeatureCache, features_in_memory
+from dracones.features.dataset import ComputedFeatures, Extractor, FeatureDataset, StoredFeatures
 from dracones.features.extractor import FeatureExtractor
 from dracones.features.names import backbone_names
 from dracones.features.pooling import Statistic, StatisticPool

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dracones.features.cache import Extractor
+from dracones.features.dataset import Extractor
 
 __all__ = ["InPrecision"]
 

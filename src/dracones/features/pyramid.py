@@ -60,6 +60,13 @@ class ImagePyramid(nn.Module):
 
     def forward(self, images: Tensor, *, gradient: bool = False) -> tuple[Tensor, ...]:
         """Maps `[B, C, h_s, w_s]`, largest first."""
+        smallest = (images.shape[2] >> self.scales - 1, images.shape[3] >> self.scales - 1)
+        if min(smallest) < max(self.extractor.strides, default=1):
+            raise ValueError(
+                f"{self.extractor.name}: images of {images.shape[2]}x{images.shape[3]} are {smallest[0]}x{smallest[1]} "
+                f"at the smallest of {self.scales} scales, less than one cell (stride {max(self.extractor.strides)}); "
+                "use larger images, fewer scales or a shallower level"
+            )
         maps = []
         for scale in range(self.scales):
             size = (images.shape[2] >> scale, images.shape[3] >> scale)

@@ -147,9 +147,20 @@ def load_weights(
     if foreign:
         problems.append(f"{len(foreign)} that this architecture does not have: {_some(foreign)}")
     if problems:
-        raise ValueError(f"the weights in {source} do not fit the backbone: {'; '.join(problems)}")
+        hint = _remedy(missing, found, fits=bool(chosen))
+        raise ValueError(f"the weights in {source} do not fit the backbone: {'; '.join(problems)}{hint}")
     network.load_state_dict(chosen, strict=False)
     return WeightReport(tuple(chosen), missing, unexpected, tuple(adapted))
+
+
+def _remedy(missing: tuple[str, ...], found: Mapping[str, str], *, fits: bool) -> str:
+    """What may be wrong with a file that lacks tensors: of another network altogether, or of its lower part alone."""
+    if not missing:
+        return ""
+    lacking = {_plain(key, root=True): key for key in missing}
+    if fits and lacking.keys().isdisjoint(_plain(key, root=True) for key in found.values()):
+        return f". The file has nothing of {', '.join(lacking)}: take levels that come before, or the whole file"
+    return f". The file holds {_some(list(found.values()), 3)}: is it of another backbone?"
 
 
 def _differs_in_input(value: Tensor, wanted: torch.Size) -> bool:

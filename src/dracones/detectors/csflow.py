@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dracones.detectors.cross_scale import convolve, convolve_enlarged
 from dracones.detectors.heatmap import ImageScore, at_size, image_score
 from dracones.detectors.info import MethodInfo
 from dracones.detectors.on_features import FeatureConfig, FeatureDetector, Preset
@@ -82,21 +83,27 @@ class CrossScaleConv(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """One map `[B, out, h_s, w_s]` a scale."""
-        hidden = [F.leaky_relu(layer(level), 0.1) for layer, level in zip(self.first, maps, strict=True)]
+        hidden = [
+            F.leaky_relu(convolve(layer, level), 0.1) for layer, level in zip(_convs(self.first), maps, strict=True)
+        ]
+        same, up, down = _convs(self.same), _convs(self.up), _convs(self.down)
         outputs = []
         for scale, own in enumerate(hidden):
-            size = own.shape[2:]
-            total = self.same[scale](own)
+            size = (own.shape[2], own.shape[3])
+            total = convolve(same[scale], own)
             if scale + 1 < len(hidden):
-                coarse = F.interpolate(hidden[scale + 1], size=size, mode="bilinear", align_corners=False)
-                total = total + self.up[scale](coarse)
+                total = total + convolve_enlarged(up[scale], hidden[scale + 1], size)
             if scale > 0:
-                fine = self.down[scale - 1](hidden[scale - 1])
+                fine = convolve(down[scale - 1], hidden[scale - 1])
                 if fine.shape[2:] != size:
                     fine = F.interpolate(fine, size=size, mode="bilinear", align_corners=False)
                 total = total + fine
             outputs.append(total * self.gain[scale])
         return outputs
+
+
+def _convs(layers: nn.ModuleList) -> list[nn.Conv2d]:
+    return [layer for layer in layers if isinstance(layer, nn.Conv2d)]
 
 
 class CrossScaleStep(nn.Module):

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from dracones.detectors.flow_step import _DAMPING, FlowStep
 
-# Values of a map worked on together: a few such tensors stay in a core's second cache.
-_VALUES_AT_ONCE = 2**19
+# Values of maps worked on together; measured: fewer make convolutions slow, more leave the cache.
+_VALUES_AT_ONCE = 2**20
 
 
 class FoldedStep(NamedTuple):
@@ -210,20 +210,24 @@ def _run_back(
         grad_out = _as_images(_transposed(grad_raw), size)
         grad_hidden = _conv_back(grad_out, hidden, step.last_weight, layers[2], layers[3])
         grad_hidden = torch.ops.aten.threshold_backward(grad_hidden, hidden, 0)
-        grad_seen = _conv_back(grad_hidden, seen, step.first_weight, layers[0], layers[1])
+        grad_seen = _conv_back(grad_hidden, seen, step.first_weight, layers[0], layers[1], to_input=index > 0)
+        if grad_seen is None:  # nothing before the first step learns
+            return
         grad_passed = _transposed(_rows(grad_seen)).to(grad.dtype)
         offset_read += grad_passed.sum(dim=(0, 2))
         grad_read += grad_passed
 
 
-def _conv_back(grad: Tensor, x: Tensor, weight: Tensor, weight_sum: Tensor, bias_sum: Tensor) -> Tensor:
+def _conv_back(
+    grad: Tensor, x: Tensor, weight: Tensor, weight_sum: Tensor, bias_sum: Tensor, *, to_input: bool = True
+) -> Any:
+    """Gradient of a convolution's input, where it is asked for; those of its weight and bias are added up."""
     padding = _padding(weight)
-    found = torch.ops.aten.convolution_backward(
-        grad, x, weight, [len(weight)], [1, 1], padding, [1, 1], False, [0, 0], 1, [True, True, True]
+    grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+        grad, x, weight, [len(weight)], [1, 1], padding, [1, 1], False, [0, 0], 1, [to_input, True, True]
     )
-    weight_sum += found[1]
-    bias_sum += found[2]
-    grad_x: Tensor = found[0]
+    weight_sum += grad_weight
+    bias_sum += grad_bias
     return grad_x
 
 

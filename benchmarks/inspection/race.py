@@ -3,11 +3,13 @@
     DRACONES_TEST_DATA=... python benchmarks/inspection/race.py --out results/race.json
 
 The peer gets an environment of its own under --work, made on the first run (`uv`, several gigabytes). Both sides start
-cold. The time that counts is CPU seconds, because other processes may share the machine; wall seconds are recorded too.
+cold, with their libraries imported before the clock. With one thread the time that counts is CPU seconds, because
+other processes may share the machine; wall seconds are recorded too, and the load before each side.
 """
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -45,9 +47,10 @@ def fewer(root: Path, target: Path, train: int, test: int) -> Path:
     return target
 
 
-def run(command: list[str]) -> dict[str, Any]:
+def run(command: list[str], threads: int) -> dict[str, Any]:
     """The result line of one side."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **limits})
     line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
     if line is None:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
@@ -56,7 +59,7 @@ def run(command: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=["fastflow", "cflow"])
+    parser.add_argument("--methods", nargs="+", default=["fastflow", "cflow", "csflow"])
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--train", type=int, default=96)
@@ -68,7 +71,7 @@ def main() -> None:
     weights = str(data_root() / "backbones" / "resnet18_tv_layer123_fp16.safetensors")
     peer = peer_python(arguments.work)
     common = [str(root), weights, str(arguments.epochs), str(arguments.threads)]
-    results = []
+    results = kept(arguments)
     for method in arguments.methods:
         sides = {
             "anomalib": [str(peer), str(HERE / "peer" / "fit.py"), method, *common],
@@ -78,14 +81,35 @@ def main() -> None:
         for side, command in sides.items():
             with tempfile.TemporaryDirectory() as folder:
                 place = len(command) - (1 if side.startswith("dracones") else 0)
-                found = run([*command[:place], folder, *command[place:]])
+                load = os.getloadavg()[0]
+                found = run([*command[:place], folder, *command[place:]], arguments.threads)
             scores, labels = found.pop("scores"), found.pop("labels")
             from dracones.metrics import auroc
 
             found["image_auroc"] = float(auroc(scores, labels))
             found = {key: round(value, 3) for key, value in found.items()}
-            results.append({"method": method, "side": side, **found})
+            batch = 16 if method == "csflow" else 32
+            about = {"method": method, "side": side, "batch": batch, "load_before": round(load, 2)}
+            results.append({**about, "commit": machine()["commit"], **found})
             print(json.dumps(results[-1]), flush=True)
+            write(arguments, results)
+
+
+def kept(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of methods that are not raced now, from a race of the same length: all sides of one method go together."""
+    if not arguments.out.exists():
+        return []
+    before = json.loads(arguments.out.read_text())
+    same = (before["epochs"], before["train_images"], before["threads"]) == (
+        arguments.epochs,
+        arguments.train,
+        arguments.threads,
+    )
+    return [row for row in before["results"] if same and row["method"] not in arguments.methods]
+
+
+def write(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+    """All that is known so far: a long race that is cut off leaves what it has."""
     about = {"epochs": arguments.epochs, "train_images": arguments.train, "peer": PEER, "batch": 32, **machine()}
     about["threads"] = arguments.threads
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,22 @@ def test_weight_gradient_from_products_is_the_gradient(kernel, stride, size):
         torch.testing.assert_close(a.double(), b, rtol=0.03, atol=0.03 * float(b.abs().max()))
 
 
-def test_full_precision_stays_the_plain_convolution():
-    network, x = layer(3), maps((4, 4))
-    assert torch.equal(convolve(network, x), network(x))
-    assert convolve(network, x).grad_fn.name().startswith("Convolution")
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(4, 6), (5, 7)])
+def test_weight_gradient_from_products_in_float32(kernel, stride, size):
+    network, x = layer(kernel, stride).float(), maps(size).float().requires_grad_()
+    got, expected = convolve(network, x), network(x)
+    torch.testing.assert_close(got, expected)
+    assert "_Convolution" in got.grad_fn.next_functions[0][0].name()
+    pull = torch.randn(got.shape, generator=torch.Generator().manual_seed(2))
+    inputs = (x, *network.parameters())
+    for a, b in zip(torch.autograd.grad(got, inputs, pull), torch.autograd.grad(expected, inputs, pull), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_other_convolutions_are_left_alone():
+    double, x = layer(3), maps((4, 4))
+    dilated = nn.Conv2d(3, 5, 3, padding=2, dilation=2)
+    for network, seen in ((double, x), (dilated, x.float())):
+        assert convolve(network, seen).grad_fn.name().startswith("Convolution")

@@ -10,15 +10,15 @@ from torch.nn import functional as F
 
 
 def convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """`layer(x)`; under autocast on a CPU, small or strided maps have their weights' gradient from matrix products.
+    """`layer(x)`; where it is faster, the weights' gradient is made of matrix products.
 
-    oneDNN's gradient for the weights of such layers takes five to ten times as long in bfloat16.
+    On a CPU that is so for small and for strided maps: oneDNN takes up to ten times as long for them in bfloat16.
     """
     kind = x.device.type
-    if kind != "cpu" or not torch.is_autocast_enabled(kind) or not torch.is_grad_enabled() or not _pays(layer, x):
+    precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    if kind != "cpu" or not torch.is_grad_enabled() or not _pays(layer, x, precision):
         convolved: Tensor = layer(x)
         return convolved
-    precision = torch.get_autocast_dtype(kind)
     product: Tensor = _Convolution.apply(
         x.to(precision), layer.weight.to(precision), layer.stride[0], int(layer.padding[0])
     )
@@ -59,10 +59,14 @@ def _enlarging(small: int, large: int, taps: int) -> Tensor:
         return torch.stack([padded[tap : tap + large] for tap in range(taps)], dim=2).flatten(1)
 
 
-def _pays(layer: nn.Conv2d, x: Tensor) -> bool:
-    plain = layer.groups == 1 and layer.dilation == (1, 1) and isinstance(layer.padding[0], int)
-    # Measured: with more positions than this, oneDNN's own gradient is as fast.
-    return plain and (layer.stride[0] > 1 or x.shape[0] * x.shape[2] * x.shape[3] <= 2048)
+def _pays(layer: nn.Conv2d, x: Tensor, precision: torch.dtype) -> bool:
+    if layer.groups > 1 or layer.dilation != (1, 1) or isinstance(layer.padding, str):
+        return False
+    # Measured on 4, 8 and 16 cells a side: what is left is as fast by oneDNN's own gradient.
+    small = x.shape[0] * x.shape[2] * x.shape[3] <= 2048
+    if precision == torch.bfloat16:
+        return small or layer.stride[0] > 1
+    return precision == torch.float32 and (layer.in_channels > layer.out_channels or small)
 
 
 class _Convolution(torch.autograd.Function):

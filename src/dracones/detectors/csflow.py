@@ -84,7 +84,8 @@ class CrossScaleConv(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """One map `[B, out, h_s, w_s]` a scale."""
         hidden = [
-            F.leaky_relu(convolve(layer, level), 0.1) for layer, level in zip(_convs(self.first), maps, strict=True)
+            F.leaky_relu(convolve(layer, level), 0.1, inplace=True)
+            for layer, level in zip(_convs(self.first), maps, strict=True)
         ]
         same, up, down = _convs(self.same), _convs(self.up), _convs(self.down)
         outputs = []

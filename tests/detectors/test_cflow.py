@@ -154,7 +154,7 @@ def test_chunks_of_features_computed_on_the_fly_are_the_same():
         def batches(self, size):
             from types import SimpleNamespace
 
-            yield SimpleNamespace(images=self.images)
+            yield SimpleNamespace(images=self.images, indices=torch.arange(len(self)))
 
     images = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     computed = ComputedFeatures(Extractor(), Images(images))

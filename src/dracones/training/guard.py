@@ -43,18 +43,18 @@ class Rollback:
         if self._steps >= _WATCHED_STEPS:
             return
         self._steps += 1
-        if self._steps == _WATCHED_STEPS:
-            # A layer that initialises itself from its first batch has done so: what is written now always is.
-            pairs = enumerate(zip(self._tensors, self._copies, strict=True))
-            places = [place for place, (tensor, copy) in pairs if not torch.equal(tensor, copy)]
-            self._live = [self._tensors[place] for place in places]
-            self._copies = [self._copies[place] for place in places]
+        # Copies of what was not written are of no use, and in the way of the gradients: they may be gigabytes. After
+        # the last watched step, when layers that initialise themselves have done so, what was written now always is.
+        pairs = enumerate(zip(self._tensors, self._copies, strict=True))
+        places = [place for place, (tensor, copy) in pairs if not torch.equal(tensor, copy)]
+        self._live = [self._tensors[place] for place in places]
+        self._copies = [self._copies[place] for place in places]
 
     @torch.no_grad()
     def restore(self) -> None:
         """Undo the last forward pass's writes."""
         # A layer may still have to initialise itself: look again.
-        watching = self._live is self._tensors
+        watching = self._steps < _WATCHED_STEPS
         for tensor, copy in zip(self._live, self._copies, strict=True):
             tensor.copy_(copy)
         if watching:

@@ -21,6 +21,7 @@ from dracones.features.entry import EntryWriter, entries, open_entry, size_of
 __all__ = ["FeatureCache", "features_in_memory"]
 
 _FORMAT = 1
+_AT_ONCE_ON_CPU, _AT_ONCE = 4, 32  # images computed together
 _ABANDONED_SECONDS = 3600
 
 
@@ -57,9 +58,16 @@ class FeatureCache:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:40]
 
     def features(
-        self, extractor: Extractor, images: Images, *, batch_size: int = 16, progress: Any = None
+        self, extractor: Extractor, images: Images, *, batch_size: int | None = None, progress: Any = None
     ) -> FeatureDataset:
-        """Features of `images`, read if stored, else computed and stored."""
+        """Features of `images`, read if stored, else computed and stored.
+
+        Args:
+            extractor: the network.
+            images: what it is shown.
+            batch_size: images computed together; by default few on a CPU, which is as fast and takes less memory.
+            progress: told of every batch.
+        """
         key = self.key(extractor, images, progress=progress)
         entry = self.folder / key
         stored = open_entry(entry) or self._compute(extractor, images, entry, batch_size, progress)
@@ -75,7 +83,7 @@ class FeatureCache:
             shutil.rmtree(entry, ignore_errors=True)
 
     def _compute(
-        self, extractor: Extractor, images: Images, entry: Path, batch_size: int, progress: Any
+        self, extractor: Extractor, images: Images, entry: Path, batch_size: int | None, progress: Any
     ) -> StoredFeatures | None:
         for kind in (np.float16, np.float32):
             try:
@@ -109,7 +117,7 @@ class FeatureCache:
         images: Images,
         folder: Path,
         kind: np.dtype[Any],
-        batch_size: int,
+        batch_size: int | None,
         progress: Any,
     ) -> bool:
         writer = None
@@ -167,7 +175,7 @@ class FeatureCache:
 
 
 def features_in_memory(
-    extractor: Extractor, images: Images, *, batch_size: int = 16, progress: Any = None
+    extractor: Extractor, images: Images, *, batch_size: int | None = None, progress: Any = None
 ) -> StoredFeatures:
     """Features of `images`, computed now and held in memory in float32: what a run without a cache works on."""
     with _watched(progress, len(images), f"features of {extractor.name}"):
@@ -178,11 +186,12 @@ def features_in_memory(
 
 
 def _computed(
-    extractor: Extractor, images: Images, batch_size: int, progress: Any
+    extractor: Extractor, images: Images, batch_size: int | None, progress: Any
 ) -> Iterator[list[NDArray[np.float32]]]:
     """Features of all readable images, batch by batch, channels last."""
-    for batch in images.batches(batch_size):
-        levels = [_to_array(level) for level in extractor(batch.images.to(extractor.mean.device))]
+    device = extractor.mean.device
+    for batch in images.batches(batch_size or (_AT_ONCE_ON_CPU if device.type == "cpu" else _AT_ONCE)):
+        levels = [_to_array(level) for level in extractor(batch.images.to(device))]
         yield levels
         if progress is not None:
             progress.advance(len(levels[0]))

@@ -129,3 +129,27 @@ def test_papers_defaults():
 def test_angles_never_learnt_from_are_refused():
     with pytest.raises(ValueError, match="rotations=3 does not divide training_rotations=4"):
         built(training_rotations=4)
+
+
+def test_whitened_flow_starts_as_the_mahalanobis_distance(tmp_path):
+    whitening = {"scaling": "whitening", "ridge": 0.05, "training_rotations": 4, "rotations": 4}
+    options = {**TINY, **whitening, "validation_share": 0.0, "calibration_share": 0.0}
+    images, others = normals(40), normals(4, seed=9)
+    detector = dracones.create("differnet", **options, epochs=1, learning_rate=1e-9)
+    found = detector.fit(images).predict(others)
+
+    def turns(of):
+        maps = [detector.extractor(rotated(of, angle)) for angle in (0, 90, 180, 270)]
+        rows = [torch.cat([level.double().mean((2, 3)) for level in levels], 1) for levels in maps]
+        return torch.stack(rows).numpy()
+
+    with torch.no_grad():
+        learnt = turns(images).reshape(-1, 64)
+        seen = turns(others)
+    covariance = np.cov(learnt.T)
+    covariance += np.eye(64) * 0.05 * np.diag(covariance).mean()
+    distance = seen - learnt.mean(0)
+    expected = np.einsum("rbi,ij,rbj->b", distance, np.linalg.inv(covariance), distance) / 64 / 4
+    np.testing.assert_allclose(found.scores, expected, rtol=0.02)
+    again = dracones.load(detector.save(tmp_path / "m.safetensors"))
+    np.testing.assert_array_equal(again.predict(others).scores, found.scores)

@@ -1,7 +1,7 @@
 """DifferNet: a flow on what a backbone sees of the whole image at three sizes, averaged over rotations."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -9,11 +9,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dracones.data import ImageCollection
+from dracones.detectors.detector import Trainee
 from dracones.detectors.heatmap import blur
 from dracones.detectors.info import MethodInfo
 from dracones.detectors.on_features import FeatureConfig, FeatureDetector, Preset
 from dracones.detectors.prediction import Scores
 from dracones.detectors.registry import register
+from dracones.detectors.splits import Parts
+from dracones.detectors.whitening import Whitening
 from dracones.features import FeatureDataset, FeatureExtractor, ImagePyramid, RotatedEmbedding, rotated
 from dracones.flows import MLP, ActNorm, AffineCoupling, AtanScale, Chain, Permutation, channels
 from dracones.flows.bijection import Bijection
@@ -55,6 +58,10 @@ class DifferNetConfig(FeatureConfig):
     blocks: int = Field(8, ge=1, description="coupling blocks")
     hidden: int = Field(2048, ge=1, description="width of the s,t-networks, which have three hidden layers")
     clamp: float = Field(3.0, gt=0, description="bound of the log-scale")
+    scaling: Literal["actnorm", "whitening"] = Field(
+        "actnorm", description="before the flow: a scale for each feature, or the training images' whole covariance"
+    )
+    ridge: float = Field(0.01, gt=0, description="of the whitening, relative to the mean variance")
     training_rotations: int = Field(64, ge=1, description="rotations of each training image that are learnt from")
     rotations: int = Field(64, ge=1, description="rotations that a score is averaged over")
     map_rotations: int = Field(64, ge=0, description="rotations that a heat map is averaged over; 0: no heat map")
@@ -108,10 +115,12 @@ class DifferNet(FeatureDetector):
     Deviations. The paper draws four fresh rotations of each image in each of 192 epochs; here the
     ``training_rotations`` evenly spaced ones are seen by the frozen backbone once: an epoch over 64 of them is 16 of
     the paper's, and 12 such epochs are its 192. Scores take ``rotations`` of the same angles (so it must divide
-    ``training_rotations``): the black corners of an angle never learnt from look like an anomaly of every image. Where
-    parts always lie the same way, one rotation says more than many (``training_rotations=1, rotations=1``). Turned
-    images are interpolated bilinearly (the code: nearest). An ActNorm comes first, because features of other backbones
-    than AlexNet differ in scale by orders of magnitude. The backbone is in eval mode; the code leaves it in train mode.
+    ``training_rotations``): the black corners of an angle never learnt from look like an anomaly of every image.
+    Where parts always lie the same way, one rotation says more than many (``training_rotations=1, rotations=1``).
+    Turned images are interpolated bilinearly (the code: nearest). An ActNorm comes first, because features of other
+    backbones than AlexNet differ in scale by orders of magnitude; with ``scaling="whitening"`` it is the inverse of
+    the training embeddings' covariance, and the flow starts as the Mahalanobis distance: for few images. The backbone
+    is in eval mode; the code leaves it in train mode.
 
     Reference:
         Rudolph, Wandt, Rosenhahn 2021, "Same Same But DifferNet: Semi-Supervised Defect Detection with Normalizing
@@ -156,13 +165,23 @@ class DifferNet(FeatureDetector):
         assert isinstance(self.extractor, ImagePyramid)
         return RotatedEmbedding(self.extractor, angles)
 
+    def trainees(self, parts: Parts, progress: Progress | None = None) -> Iterator[Trainee]:
+        """Where asked for, whiten by the training images' rotations; then train the flow behind."""
+        first = self.flow.layers[0]
+        if isinstance(first, Whitening):
+            rows = torch.cat([rows for (rows,) in self.turns_of(parts.train, progress).chunks(256)])
+            first.fit(rows.view(-1, len(first.mean)).to(self.device))
+        yield from super().trainees(parts, progress)
+
     def training_data(self, images: ImageCollection, progress: Progress | None = None) -> Dataset[Any]:
         """Embeddings of the rotated images, computed once."""
-        count = self.config.training_rotations
-        angles = even_angles(count)
+        return RotatedVectors(self.turns_of(images, progress), self.config.training_rotations)
+
+    def turns_of(self, images: ImageCollection, progress: Progress | None = None) -> FeatureDataset:
+        """Embeddings `[R D]` of each image's R rotations."""
         self.load_backbone()
-        features = self.features_of(images, progress, extractor=self.embedded(angles))
-        return RotatedVectors(features, count)
+        angles = even_angles(self.config.training_rotations)
+        return self.features_of(images, progress, extractor=self.embedded(angles))
 
     def training_loss(self, batch: Tensor, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
         """Negative log-likelihood per dimension, constant left out (equation 4)."""
@@ -202,14 +221,15 @@ def even_angles(count: int) -> list[float]:
 
 
 def differnet_flow(dims: int, config: DifferNetConfig) -> Chain:
-    """ActNorm, then blocks of a fixed permutation and a coupling in both directions (Glow's, as FrEIA has it)."""
+    """Scaling, then blocks of a fixed permutation and a coupling in both directions (Glow's, as FrEIA has it)."""
     generator = torch.Generator().manual_seed(config.seed)
     first = channels(dims)
 
     def network(read: int, out: int) -> nn.Module:
         return MLP(read, out, hidden=config.hidden, layers=3)
 
-    layers: list[Bijection] = [ActNorm(dims)]
+    whitens = config.scaling == "whitening"
+    layers: list[Bijection] = [Whitening(dims, ridge=config.ridge) if whitens else ActNorm(dims)]
     for _ in range(config.blocks):
         layers.append(Permutation.random(dims, generator))
         for reads in (~first, first):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from dracones.detectors.flow_step import _DAMPING, FlowStep
 
 # Values of maps worked on together; measured: fewer make convolutions slow, more leave the cache.
-_VALUES_AT_ONCE = 2**20
+_VALUES_AT_ONCE = 2**19
 
 
 class FoldedStep(NamedTuple):

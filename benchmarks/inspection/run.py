@@ -38,28 +38,61 @@ def main() -> None:
         if target.exists():
             print(f"{name}: there already")
             continue
-        extra = json.loads(arguments.options)
-        result = run(arguments.set, arguments.method, arguments.backbone, seed, arguments.work, extra)
+        extra, variants = json.loads(arguments.options), json.loads(arguments.variants)
+        results = run(arguments.set, arguments.method, arguments.backbone, seed, arguments.work, extra, variants)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(result, indent=1) + "\n")
-        shown = {key: result[key] for key in ("image_auroc", "pixel_auroc", "aupro", "fit_cpu_seconds")}
-        print(name, json.dumps(shown), flush=True)
+        for variant, result in zip(({}, *variants), results, strict=True):
+            tag = "".join(f"-{value}" for value in variant.values())
+            target.with_name(f"{name.removesuffix(f'-{seed}')}{tag}-{seed}.json").write_text(
+                json.dumps(result, indent=1) + "\n"
+            )
+            shown = {key: result[key] for key in ("image_auroc", "pixel_auroc", "aupro", "fit_cpu_seconds")}
+            print(name + tag, json.dumps(shown), flush=True)
 
 
-def run(set_name: str, method: str, backbone: str, seed: int, work: Path, extra: dict[str, Any]) -> dict[str, Any]:
-    """Fit on the good training images, score the test images, compare with labels and masks."""
+def run(
+    set_name: str,
+    method: str,
+    backbone: str,
+    seed: int,
+    work: Path,
+    extra: dict[str, Any],
+    variants: list[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Fit on the good training images, score the test images, compare with labels and masks.
+
+    `variants` are options that only scoring reads: the fitted model is judged with each of them too.
+    """
     layout = MvtecLayout(unpacked(set_name, work))
     chosen = {**options(method, backbone, seed), **extra}
     detector = dracones.create(method, **chosen)
     started, cpu = time.monotonic(), time.process_time()
     detector.fit(layout.train)
     fit_seconds, fit_cpu = time.monotonic() - started, time.process_time() - cpu
+    about = {
+        "set": set_name,
+        "method": method,
+        "backbone": backbone,
+        "seed": seed,
+        "train_images": len(layout.train),
+        "fit_seconds": round(fit_seconds, 1),
+        "fit_cpu_seconds": round(fit_cpu, 1),
+    }
+    results = []
+    for variant in ({}, *variants):
+        detector.config = detector.config.model_copy(update=variant)
+        shown = {key: value for key, value in {**chosen, **variant}.items() if key != "weights"}
+        maps = work / "maps" / "-".join([set_name, method, backbone, *variant.values(), str(seed)])
+        results.append({**about, "options": shown, **judged(detector, layout, maps), **machine()})
+    return results
 
+
+def judged(detector: dracones.detectors.Detector, layout: MvtecLayout, keep: Path) -> dict[str, Any]:
+    """Scores and maps of the test images against labels and masks; seed 0's maps are kept at `keep`."""
     test = layout.test
     pixels, scores, others = PixelRanking(), [], []
     started, cpu = time.monotonic(), time.process_time()
     spent = 0.0
-    keep = work / "maps" / f"{set_name}-{method}-{backbone}-{seed}"
     maps: dict[str, np.ndarray] = {}
     for index, verdict in enumerate(detector.iterate(test, batch_size=8)):
         paused = time.process_time()
@@ -73,7 +106,7 @@ def run(set_name: str, method: str, backbone: str, seed: int, work: Path, extra:
                 f"top_{share}": ordered[-max(1, round(share * ordered.size)) :].mean() for share in (0.003, 0.03, 0.1)
             }
             others.append({"max": ordered[-1], **top, "mean": ordered.mean()})
-            if seed == 0:
+            if keep.name.endswith("-0"):
                 maps[verdict.path] = verdict.map.astype(np.float16)
         spent += time.process_time() - paused
     score_seconds, score_cpu = time.monotonic() - started, time.process_time() - cpu - spent
@@ -89,11 +122,6 @@ def run(set_name: str, method: str, backbone: str, seed: int, work: Path, extra:
     with tempfile.TemporaryDirectory() as folder:
         size = detector.save(Path(folder) / "model.safetensors").stat().st_size
     return {
-        "set": set_name,
-        "method": method,
-        "backbone": backbone,
-        "seed": seed,
-        "options": {key: value for key, value in chosen.items() if key != "weights"},
         "image_auroc": round(float(auroc(np.array(scores), labels)), 4),
         "image_auroc_by_kind": by_kind,
         "image_auroc_of_other_scores": {
@@ -103,16 +131,12 @@ def run(set_name: str, method: str, backbone: str, seed: int, work: Path, extra:
         else None,
         "pixel_auroc": round(float(pixels.auroc()), 4) if others else None,
         "aupro": round(float(pixels.aupro()), 4) if others else None,
-        "train_images": len(layout.train),
         "test_images": len(labels),
-        "fit_seconds": round(fit_seconds, 1),
-        "fit_cpu_seconds": round(fit_cpu, 1),
         "score_seconds_with_metrics": round(score_seconds, 1),
         "score_cpu_seconds": round(score_cpu, 1),
         "images_per_cpu_second": round(len(labels) / score_cpu, 2),
         "file_megabytes": round(size / 1e6, 2),
         "peak_megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        **machine(),
     }
 
 
@@ -139,6 +163,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dracones-inspection")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--options", default="{}", help="JSON of options that differ from the entry")
+    parser.add_argument(
+        "--variants", default="[]", help="JSON list of options of scoring alone, judged on the same fit"
+    )
     parser.add_argument("--tag", default="", help="put into the file's name, where options differ")
     return parser.parse_args()
 

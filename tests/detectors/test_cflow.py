@@ -26,9 +26,10 @@ def built(**options):
     return detector.eval()
 
 
+@pytest.mark.parametrize("heat", ["probability", "likelihood"])
 @pytest.mark.parametrize("mixing", ["permutation", "rotation"])
-def test_score_of_a_tiny_frozen_case_by_hand(mixing):
-    detector = built(levels=(2,), mixing=mixing)
+def test_score_of_a_tiny_frozen_case_by_hand(mixing, heat):
+    detector = built(levels=(2,), mixing=mixing, heat=heat)
     detector.highest.fill_(-0.5)
     channels, height, width = 64, 2, 3
     level = torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(0))
@@ -54,7 +55,7 @@ def test_score_of_a_tiny_frozen_case_by_hand(mixing):
                 x = y[mixing_] if mixing_.ndim == 1 else mixing_.astype(np.float64) @ y
                 log_det += s.sum() + scale.sum()
             log_prob = (log_det - 0.5 * (x**2).sum()) / channels - 0.5 * np.log(2 * np.pi)
-            expected[row, column] = 1 - np.exp(log_prob + 0.5)
+            expected[row, column] = 1 - np.exp(log_prob + 0.5) if heat == "probability" else -0.5 - log_prob
     with torch.no_grad():
         got = detector.heat((level,), (height, width))[0].numpy()
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)

@@ -40,6 +40,10 @@ class CFlowConfig(FeatureConfig):
     mixing: Literal["permutation", "rotation"] = Field(
         "permutation", description="of channels between steps; the paper's code has random rotations, dense matrices"
     )
+    heat: Literal["probability", "likelihood"] = Field(
+        "probability",
+        description="per level and position: 1 - p as in the paper, or max l - l, which does not saturate",
+    )
     chunks: int = Field(64, ge=1, description="each image's positions are dealt to so many training items")
     training: TrainingConfig = Field(
         TrainingConfig(
@@ -92,9 +96,11 @@ class VectorFlow(nn.Module):
 class CFlow(FeatureDetector):
     r"""A flow per level on single feature vectors, conditioned on a sinusoidal code of their position.
 
-    With :math:`\ell` the log-density of a vector per channel, :math:`p = \exp(\ell - \max \ell)` is at most 1; the heat
-    map is :math:`\sum_l (1 - p_l)` at the image's size, the image score its maximum (equation 8 up to a constant). The
-    loss is the paper's code's, :math:`-\log \sigma(\ell)`.
+    With :math:`\ell` the log-density of a vector per channel, :math:`p = \exp(\ell - \max \ell)` is at most 1; the
+    heat map is :math:`\sum_l (1 - p_l)` at the image's size, the image score its maximum (equation 8 up to a
+    constant). Where part of every image is far likelier than the rest (a plain background), 1 - p is close to 1 on
+    all of the rest; ``heat="likelihood"`` sums :math:`\max \ell - \ell` instead, which still tells. The loss is the
+    paper's code's, :math:`-\log \sigma(\ell)`.
 
     Deviations, each with its reason. The paper takes :math:`\max \ell` over the *test* set, which makes a score depend
     on other test images: here it is the maximum over the training images, kept in a buffer. The paper's code steps
@@ -170,9 +176,11 @@ class CFlow(FeatureDetector):
         return found
 
     def heat(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
-        """Sum over levels of 1 - p."""
-        heats = [1 - torch.exp(level - top) for level, top in zip(self.log_probs(maps), self.highest, strict=True)]
-        return torch.stack([at_size(level, size, align_corners=True) for level in heats]).sum(dim=0)
+        """Sum over levels of 1 - p, or of the log-density's distance from its highest."""
+        deficits = [top - level for level, top in zip(self.log_probs(maps), self.highest, strict=True)]
+        if self.config.heat == "probability":
+            deficits = [1 - torch.exp(-deficit) for deficit in deficits]
+        return torch.stack([at_size(level, size, align_corners=True) for level in deficits]).sum(dim=0)
 
     def _codes(self, size: tuple[int, int]) -> Tensor:
         return self.position(*size).flatten(1).T

@@ -251,3 +251,17 @@ def test_a_defect_of_ours_does_not_end_as_if_anomalies_were_found(run, place, mo
     _, err = run("score", model, place / "odd", code=2)
     assert "Traceback" in err
     assert "KeyError" in err
+
+
+def test_the_options_of_a_method_show_what_holds_and_what_its_presets_mean(run):
+    out, _ = run("methods", "fastflow", "--json")
+    told = json.loads(out)
+    defaults = {option["name"]: option["default"] for option in told["options"]}
+    # balanced is the default, and its epochs are not the paper's
+    assert defaults["preset"] == "balanced"
+    assert defaults["training.epochs"] == told["presets"]["balanced"]["training.epochs"] == 60
+    assert told["presets"]["fast"]["levels"] == [2, 3]
+    assert told["presets"]["best"]["training.epochs"] == 500
+    out, _ = run("methods", "fastflow")
+    assert "preset=..." in out
+    assert "training.epochs" in out.split("preset=...")[1]

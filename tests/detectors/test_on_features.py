@@ -167,3 +167,17 @@ def test_unknown_backbone_and_missing_file_are_named_at_fit():
         make("fastflow", backbone="resnet81").fit(normals(24))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors does not exist"):
         make("fastflow", weights="nowhere.safetensors").fit(normals(24))
+
+
+def test_tiles_are_cut_from_images_as_they_are():
+    assert dracones.create("csflow", tile=(64, 64), preset="fast").config.size is None
+    assert dracones.create("csflow", tile=(64, 64), size=(512, 512)).config.size == (512, 512)
+    options = {**SMALL, "tile": (32, 32), "memory_share": 0.02}
+    del options["size"]
+    detector = dracones.create("patchcore", **options).fit(normals(20, side=96))
+    images = normals(6, side=96, seed=4).clone()
+    images[:3, :, 72:80, 72:80] = torch.eye(8)  # lost where 96 pixels are squeezed to 32
+    scores = detector.predict(images).scores
+    assert scores[:3].min() > scores[3:].max()
+    again = dracones.create("patchcore", **detector.config.model_dump(mode="json"))
+    assert again.config == detector.config

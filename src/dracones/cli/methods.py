@@ -34,12 +34,31 @@ def _describe(name: str, as_json: bool) -> None:
     from dracones.detectors import detector_class
 
     detector = detector_class(name)
-    options = _options(detector.Config)
+    options = _options(detector.Config, detector.Config.from_options())
+    presets = _presets(detector.Config)
     if as_json:
-        emit({**_record(detector.info), "options": options})
+        emit({**_record(detector.info), "options": options, "presets": presets})
         return
     rows = [[o["name"], o["type"], str(o["default"]), o["description"]] for o in options]
     table(f"{detector.info.citation}", ["option (--set name=value)", "type", "default", "meaning"], rows)
+    if presets:
+        names = list(dict.fromkeys(option for values in presets.values() for option in values))
+        table(
+            "What --set preset=... stands for, where an option is not given itself",
+            ["option", *presets],
+            [[option, *[str(values[option]) for values in presets.values()]] for option in names],
+        )
+
+
+def _presets(config: Any) -> dict[str, dict[str, Any]]:
+    """Preset → the values of all options in which the presets of a method differ."""
+    named = getattr(config, "presets", {})
+    flat = {
+        preset: {o["name"]: o["default"] for o in _options(config, config.from_options(preset=preset))}
+        for preset in named
+    }
+    differ = [name for name in next(iter(flat.values()), {}) if len({str(of[name]) for of in flat.values()}) > 1]
+    return {preset: {name: of[name] for name in differ if name != "preset"} for preset, of in flat.items()}
 
 
 def _options(config: type[BaseModel], held: BaseModel | None = None, prefix: str = "") -> list[dict[str, Any]]:

@@ -70,6 +70,8 @@ def require_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise NotADirectoryError(f"cannot write to {folder}: it is a file; name a folder") from None
+    except OSError as error:
+        raise PermissionError(f"cannot make the folder {folder} ({error.strerror or error})") from None
     _try_to_write(folder, f"to {folder}")
 
 
@@ -91,10 +93,10 @@ def use_threads(threads: int | None) -> None:
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """Turn ``key=value`` texts into options; values are read as TOML where they are, as text otherwise.
+    """Turn ``key=value`` texts into options; values are read as TOML where they are, ``none`` as None, else as text.
 
-    >>> parse_settings(["epochs=5", "rule=typicality", "size=[32, 32]", "density.steps=4"])
-    {'epochs': 5, 'rule': 'typicality', 'size': [32, 32], 'density.steps': 4}
+    >>> parse_settings(["epochs=5", "rule=typicality", "size=[32, 32]", "density.steps=4", "max_steps=none"])
+    {'epochs': 5, 'rule': 'typicality', 'size': [32, 32], 'density.steps': 4, 'max_steps': None}
 
     Raises:
         ValueError: a setting without ``=``.
@@ -127,4 +129,4 @@ def _read_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text
+        return None if text == "none" else text

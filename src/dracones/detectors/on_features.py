@@ -40,7 +40,9 @@ class FeatureConfig(DetectorConfig):
     presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {"fast": {}, "balanced": {}, "best": {}}
 
     preset: Preset = Field("balanced", description="fast, balanced or best: fills in options that are not given")
-    size: tuple[int, int] | None = Field((256, 256), description="height, width that images are brought to")
+    size: tuple[int, int] | None = Field(
+        (256, 256), description="height, width that images are brought to; with tile: their own"
+    )
     backbone: str = Field("resnet18", description="timm name, or torchvision's where timm has none")
     weights: str = Field("pretrained", description="'pretrained' (from the hub), 'random', or a file (.safetensors)")
     levels: tuple[int, ...] | None = Field((1, 2, 3), description="feature levels; strides 4, 8, 16 are 1, 2, 3")
@@ -49,7 +51,9 @@ class FeatureConfig(DetectorConfig):
     precision: Literal["fp32", "bf16", "auto"] = Field(
         "fp32", description="of convolutions in training and scoring; auto: bf16 where the processor has it"
     )
-    cache: bool = Field(True, description="keep the training images' features on disk for the next epoch, run, method")
+    cache: bool = Field(
+        True, description="keep the training images' features on disk, for the next epoch, run, method; else in memory"
+    )
     cache_gigabytes: float = Field(8.0, ge=0, description="disk that the feature cache may take")
 
     @classmethod
@@ -61,6 +65,9 @@ class FeatureConfig(DetectorConfig):
         """
         preset = options.get("preset", cls.model_fields["preset"].default)
         given = cls._nest(options)
+        if given.get("tile") is not None:
+            # Images are cut in tiles as they are: brought to one size first, a large one would lose what tiles are for.
+            given.setdefault("size", None)
         for name, value in cls._nest(dict(cls.presets.get(preset, {}))).items():
             if isinstance(value, dict) and isinstance(given.get(name), dict):
                 asked = {key.split(".")[-1] for key in options} | set(options.get(name) or {})

@@ -27,10 +27,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(
-            error.errno, f"could not write it ({reason}); what was there before is untouched", str(path)
-        ) from error
+        message = f"could not write {path} ({error.strerror or error}); what was there before is untouched"
+        raise OSError(message) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -265,3 +265,28 @@ def test_the_options_of_a_method_show_what_holds_and_what_its_presets_mean(run):
     out, _ = run("methods", "fastflow")
     assert "preset=..." in out
     assert "training.epochs" in out.split("preset=...")[1]
+
+
+def test_maps_of_a_model_that_was_set_up_without_them_are_refused_and_not_judged(run, tmp_path):
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).parent.parent / "detectors"))
+    from feature_case import SMALL, normals
+
+    import dracones
+    from dracones.data import open_images
+    from dracones.detectors import evaluate
+
+    options = {**SMALL, "levels": (2,), "epochs": 1, "training_rotations": 1, "rotations": 1, "map_rotations": 0}
+    detector = dracones.create("differnet", **options).fit(normals(24, channels=1))
+    model = detector.save(tmp_path / "m.safetensors")
+    odd = tmp_path / "odd"
+    masks = tmp_path / "masks"
+    save_images(odd, 3, 100, size=64)
+    masks.mkdir()
+    for path in odd.iterdir():
+        Image.fromarray(np.full((64, 64), 255, np.uint8)).save(masks / f"{path.stem}_mask.png")
+    found = evaluate(detector, normals(4, seed=2, channels=1), open_images(odd, masks=masks))
+    assert found.pixel is None
+    _, err = run("score", model, odd, "--maps", tmp_path / "maps", code=2)
+    assert "was fitted without heat maps" in err

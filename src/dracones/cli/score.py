@@ -71,6 +71,11 @@ def score(
     drawn = MapFolder(maps, detector.heat_range) if maps is not None else None
     rows = []
     for verdict in detector.iterate(images, batch_size=batch_size, maps=drawn is not None, progress=RichProgress()):
+        if drawn is not None and verdict.map is None:
+            raise ValueError(
+                f"{model} was fitted without heat maps; fit {detector.info.name} with them (its options: `dracones "
+                f"methods {detector.info.name}`), or leave --maps out"
+            )
         rows.append(_row(verdict))
         if drawn is not None and verdict.map is not None:
             drawn.keep(verdict.path, verdict.map)

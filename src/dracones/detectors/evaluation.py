@@ -72,11 +72,13 @@ def evaluate(
     for side, prediction in predictions.items():
         if len(prediction) == 0:
             raise ValueError(f"the {side} set has no readable image; {len(prediction.errors)} were skipped")
+    # A method that can draw maps may have been set up not to.
+    has_maps = all(prediction.maps is not None for prediction in predictions.values())
     scores = np.concatenate([predictions["normal"].scores, predictions["anomalous"].scores])
     labels = np.repeat([0, 1], [len(predictions["normal"]), len(predictions["anomalous"])])
     return Evaluation(
         image=evaluate_scores(scores, labels, confidence=confidence, seed=seed),
-        pixel=_pixel_metrics(predictions, collections, confidence, seed) if with_maps else None,
+        pixel=_pixel_metrics(predictions, collections, confidence, seed) if has_maps else None,
         counts={
             "normal": len(predictions["normal"]),
             "anomalous": len(predictions["anomalous"]),

@@ -15,7 +15,7 @@ Conditioner = Callable[[int, int], nn.Module]
 
 
 # FrEIA damps what a conditioner says, so that a fresh network changes little.
-_DAMPING = 0.1
+DAMPING = 0.1
 
 
 class FlowStep(Bijection):
@@ -94,7 +94,7 @@ class FlowStep(Bijection):
         unmixed = z.index_select(1, self.unmixing) if self.mixing.ndim == 1 else _product(self.mixing.T, z)
         y = (unmixed - _wide(self.shift, z)) * _wide((-self.log_scale).exp(), z)
         passed, changed = y.split((self.channels - self.changed, self.changed), dim=1)
-        s, t = self._raw(passed, context).mul(_DAMPING).chunk(2, dim=1)
+        s, t = self._raw(passed, context).mul(DAMPING).chunk(2, dim=1)
         s = self.clamp * torch.tanh(s)
         x = torch.cat((passed, (changed - t) * (-s).exp()), dim=1)
         log_det = s.sum(dim=1) + self.log_scale.sum()
@@ -137,11 +137,11 @@ class _Step(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         count = raw.shape[1] // 2
         kept = x.shape[1] - count
-        tanh = raw[:, :count].mul(_DAMPING).tanh_()
+        tanh = raw[:, :count].mul(DAMPING).tanh_()
         s = tanh * clamp
         log_det = s.sum(dim=1) + log_scale.sum()
         exp = s.exp_()
-        changed = (x[:, kept:] * exp).add_(raw[:, count:], alpha=_DAMPING)
+        changed = (x[:, kept:] * exp).add_(raw[:, count:], alpha=DAMPING)
         gain = log_scale.exp()
         y = torch.empty_like(x)
         torch.addcmul(_wide(shift[:kept], x), x[:, :kept], _wide(gain[:kept], x), out=y[:, :kept])
@@ -164,10 +164,10 @@ class _Step(torch.autograd.Function):
         grad_changed = grad_x[:, kept:]
         raw_shape = (x.shape[0], 2 * tanh.shape[1], *x.shape[2:])
         grad_raw = torch.empty(raw_shape, dtype=x.dtype, device=x.device, memory_format=_layout(x))
-        torch.mul(grad_changed, _DAMPING, out=grad_raw[:, tanh.shape[1] :])
+        torch.mul(grad_changed, DAMPING, out=grad_raw[:, tanh.shape[1] :])
         grad_changed *= exp  # in place in grad_x: now the gradient of the old half
         grad_s = torch.addcmul(grad_log_det[:, None], grad_changed, x[:, kept:])
-        slope = tanh.square().neg_().add_(1).mul_(ctx.clamp * _DAMPING)
+        slope = tanh.square().neg_().add_(1).mul_(ctx.clamp * DAMPING)
         torch.mul(grad_s, slope, out=grad_raw[:, : tanh.shape[1]])
         return grad_x, grad_raw, grad_log_scale, grad_shift, None, None, None
 

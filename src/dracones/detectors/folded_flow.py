@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from dracones.detectors.flow_step import _DAMPING, FlowStep
+from dracones.detectors.flow_step import DAMPING, FlowStep
 
 # Values of maps worked on together; measured: fewer make convolutions slow, more leave the cache.
 _VALUES_AT_ONCE = 2**19
@@ -68,8 +68,8 @@ def fold(steps: Sequence[FlowStep]) -> FoldedFlow:
                 log_gain[kept:],
                 first.weight * log_gain[:kept].exp()[:, None, None],
                 _bias(first),
-                last.weight * _DAMPING,
-                _bias(last) * _DAMPING,
+                last.weight * DAMPING,
+                _bias(last) * DAMPING,
             )
         )
         log_gain = F.pad(log_gain[:kept], (0, step.changed)) + step.log_scale

@@ -6,10 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dracones.detectors.flow_step import FlowStep
+from dracones.detectors.flow_step import DAMPING, FlowStep
 from dracones.flows import ZeroLinear
-
-_DAMPING = 0.1  # as in FlowStep
 
 
 class PositionedMLP(nn.Module):
@@ -85,14 +83,14 @@ class _PositionedStep(torch.autograd.Function):
             hidden.view(-1, len(codes), hidden.shape[1]).add_(codes @ position_weight.T)
         hidden.relu_()
         raw = torch.addmm(last_bias.to(products), hidden, last_weight.T).to(x.dtype)
-        tanh = raw[:, :count].mul(_DAMPING).tanh_()
+        tanh = raw[:, :count].mul(DAMPING).tanh_()
         s = tanh * step.clamp
         log_det = s.sum(dim=1) + log_scale.sum()
         exp = s.exp_()
         middle = torch.empty_like(x)
         middle[:, :kept] = x[:, :kept]
         changed = torch.mul(x[:, kept:], exp, out=middle[:, kept:])
-        changed.add_(raw[:, count:], alpha=_DAMPING)
+        changed.add_(raw[:, count:], alpha=DAMPING)
         gain = log_scale.exp()
         z = torch.addcmul(shift, middle, gain).index_select(1, step.mixing)
         ctx.save_for_backward(x, codes, read, hidden, tanh, exp, middle, gain, vector_weight, last_weight)
@@ -111,10 +109,10 @@ class _PositionedStep(torch.autograd.Function):
         grad_x = grad_y.mul_(gain)
         grad_changed = grad_x[:, kept:]
         grad_raw = torch.empty(len(x), 2 * count, dtype=read.dtype, device=x.device)
-        torch.mul(grad_changed, _DAMPING, out=grad_raw[:, count:])
+        torch.mul(grad_changed, DAMPING, out=grad_raw[:, count:])
         grad_changed *= exp  # in place in grad_x: now the gradient of the old half
         grad_s = torch.addcmul(grad_log_det[:, None], grad_changed, x[:, kept:])
-        slope = tanh.square().neg_().add_(1).mul_(ctx.step.clamp * _DAMPING)
+        slope = tanh.square().neg_().add_(1).mul_(ctx.step.clamp * DAMPING)
         torch.mul(grad_s, slope, out=grad_raw[:, :count])
         grad_hidden = torch.ops.aten.threshold_backward(grad_raw @ last, hidden, 0)
         grad_x[:, :kept] += grad_hidden @ by_vector

@@ -98,9 +98,9 @@ class CFlow(FeatureDetector):
 
     With :math:`\ell` the log-density of a vector per channel, :math:`p = \exp(\ell - \max \ell)` is at most 1; the
     heat map is :math:`\sum_l (1 - p_l)` at the image's size, the image score its maximum (equation 8 up to a
-    constant). Where part of every image is far likelier than the rest (a plain background), 1 - p is close to 1 on
-    all of the rest; ``heat="likelihood"`` sums :math:`\max \ell - \ell` instead, which still tells. The loss is the
-    paper's code's, :math:`-\log \sigma(\ell)`.
+    constant). ``heat="likelihood"`` sums :math:`\max \ell - \ell` instead, the log-density itself: it does not come
+    close to its bound on everything that is less likely than a plain background, but a single unlikely position
+    outweighs the other levels (on screws it tells less). The loss is the paper's code's, :math:`-\log \sigma(\ell)`.
 
     Deviations, each with its reason. The paper takes :math:`\max \ell` over the *test* set, which makes a score depend
     on other test images: here it is the maximum over the training images, kept in a buffer. The paper's code steps

@@ -116,11 +116,11 @@ class DifferNet(FeatureDetector):
     ``training_rotations`` evenly spaced ones are seen by the frozen backbone once: an epoch over 64 of them is 16 of
     the paper's, and 12 such epochs are its 192. Scores take ``rotations`` of the same angles (so it must divide
     ``training_rotations``): the black corners of an angle never learnt from look like an anomaly of every image.
-    Where parts always lie the same way, one rotation says more than many (``training_rotations=1, rotations=1``).
-    Turned images are interpolated bilinearly (the code: nearest). An ActNorm comes first, because features of other
-    backbones than AlexNet differ in scale by orders of magnitude; with ``scaling="whitening"`` it is the inverse of
-    the training embeddings' covariance, and the flow starts as the Mahalanobis distance: for few images. The backbone
-    is in eval mode; the code leaves it in train mode.
+    Where parts lie one way or are square to the image, quarter turns (``training_rotations=4, rotations=4``) say more
+    than many angles: they leave no corners. Turned images are interpolated bilinearly (the code: nearest). An ActNorm
+    comes first, because features of other backbones than AlexNet differ in scale by orders of magnitude; with
+    ``scaling="whitening"`` it is the inverse of the training embeddings' covariance, and the flow starts as the
+    Mahalanobis distance: for few images. The backbone is in eval mode; the code leaves it in train mode.
 
     Reference:
         Rudolph, Wandt, Rosenhahn 2021, "Same Same But DifferNet: Semi-Supervised Defect Detection with Normalizing

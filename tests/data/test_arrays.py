@@ -44,7 +44,7 @@ def test_arrays_whose_axes_leave_no_doubt(shape, expected, kind):
     ("shape", "message"),
     [
         ((5, 3, 9, 3), "both axis 1 and axis 3 could be channels; say layout='NCHW'"),
-        ((5, 8, 9, 7), "neither axis 1 nor axis 3 is 1, 3 or 4"),
+        ((5, 8, 9, 7), "neither axis 1 nor axis 3 alone is 1, 3, 4 or at most 32"),
         ((9, 7, 3), "may be one colour image or 9 gray ones"),
         ((3, 9, 7), "may be one colour image or 3 gray ones"),
         ((9, 7), r"expected \[N, H, W\]"),
@@ -196,3 +196,10 @@ def test_damaged_archives(tmp_path, pixels):
     path.write_bytes(whole)
     with pytest.raises(ValueError, match=r"'images' has .* bytes, more than the 100 of Limits\(max_array_bytes"):
         open_images(path, limits=Limits(max_array_bytes=100))
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((2, 40, 36, 5), 5), ((2, 7, 40, 36), 7), ((2, 40, 40, 32), 32)])
+def test_another_number_of_channels_is_the_short_axis(shape, channels):
+    assert open_images(np.zeros(shape, np.uint8)).read(0).shape[0] == channels
+    with pytest.raises(ValueError, match="say layout="):
+        open_images(np.zeros((2, 20, 36, 20), np.uint8))

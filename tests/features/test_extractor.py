@@ -179,6 +179,13 @@ def test_pooled_embedding_is_timms():
     assert FeatureExtractor("mobilenet_v2", pooled=True, weights="random")(image())[0].shape == (2, 1280)
 
 
+def test_a_transformer_says_what_its_patches_ask_of_a_size():
+    extractor = FeatureExtractor("vit_tiny_patch16_224", levels=(0,), weights="random")
+    assert extractor(torch.rand(1, 3, 32, 64))[0].shape == (1, 192, 2, 4)
+    with pytest.raises(ValueError, match=r"patches of 16x16, and 56x56 is no multiple"):
+        extractor(torch.rand(1, 3, 56, 56))
+
+
 def test_bad_input_is_named():
     extractor = FeatureExtractor("mobilenetv1_025", levels=(1, 3), weights="random")
     with pytest.raises(TypeError, match="float images in"):

@@ -160,3 +160,15 @@ def test_a_full_disk_names_the_file_and_leaves_what_was_there(tmp_path, monkeypa
         write_table(path, [])
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_large_image_keeps_a_small_defect_visible(tmp_path):
+    from PIL import Image
+
+    heat = np.zeros((600, 1800), np.float32)
+    heat[300:304, 900:904] = 1
+    (path,) = write_maps(tmp_path, "a.png", heat, images=np.full((600, 1800), 0.5), low=0, high=1, raw=None)
+    drawn = np.asarray(Image.open(path)).astype(int)
+    assert drawn.shape[:2] == (600, 1800)
+    assert np.ptp(drawn[301, 901]) > 40
+    assert (np.ptp(drawn, axis=2) > 40).sum() == 16

@@ -13,6 +13,7 @@ from .sources import ArraySource, EncodedSource, ImageSource
 
 Layout = Literal["NHW", "NHWC", "NCHW"]
 _COLOURS = (1, 3, 4)
+_FEW = 32
 _TRAIN_TEST = {"train": ("x_train", "train_images", "train"), "test": ("x_test", "test_images", "test")}
 
 
@@ -26,7 +27,8 @@ def array_source(
 ) -> ArraySource:
     """Images `[N, H, W]`, `[N, H, W, C]` or `[N, C, H, W]`: uint8, uint16, bool, or float in [0, 1].
 
-    Where the channels are is told by an axis of 1, 3 or 4; where that leaves two readings, or none, `layout` must say.
+    Where the channels are is told by an axis of 1, 3 or 4, or else by one of at most 32 where the other is longer;
+    where that leaves two readings, or none, `layout` must say.
 
     Raises:
         ValueError: the shape can be read in more than one way or in none; values leave [0, 1].
@@ -167,8 +169,15 @@ def _layout_of(shape: tuple[int, ...], name: str) -> Layout:
         return "NHW"
     if len(shape) == 4:
         first, last = shape[1] in _COLOURS, shape[3] in _COLOURS
+        if not first and not last:
+            # Other numbers of channels are few, and no image is that small.
+            first, last = shape[1] <= _FEW < shape[3], shape[3] <= _FEW < shape[1]
         if first != last:
             return "NCHW" if first else "NHWC"
-        reason = "both axis 1 and axis 3 could be channels" if first else "neither axis 1 nor axis 3 is 1, 3 or 4"
+        reason = (
+            "both axis 1 and axis 3 could be channels"
+            if first
+            else f"neither axis 1 nor axis 3 alone is 1, 3, 4 or at most {_FEW}"
+        )
         raise ValueError(f"{name} of shape {shape}: {reason}; say layout='NCHW' or layout='NHWC'")
     raise ValueError(f"{name} has shape {shape}; expected [N, H, W], [N, H, W, C] or [N, C, H, W]")

@@ -99,6 +99,7 @@ class FeatureExtractor(nn.Module):
         self.backbone.requires_grad_(False).eval()
         self.levels = backbone.levels
         self.fixed_size = backbone.fixed_size
+        self.patch = _patch_of(backbone)
         # Unpadded convolutions give 31 cells of 128 where a stride of 4 is meant: the nearest power of two.
         self.channels: tuple[int, ...] = tuple(level.shape[1] for level in maps)
         self.strides: tuple[int, ...] = (
@@ -149,6 +150,11 @@ class FeatureExtractor(nn.Module):
                 f"{self.name} takes images of {height}x{width} only; got {size[0]}x{size[1]}; "
                 f"set size=({height}, {width})"
             )
+        if any(side % cell for side, cell in zip(size, self.patch, strict=True)):
+            raise ValueError(
+                f"{self.name} cuts images in patches of {self.patch[0]}x{self.patch[1]}, and {size[0]}x{size[1]} is no "
+                "multiple of them; choose a size that is one (at each scale, where there are several)"
+            )
         smallest = max(self.strides, default=1)
         if min(size) < smallest:
             raise ValueError(
@@ -174,3 +180,12 @@ class FeatureExtractor(nn.Module):
     def extra_repr(self) -> str:
         """Name, levels and widths."""
         return f"{self.name!r}, levels={self.levels}, channels={self.channels}, strides={self.strides}"
+
+
+def _patch_of(backbone: nn.Module) -> tuple[int, int]:
+    """What both sides of an image have to be multiples of: a transformer's patch, where it pads nothing."""
+    for module in backbone.modules():
+        if type(module).__name__ == "PatchEmbed" and not getattr(module, "dynamic_img_pad", True):
+            height, width = module.patch_size  # type: ignore[misc]
+            return int(height), int(width)
+    return 1, 1

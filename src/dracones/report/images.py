@@ -82,7 +82,7 @@ def overlay(
     low, high = _bounds(values, low, high, signed=False)
     base = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
     # The image fades to gray, so that every colour seen is heat.
-    gray = base.mean(axis=2, keepdims=True) * 0.85 + 20
+    gray = base.mean(axis=2, keepdims=True, dtype=np.float32) * 0.85 + 20
     blended = _laid_over(gray, values, low, high)
     scale = max(1, math.ceil(smallest / min(values.shape)))
     drawn = Image.fromarray(blended.clip(0, 255).astype(np.uint8))
@@ -99,8 +99,12 @@ def overlay(
 
 
 def _laid_over(gray: NDArray[Any], values: NDArray[np.float64], low: float, high: float) -> NDArray[Any]:
-    share = 0.75 * _share(values, low, high)[..., None]
-    return np.asarray(gray * (1 - share) + _coloured(values, low, high, HEAT)[..., :3] * share)
+    # In float32 and in place: an image of many megapixels is blended in few times its own memory.
+    share = (0.75 * _share(values, low, high)).astype(np.float32)[..., None]
+    blended = _coloured(values, low, high, HEAT)[..., :3].astype(np.float32)
+    blended *= share
+    blended += gray * (1 - share)
+    return blended
 
 
 def _with_legend(drawn: Image.Image, low: float, high: float, threshold: float | None) -> Image.Image:

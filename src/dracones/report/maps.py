@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike
 from dracones.report.atomic import replacing, write_bytes
 from dracones.report.images import map_picture, overlay
 
+_LARGEST = 2048
+"""Longer side of a picture; a file to look into may be larger than a picture on a page."""
+
 
 def write_maps(
     folder: str | Path,
@@ -72,7 +75,9 @@ def write_maps(
             drawn = (
                 map_picture(plane, low=low, high=high)
                 if image is None
-                else overlay(image, plane, mask=mask, threshold=threshold, low=low, high=high, legend=legend)
+                else overlay(
+                    image, plane, mask=mask, threshold=threshold, low=low, high=high, legend=legend, largest=_LARGEST
+                )
             )
             written.append(write_bytes(target.with_name(target.name + ".heat.png"), drawn.data))
     return written

@@ -153,3 +153,8 @@ def test_whitened_flow_starts_as_the_mahalanobis_distance(tmp_path):
     np.testing.assert_allclose(found.scores, expected, rtol=0.02)
     again = dracones.load(detector.save(tmp_path / "m.safetensors"))
     np.testing.assert_array_equal(again.predict(others).scores, found.scores)
+
+
+def test_says_up_front_whether_maps_come():
+    assert not dracones.create("differnet", **{**TINY, "map_rotations": 0}).gives_maps
+    assert dracones.create("differnet", **{**TINY, "map_rotations": 3}).gives_maps

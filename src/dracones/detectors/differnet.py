@@ -192,6 +192,11 @@ class DifferNet(FeatureDetector):
         z, log_det = self.flow.encode(vectors)
         return 0.5 * z.float().square().sum(dim=1) - log_det
 
+    @property
+    def gives_maps(self) -> bool:
+        """Where rotations for a map are set, or images are scored in tiles."""
+        return self.config.map_rotations > 0 or self.config.tile is not None
+
     def score(self, images: Tensor) -> Scores:
         """Mean z² `[B]` over rotations, and the gradient's heat map `[B, H, W]`."""
         with self.scoring_precision(images):

@@ -27,12 +27,13 @@ HEAD = """# Inspection: magnetic tiles and screws
 
 Made by `page.py` from the JSON files in `results/`; each names its commit, machine and duration.
 
-**Protocol.** Every good training image trains and the last epoch is scored, or, where a row says *held out*, that share of
-the good images says when to stop; no test image chooses an epoch, a threshold or a size. Images are brought to 256x256 (MTD's differ in size and shape, about 100 to 800 pixels a side: they are
-squeezed, antialiased, as DifferNet does); heat maps go back to each image's own size and are compared with the mask
-there. Backbones are the small ones whose weights were at hand. *Fit* and *images/s* are CPU seconds of one thread on a
-machine that other work shared, in most runs with the training images' features in the cache already; convolutions ran in
-bfloat16 where the processor has it (`precision="auto"`). One seed unless a spread is given.
+**Protocol.** Every good training image trains and the last epoch is scored, or, where a row says *held out*, that
+share of the good images says when to stop; no test image chooses an epoch, a threshold or a size. Images are brought
+to 256x256 (MTD's differ in size and shape, about 100 to 800 pixels a side: they are squeezed, antialiased, as
+DifferNet does); heat maps go back to each image's own size and are compared with the mask there. Backbones are the
+small ones whose weights were at hand. *Fit* and *images/s* are CPU seconds of one thread on a machine that other work
+shared, in most runs with the training images' features in the cache already; convolutions ran in bfloat16 where the
+processor has it (`precision="auto"`). One seed unless a spread is given.
 
 Magnetic tiles: 761 good images train, 191 good and 392 defective test (the published split). Screw: MVTec AD's
 category, complete, at 256 px: 320 train, 41 good and 119 defective test.

@@ -38,7 +38,8 @@ def one_by_one(steps, x):
 @pytest.mark.parametrize("channels", [6, 7])
 @pytest.mark.parametrize("images_at_once", [1, 2, 8])
 def test_latents_loss_and_gradient_are_those_of_the_steps(channels, images_at_once, monkeypatch):
-    monkeypatch.setattr(folded_flow, "_VALUES_AT_ONCE", images_at_once * channels * 12)
+    monkeypatch.setattr(folded_flow, "_VALUES_A_THREAD", images_at_once * channels * 12)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     steps, parameters = chain(channels)
     x = maps(channels)
     z, log_det = one_by_one(steps, x)

@@ -10,8 +10,10 @@ from torch.nn import functional as F
 
 from dracones.detectors.flow_step import DAMPING, FlowStep
 
-# Values of maps worked on together; measured: fewer make convolutions slow, more leave the cache.
-_VALUES_AT_ONCE = 2**19
+# Values of maps worked on together. On a CPU, for each thread; measured: fewer make convolutions slow, more leave its
+# cache. An accelerator wants many; there it is memory that bounds them.
+_VALUES_A_THREAD = 2**19
+_VALUES_ON_ACCELERATOR = 2**25
 
 
 class FoldedStep(NamedTuple):
@@ -233,7 +235,8 @@ def _conv_back(
 
 def _parts(x: Tensor, images: int | None = None) -> Iterator[Tensor]:
     """A few images at a time, in planes; as many as suit the cache, where it is not said."""
-    size = images or max(1, _VALUES_AT_ONCE // x[0].numel())
+    values = _VALUES_A_THREAD * torch.get_num_threads() if x.device.type == "cpu" else _VALUES_ON_ACCELERATOR
+    size = images or max(1, values // x[0].numel())
     return (part.contiguous() for part in x.split(size))
 
 

@@ -78,7 +78,7 @@ class RichProgress:
         self._done += n
         self._numbers.update(numbers)
         now = time.monotonic()
-        # The first report may cover work done in an earlier session; speed is measured from there on.
+        # The first report may cover work done before the run was taken up; speed is measured from there on.
         if self._first is None:
             self._first = (now, self._done)
         if now - self._shown >= (self._interval if self._bar is not None else self._lines_every):

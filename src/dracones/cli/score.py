@@ -63,6 +63,11 @@ def score(
             f"{model} has no threshold to fail on; set one with `dracones calibrate {model} NORMAL_IMAGES`"
         )
     if maps is not None and not detector.gives_maps:
+        if "map" in detector.info.gives:
+            raise ValueError(
+                f"{model} was fitted without heat maps; fit {detector.info.name} with them (its options: `dracones "
+                f"methods {detector.info.name}`), or leave --maps out"
+            )
         raise ValueError(
             f"{detector.info.name} gives no heat maps of whole images; `dracones methods` lists those that do, "
             "and every method gives them in tiles: fit with --set tile=[64,64]"
@@ -71,11 +76,6 @@ def score(
     drawn = MapFolder(maps, detector.heat_range) if maps is not None else None
     rows = []
     for verdict in detector.iterate(images, batch_size=batch_size, maps=drawn is not None, progress=RichProgress()):
-        if drawn is not None and verdict.map is None:
-            raise ValueError(
-                f"{model} was fitted without heat maps; fit {detector.info.name} with them (its options: `dracones "
-                f"methods {detector.info.name}`), or leave --maps out"
-            )
         rows.append(_row(verdict))
         if drawn is not None and verdict.map is not None:
             drawn.keep(verdict.path, verdict.map)

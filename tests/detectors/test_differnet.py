@@ -158,3 +158,4 @@ def test_whitened_flow_starts_as_the_mahalanobis_distance(tmp_path):
 def test_says_up_front_whether_maps_come():
     assert not dracones.create("differnet", **{**TINY, "map_rotations": 0}).gives_maps
     assert dracones.create("differnet", **{**TINY, "map_rotations": 3}).gives_maps
+    assert dracones.create("differnet", **{**TINY, "map_rotations": 0, "tile": (32, 32)}).gives_maps

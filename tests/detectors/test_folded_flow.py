@@ -103,3 +103,10 @@ def test_log_det_in_bfloat16_is_that_of_the_map_that_was_applied():
     moved, _ = folded_flow.encode(folded, nudged, torch.bfloat16)
     slopes = ((moved - z)[:, steps[0].unmixing][:, 2:] / torch.tensor([0.25, 0.5]).view(1, 2, 1, 1)).log().sum()
     torch.testing.assert_close(slopes + steps[0].log_scale[:2].sum(), log_det.sum(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("threads", "sizes"), [(1, [2, 2, 2, 2]), (4, [8])])
+def test_parts_grow_with_the_threads_that_share_them(threads, sizes, monkeypatch):
+    monkeypatch.setattr(folded_flow, "_VALUES_A_THREAD", 2 * 6 * 12)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert [len(part) for part in folded_flow._parts(torch.zeros(8, 6, 3, 4))] == sizes

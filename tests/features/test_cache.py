@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from dracones.features import ComputedFeatures, FeatureCache, FeatureExtractor, StoredFeatures
+from dracones.features import ComputedFeatures, FeatureCache, FeatureExtractor, StoredFeatures, features_in_memory
 from dracones.features.entry import EntryWriter
 
 
@@ -274,3 +274,18 @@ def test_two_processes_at_once_end_with_one_whole_entry(tmp_path):
 def test_negative_budget():
     with pytest.raises(ValueError, match="must not be negative"):
         FeatureCache("somewhere", budget_bytes=-1)
+
+
+def test_few_images_at_a_time_on_a_cpu_unless_told(extractor, tmp_path):
+    sizes = []
+
+    class Counting(Images):
+        def batches(self, batch_size):
+            sizes.append(batch_size)
+            return super().batches(batch_size)
+
+    images = Counting(some_images())
+    FeatureCache(tmp_path).features(extractor, images)
+    features_in_memory(extractor, images)
+    features_in_memory(extractor, images, batch_size=3)
+    assert sizes == [4, 4, 3]

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is loaded: some tests fork, and a fork of a process whose OpenMP has started threads may wait for ever.
+for _pool in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_pool] = "1"
+
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:

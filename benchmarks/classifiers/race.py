@@ -157,7 +157,7 @@ def agreement(case: Case) -> dict[str, Any]:
     import torch
     from pytorch_ood import detector as peer
 
-    from dracones.detectors.classifier.logit_scores import gen
+    from dracones.methods.guards.logit_scores import gen
 
     count, classes = len(case.train), 10
     features = case.features(case.train_normalised).double()
@@ -235,7 +235,7 @@ ODIN_WAYS: dict[str, dict[str, Any]] = {
 
 
 def _collection(guard: Any, images: Any) -> Any:
-    from dracones.data import open_images
+    from dracones.images import open_images
 
     return guard.adopt(open_images(images))
 
@@ -279,7 +279,7 @@ def ten_detectors(case: Case, rounds: int) -> dict[str, Any]:
     """Fit ten detectors on 4,000 images and score 2,000: each on its own as its `fit` and `predict` do, or shared."""
     import torch
 
-    from dracones.detectors.classifier.outputs import ClassifierOutputs
+    from dracones.methods.guards.outputs import ClassifierOutputs
 
     names = (
         "msp",

@@ -19,10 +19,10 @@ from networks import MEAN, STD
 from sets import NEAR, Part, load_anomalous, load_normal, load_training
 
 import dracones
-from dracones.data import open_images
-from dracones.detectors.classifier.comparison import classifier_methods, compare
-from dracones.detectors.classifier.odin import Odin
-from dracones.detectors.classifier.tuning import EPSILONS, Grid, choose_by_validation
+from dracones.images import open_images
+from dracones.methods.guards.comparison import classifier_methods, compare
+from dracones.methods.guards.odin import Odin
+from dracones.methods.guards.tuning import EPSILONS, Grid, choose_by_validation
 from dracones.metrics import evaluate_scores
 
 HERE = Path(__file__).parent

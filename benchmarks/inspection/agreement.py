@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import dracones
-from dracones.detectors.flow_step import FlowStep
+from dracones.methods.feature_flows.flow_step import FlowStep
 
 
 def copy_step(step: FlowStep, state: dict[str, Tensor], prefix: str) -> None:

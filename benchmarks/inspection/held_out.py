@@ -18,7 +18,7 @@ from entries import METHODS, options
 from sets import SETS, unpacked
 
 import dracones
-from dracones.data import MvtecLayout
+from dracones.images import MvtecLayout
 
 
 class Losses:

@@ -36,7 +36,7 @@ def main(method: str, root: str, weights: str, epochs: int, threads: int, folder
     import timm  # noqa: F401  the peer's libraries too are imported before its clock starts
 
     import dracones
-    from dracones.data import MvtecLayout
+    from dracones.images import MvtecLayout
 
     backbone = watched_backbone()
     layout = MvtecLayout(root)

@@ -23,7 +23,7 @@ from entries import BACKBONES, METHODS, options
 from sets import SETS, unpacked
 
 import dracones
-from dracones.data import MvtecLayout
+from dracones.images import MvtecLayout
 from dracones.metrics import auroc
 from dracones.metrics.pixels import PixelRanking
 

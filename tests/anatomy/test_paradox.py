@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dracones import anatomy, densities
-from dracones.data import Preprocess, open_images
+from dracones.images import Preprocess, open_images
 from dracones.training import TrainingConfig, train
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dracones.anatomy.sides import checked_sides, evaluating, open_sides
-from dracones.data import Preprocess
+from dracones.images import Preprocess
 
 
 def test_sizes_that_differ_are_refused_unless_a_resizing_is_named():

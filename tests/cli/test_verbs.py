@@ -268,14 +268,11 @@ def test_the_options_of_a_method_show_what_holds_and_what_its_presets_mean(run):
 
 
 def test_maps_of_a_model_that_was_set_up_without_them_are_refused_and_not_judged(run, tmp_path):
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parent.parent / "detectors"))
-    from feature_case import SMALL, normals
 
     import dracones
-    from dracones.data import open_images
     from dracones.detectors import evaluate
+    from dracones.images import open_images
+    from feature_case import SMALL, normals
 
     options = {**SMALL, "levels": (2,), "epochs": 1, "training_rotations": 1, "rotations": 1, "map_rotations": 0}
     detector = dracones.create("differnet", **options).fit(normals(24, channels=1))

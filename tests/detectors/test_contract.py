@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 import dracones
-from dracones.detectors import Detector, DetectorConfig, MethodInfo, Scores, fitting, registry, storage
+from dracones.detectors import Detector, DetectorConfig, MethodInfo, Scores, fitting
+from dracones.files import storage
+from dracones.methods import registry
 from dracones.training import TrainingConfig
 
 

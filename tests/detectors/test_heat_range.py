@@ -1,8 +1,6 @@
 """Heat maps are measured against those of normal images, whatever lies beside them in a folder."""
 
 import io
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +9,9 @@ from PIL import Image
 
 import dracones
 from dracones.cli.map_folder import MapFolder
-from dracones.data import open_images
 from dracones.detectors.heat_range import HeatRange
+from dracones.images import open_images
 from dracones.training.progress import Silent
-
-sys.path.insert(0, str(Path(__file__).parent))
 from feature_case import SMALL, anomalies, normals
 
 

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 import dracones
-from dracones.data import Tiling, open_images, tiles_of
-from dracones.detectors import Detector, MethodInfo, Scores, registry
+from dracones.detectors import Detector, MethodInfo, Scores
+from dracones.images import Tiling, open_images, tiles_of
+from dracones.methods import registry
 
 
 class MeanOfTile(Detector):

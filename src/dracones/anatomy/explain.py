@@ -19,9 +19,9 @@ from dracones.anatomy.second_order import second_order
 from dracones.anatomy.sensitivity import Sensitivity, sensitivity
 from dracones.anatomy.sides import Sides, evaluating, open_sides
 from dracones.anatomy.verdict import Verdict, judge
-from dracones.data import Preprocess
 from dracones.densities import Density
 from dracones.detectors import Detector
+from dracones.images import Preprocess
 from dracones.training import Progress, Silent, TrainingConfig
 
 
@@ -72,7 +72,7 @@ def explain(
 
     Args:
         model: a fitted likelihood detector (glow, realnvp, vae, pixelcnn) or a density.
-        normal: images that belong, not trained on; whatever `dracones.data.open_images` takes.
+        normal: images that belong, not trained on; whatever `dracones.images.open_images` takes.
         others: name to images that do not belong.
         count: at most so many images of each set, drawn by ``seed``; None for all.
         against: a set of the others to train a copy against (negative training); left out if not given.

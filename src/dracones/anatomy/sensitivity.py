@@ -14,8 +14,8 @@ from dracones.anatomy.figures import WIDTH, intervals
 from dracones.anatomy.finding import Finding, Row
 from dracones.anatomy.needs import UnsupportedError, needs_points
 from dracones.anatomy.sides import NORMAL, Sides, checked_sides, evaluating, statistics_of
-from dracones.data import Preprocess
 from dracones.densities import Density
+from dracones.images import Preprocess
 from dracones.metrics import Estimate
 from dracones.report.style import legend_above
 from dracones.rules import gather

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dracones.data import ImageCollection, Preprocess, open_images
 from dracones.densities import Density
+from dracones.images import ImageCollection, Preprocess, open_images
 from dracones.rules import gather
 
 NORMAL = "normal"
@@ -39,7 +39,7 @@ def open_sides(
     """Open both sides with one treatment.
 
     Args:
-        normal: what `dracones.data.open_images` takes.
+        normal: what `dracones.images.open_images` takes.
         others: name to the same.
         preprocess: the common treatment. Without one, all sets must have the same size and channels.
         count: at most so many images of each set, drawn without replacement by ``seed``.

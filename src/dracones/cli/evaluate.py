@@ -55,7 +55,7 @@ def open_sides(normal: str | None, anomalous: str | None, masks: Path | None, mv
     Raises:
         ValueError: options that contradict each other, or a side that is missing.
     """
-    from dracones.data import MvtecLayout, open_images
+    from dracones.images import MvtecLayout, open_images
 
     if mvtec is not None:
         if normal or anomalous or masks:

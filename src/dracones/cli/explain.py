@@ -45,7 +45,7 @@ def explain(
     others = named_sets(other)
     import dracones
     from dracones import anatomy
-    from dracones.report.atomic import write_text
+    from dracones.files.atomic import write_text
     from dracones.training import RichProgress
 
     detector = dracones.load(model, device=device or "cpu")

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from dracones.data import ImageCollection
     from dracones.detectors.heat_range import HeatRange
+    from dracones.images import ImageCollection
     from dracones.training import Progress
 
 

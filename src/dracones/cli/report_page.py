@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dracones.data import ImageCollection
 from dracones.detectors import Detector, Evaluation, Prediction
+from dracones.images import ImageCollection
 from dracones.report import (
     Report,
     Tile,

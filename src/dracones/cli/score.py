@@ -51,7 +51,7 @@ def score(
     if maps is not None:
         require_folder(maps)
     import dracones
-    from dracones.data import open_images
+    from dracones.images import open_images
     from dracones.report import table_kind, write_table
     from dracones.training import RichProgress
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dracones.data import Scenes, blob_cutouts, builtin_photograph, coin_cutouts, compose_scenes, crops
+from dracones.images import Scenes, blob_cutouts, builtin_photograph, coin_cutouts, compose_scenes, crops
 
 SURFACE = "gravel"
 OTHERS = ("brick", "grass", "moon", "coins", "camera", "page", "chelsea", "retina")

@@ -12,7 +12,7 @@ from torch import Tensor
 import dracones
 from dracones.demo.photographs import SIDE, DemoImages
 from dracones.detectors import Prediction
-from dracones.detectors.likelihood import LikelihoodDetector
+from dracones.methods.likelihood import LikelihoodDetector
 from dracones.metrics import auroc, evaluate_maps
 from dracones.rules import Rule, create_for, gather
 from dracones.training import Progress

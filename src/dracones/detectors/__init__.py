@@ -5,14 +5,14 @@
 True
 """
 
-from dracones.detectors.config import DetectorConfig
 from dracones.detectors.detector import Detector
 from dracones.detectors.evaluation import Evaluation, evaluate
 from dracones.detectors.files import load
 from dracones.detectors.fitting import FitContext, Trainee, forget_checkpoints
-from dracones.detectors.info import MethodInfo
 from dracones.detectors.prediction import Prediction, Scores, Verdict
-from dracones.detectors.registry import create, detector_class, method_names, methods, register
+from dracones.methods.config import DetectorConfig
+from dracones.methods.info import MethodInfo
+from dracones.methods.registry import create, detector_class, method_names, methods, register
 
 __all__ = [
     "Detector",

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dracones.calibration import Conformal
-from dracones.data import ImageCollection, Preprocess, Skipped, Tiling, open_images
 from dracones.detectors import fitting, scoring
-from dracones.detectors.config import DetectorConfig
 from dracones.detectors.fitting import FitContext, Trainee
 from dracones.detectors.heat_range import HeatRange
-from dracones.detectors.info import MethodInfo
 from dracones.detectors.prediction import Prediction, Scores, Verdict
 from dracones.detectors.reading import counting, reading_threads
 from dracones.detectors.splits import Parts
+from dracones.images import ImageCollection, Preprocess, Skipped, Tiling, open_images
+from dracones.methods.config import DetectorConfig
+from dracones.methods.info import MethodInfo
 from dracones.training import Progress, TrainingConfig
 
 

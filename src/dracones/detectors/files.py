@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dracones.calibration import Conformal
-from dracones.data import Preprocess
-from dracones.detectors import storage
 from dracones.detectors.fitting import build
 from dracones.detectors.heat_range import HeatRange
-from dracones.detectors.registry import detector_class
+from dracones.files import storage
+from dracones.images import Preprocess
+from dracones.methods.registry import detector_class
 
 if TYPE_CHECKING:
     from dracones.detectors.detector import Detector

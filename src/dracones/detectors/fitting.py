@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from dracones.data import ImageCollection, Preprocess, tiles_of
 from dracones.detectors.provenance import provenance
 from dracones.detectors.reading import counting
 from dracones.detectors.splits import Parts, split
+from dracones.images import ImageCollection, Preprocess, tiles_of
 from dracones.training import Loss, Progress, TrainingConfig, train
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from dracones.data import Batch, ImageCollection
 from dracones.detectors.heat_range import HeatRange, heat_facts
 from dracones.detectors.prediction import Scores, Verdict
 from dracones.detectors.reading import reading_threads
 from dracones.detectors.tiling import score_in_tiles
+from dracones.images import Batch, ImageCollection
 from dracones.training import Progress
 
 if TYPE_CHECKING:

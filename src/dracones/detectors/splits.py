@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import cast
 
-from dracones.data import ImageCollection
+from dracones.images import ImageCollection
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from dracones.data import Tiling
 from dracones.detectors.prediction import Scores
+from dracones.images import Tiling
 
 if TYPE_CHECKING:
     from dracones.detectors.detector import Detector

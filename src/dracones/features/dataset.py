@@ -16,7 +16,7 @@ _READ_AT_ONCE = 16
 
 
 class Images(Protocol):
-    """What the cache needs of a collection of images (`dracones.data.ImageCollection` has it)."""
+    """What the cache needs of a collection of images (`dracones.images.ImageCollection` has it)."""
 
     @property
     def preprocess(self) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dracones.report.atomic import write_text
+from dracones.files.atomic import write_text
 from dracones.report.html import render
 from dracones.report.picture import Picture
 from dracones.report.plain import plain

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dracones.report.atomic import replacing, write_bytes
+from dracones.files.atomic import replacing, write_bytes
 from dracones.report.images import map_picture, overlay
 
 _LARGEST = 2048

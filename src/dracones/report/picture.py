@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from dracones.report.atomic import write_bytes
+from dracones.files.atomic import write_bytes
 
 _SUFFIX = {"image/svg+xml": ".svg", "image/png": ".png", "image/webp": ".webp"}
 

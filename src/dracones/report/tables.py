@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dracones.report.atomic import replacing
+from dracones.files.atomic import replacing
 from dracones.report.plain import plain
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")

@@ -1,0 +1,1 @@
+"""Files: atomic writes, and one safetensors file with a header."""

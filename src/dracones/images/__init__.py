@@ -1,0 +1,38 @@
+"""Images in: folders, archives, arrays, datasets and built-in photographs, read safely and treated alike."""
+
+from dracones.images.builtin.photographs import builtin_photograph, builtin_photographs, crops, halves
+from dracones.images.builtin.scenes import Cutout, Scenes, blob_cutouts, coin_cutouts, compose_scenes
+from dracones.images.collection import Batch, ImageCollection
+from dracones.images.dataset import ImageDataset
+from dracones.images.formats.mvtec import MvtecLayout
+from dracones.images.limits import Limits, Skipped, UnreadableImage
+from dracones.images.opening import open_images
+from dracones.images.preprocess import Preprocess, same_preprocess
+from dracones.images.sources import ImageSource
+from dracones.images.tile_source import tiles_of
+from dracones.images.tiles import Tiling
+
+__all__ = [
+    "Batch",
+    "Cutout",
+    "ImageCollection",
+    "ImageDataset",
+    "ImageSource",
+    "Limits",
+    "MvtecLayout",
+    "Preprocess",
+    "Scenes",
+    "Skipped",
+    "Tiling",
+    "UnreadableImage",
+    "blob_cutouts",
+    "builtin_photograph",
+    "builtin_photographs",
+    "coin_cutouts",
+    "compose_scenes",
+    "crops",
+    "halves",
+    "open_images",
+    "same_preprocess",
+    "tiles_of",
+]

@@ -1,0 +1,1 @@
+"""Pictures that need no download: photographs, scenes, made images."""

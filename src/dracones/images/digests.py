@@ -1,0 +1,44 @@
+"""Hashes of images' content."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dracones.images.limits import UnreadableImage
+from dracones.images.prefetch import in_order
+
+if TYPE_CHECKING:
+    from dracones.images.sources import ImageSource
+
+
+def digest_of_bytes(data: bytes) -> bytes:
+    """A hash of 20 bytes."""
+    return hashlib.blake2b(data, digest_size=20).digest()
+
+
+def digest_of_array(array: np.ndarray) -> bytes:
+    """A hash of the values, their type and shape."""
+    state = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=20)
+    state.update(np.ascontiguousarray(array).data)
+    return state.digest()
+
+
+def digests_of(
+    source: "ImageSource", indices: Sequence[int], workers: int, unreadable: Callable[[UnreadableImage], None]
+) -> Iterator[bytes]:
+    """The hash of each image in order; what cannot be read is reported and hashed as such."""
+
+    def attempt(index: int) -> bytes | UnreadableImage:
+        try:
+            return source.digest(index)
+        except UnreadableImage as error:
+            return error
+
+    for result in in_order(attempt, indices, workers, ahead=4 * workers):
+        if isinstance(result, UnreadableImage):
+            unreadable(result)
+            yield b"unreadable"
+        else:
+            yield result

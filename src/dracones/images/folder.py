@@ -1,0 +1,130 @@
+"""Images in a folder, in single files, or in a list of files."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from typing_extensions import override
+
+from dracones.images.digests import digest_of_bytes
+from dracones.images.limits import Limits, Skipped
+from dracones.images.reading import SUFFIXES, decode, read_bytes, shape_of
+from dracones.images.sources import ImageSource
+
+# Left behind by operating systems and tools; nobody means them as images, so nobody wants to read about them.
+_JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "lost+found"))
+
+
+class FilesSource(ImageSource):
+    """Image files by path, named relative to `root`; read one at a time, when asked for."""
+
+    def __init__(self, paths: Sequence[Path], root: Path, name: str, limits: Limits) -> None:
+        self.paths = list(paths)
+        self.root = root
+        self.name = name
+        self.limits = limits
+        self._names = _relative(self.paths, root)
+        self.groups = [top if rest else "" for top, _, rest in (n.partition("/") for n in self._names)]
+        self.labels, self.classes = _labels_of(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @override
+    def item_name(self, index: int) -> str:
+        return self._names[index]
+
+    def _bytes(self, index: int) -> bytes:
+        return read_bytes(self.paths[index], self.item_name(index), self.limits)
+
+    @override
+    def read(self, index: int) -> np.ndarray:
+        return decode(self._bytes(index), self.item_name(index), self.limits)
+
+    @override
+    def shape(self, index: int) -> tuple[int, int, int]:
+        return shape_of(self._bytes(index), self.item_name(index), self.limits)
+
+    @override
+    def digest(self, index: int) -> bytes:
+        return digest_of_bytes(self._bytes(index))
+
+
+def find_images(root: Path) -> tuple[list[Path], list[Skipped]]:
+    """Image files below `root` in natural order (2 before 10), and what else lies there.
+
+    Links to folders are followed, each folder once, so a loop of links ends. Hidden files and what operating systems
+    leave behind are passed over in silence.
+    """
+    images: list[Path] = []
+    skipped: list[Skipped] = []
+    for entry in _walk(root, set(), skipped, root):
+        if entry.suffix.lower() in SUFFIXES:
+            images.append(entry)
+        else:
+            what = f"'{entry.suffix}' files are" if entry.suffix else "a file without a suffix is"
+            skipped.append(Skipped(entry.relative_to(root).as_posix(), f"{what} not read as images"))
+    return images, skipped
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """A sorting key in which numbers count as numbers and case comes last.
+
+    Example:
+        >>> sorted(["b10.png", "b9.png", "B2.png"], key=natural_key)
+        ['B2.png', 'b9.png', 'b10.png']
+    """
+    parts = re.split(r"([0-9]+)", text)
+    key = [(1, int(part), "") if part.isdigit() else (0, 0, part.casefold()) for part in parts]
+    return [*key, (0, 0, text)]
+
+
+def _walk(folder: Path, seen: set[tuple[int, int]], skipped: list[Skipped], root: Path) -> Iterator[Path]:
+    try:
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: natural_key(entry.name))
+    except OSError as error:
+        skipped.append(
+            Skipped(folder.relative_to(root).as_posix(), f"the folder cannot be listed: {error.strerror or error}")
+        )
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.lower() in _JUNK:
+            continue
+        path = folder / entry.name
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError:
+            is_folder, is_file = False, False
+        if is_folder:
+            yield from _walk(path, seen, skipped, root)
+        elif is_file:
+            yield path
+        else:
+            skipped.append(Skipped(path.relative_to(root).as_posix(), "no regular file, or a link to nowhere"))
+
+
+def _relative(paths: Sequence[Path], root: Path) -> list[str]:
+    """Paths relative to `root` with forward slashes, cut as text: pathlib takes longer than decoding a small image."""
+    base = str(root).rstrip(os.sep) + os.sep
+    texts = [str(path) for path in paths]
+    names = [
+        text[len(base) :] if text.startswith(base) else str(path.relative_to(root))
+        for text, path in zip(texts, paths, strict=True)
+    ]
+    return names if os.sep == "/" else [name.replace(os.sep, "/") for name in names]
+
+
+def _labels_of(groups: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    """Classes are the folders directly in the root, where every image lies in one of at least two."""
+    classes = tuple(sorted(set(groups), key=natural_key))
+    if len(classes) < 2 or "" in classes:
+        return None, None
+    place = {name: i for i, name in enumerate(classes)}
+    return np.array([place[group] for group in groups], dtype=np.int64), classes

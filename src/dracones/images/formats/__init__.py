@@ -1,0 +1,1 @@
+"""Parsers of image and data-set formats."""

@@ -1,0 +1,145 @@
+"""The folder layout of MVTec-AD and of the many inspection sets that copied it.
+
+    bottle/train/good/000.png
+    bottle/test/good/000.png   bottle/test/broken_small/000.png
+    bottle/ground_truth/broken_small/000_mask.png
+
+Reference: P. Bergmann et al., "MVTec AD: A Comprehensive Real-World Dataset for Unsupervised Anomaly Detection", 2019.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from dracones.images.collection import ImageCollection
+from dracones.images.folder import find_images, natural_key
+from dracones.images.limits import Limits, Skipped, UnreadableImage
+from dracones.images.masks import MaskedFiles, masks_beside, require_masks
+from dracones.images.preprocess import Preprocess
+from dracones.images.sources import ImageSource
+
+_GOOD = "good"
+
+
+class MvtecLayout:
+    """One category: its normal training images, its test images with labels and masks, the names of its defects.
+
+    Args:
+        root: The category's folder.
+        preprocess: What is done to every image and mask.
+        strict: Raise at the first file that cannot be read.
+        limits: What one image may cost.
+
+    Raises:
+        ValueError: the folder is not laid out so; where it holds categories, they are named.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        preprocess: Preprocess | None = None,
+        strict: bool = False,
+        limits: Limits | None = None,
+    ) -> None:
+        self.root = Path(root)
+        self.preprocess, self.strict, self.limits = preprocess, strict, limits or Limits()
+        if not is_mvtec(self.root):
+            raise ValueError(self._not_laid_out())
+
+    @property
+    def train(self) -> ImageCollection:
+        """The normal images to learn from (`train/good`)."""
+        return self.open("train")
+
+    @property
+    def test(self) -> ImageCollection:
+        """All test images: `labels` 1 = anomalous, `mask(i)` at each."""
+        return self.open("test")
+
+    @property
+    def defects(self) -> tuple[str, ...]:
+        """Names of the kinds of defect, the folders of `test` besides `good`."""
+        return tuple(name for name in _folders(self.root / "test") if name != _GOOD)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What `open` takes: `train`, `test`, and each folder of `test`."""
+        return mvtec_parts(self.root)
+
+    def open(self, part: str) -> ImageCollection:
+        """The images of one part, e.g. `test/scratch`.
+
+        Raises:
+            ValueError: there is no such part, or an anomalous image has no mask though others have.
+        """
+        source, skipped = mvtec_source(self.root, part, self.limits)
+        if self.strict and skipped:
+            raise UnreadableImage(*skipped[0])
+        return ImageCollection(source, preprocess=self.preprocess, strict=self.strict, skipped=skipped)
+
+    def _not_laid_out(self) -> str:
+        if not self.root.is_dir():
+            return f"no such folder: {self.root}"
+        categories = [name for name in _folders(self.root) if is_mvtec(self.root / name)]
+        if categories:
+            return f"{self.root} holds categories; name one: {', '.join(categories)}"
+        return (
+            f"{self.root} is not laid out like MVTec-AD: expected train/good and test; it holds "
+            f"{', '.join(_folders(self.root)) or 'no folders'}"
+        )
+
+
+def is_mvtec(folder: Path) -> bool:
+    """Whether the folder is a category: it has `test`, and `train` with `good` and no other folder.
+
+    A classification set with a class called "good" beside others is not one: its other classes are no training images.
+    """
+    return (folder / "test").is_dir() and _folders(folder / "train") == [_GOOD]
+
+
+def mvtec_parts(root: Path) -> tuple[str, ...]:
+    """The parts of a category: `train`, `test`, and each folder of `test`."""
+    return ("train", "test", *(f"test/{name}" for name in _folders(root / "test")))
+
+
+def mvtec_place(folder: Path) -> tuple[Path, str] | None:
+    """(category, part) where `folder` is `test`, `train` or a folder in one of them; else None."""
+    resolved = folder.resolve()
+    for root, part in (
+        (resolved.parent, resolved.name),
+        (resolved.parent.parent, f"{resolved.parent.name}/{resolved.name}"),
+    ):
+        if part.split("/")[0] in ("train", "test") and is_mvtec(root):
+            return root, part
+    return None
+
+
+def mvtec_source(root: Path, part: str, limits: Limits) -> tuple[ImageSource, list[Skipped]]:
+    """The images of one part, with labels and masks."""
+    folder = root / part
+    known = mvtec_parts(root)
+    if part not in (*known, f"train/{_GOOD}"):
+        raise ValueError(f"{root} has no part '{part}'; name one: {', '.join(f'{root}:{name}' for name in known)}")
+    split, _, kind = part.partition("/")
+    images, skipped = find_images(folder)
+    if not images:
+        raise ValueError(f"no images in {folder}")
+    names = [path.relative_to(folder).as_posix() for path in images]
+    kinds = [kind or name.split("/")[0] for name in names]
+    labels = np.array([int(split == "test" and k != _GOOD) for k in kinds], dtype=np.int64)
+    masks: list[Path | None] = [None] * len(images)
+    truth = root / "ground_truth" / kind
+    if split == "test" and labels.any() and truth.is_dir():
+        masks = masks_beside(names, truth)
+        require_masks(names, masks, labels)
+    source = MaskedFiles(images, folder, f"{root.name}:{part}", limits, masks, labels)
+    source.has_masks = split == "test" and (truth.is_dir() or not labels.any())
+    return source, skipped
+
+
+def _folders(root: Path) -> list[str]:
+    if not root.is_dir():
+        return []
+    names = [entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    return sorted(names, key=lambda name: (name != _GOOD, natural_key(name)))

@@ -1,0 +1,53 @@
+"""Arrays of pixels `[H, W, C]`: what is transparent, what is turned, what has no known scale."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dracones.images.limits import UnreadableImage
+
+
+def on_white(image: np.ndarray) -> np.ndarray:
+    """`[H, W, C + alpha]` of uint8 or uint16, laid on white: `[H, W, C]` of the same type."""
+    colour, alpha = image[:, :, :-1], image[:, :, -1:]
+    top = np.iinfo(image.dtype).max
+    if (alpha == top).all():
+        return np.ascontiguousarray(colour)
+    share = alpha.astype(np.float32) / top
+    return np.rint(colour * share + top * (1 - share)).astype(image.dtype)
+
+
+def checked_float(image: np.ndarray, name: str) -> np.ndarray:
+    """The image as float32, refused where its values are not finite or leave [0, 1]."""
+    image = image.astype(np.float32)
+    low, high = float(image.min()), float(image.max())
+    if not (low >= 0 and high <= 1):
+        raise UnreadableImage(
+            name,
+            f"float pixels from {low:g} to {high:g} where [0, 1] is expected; scale the image or save 8 or 16 bits",
+        )
+    return image
+
+
+def oriented(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo what EXIF's orientation says: flips, half and quarter turns (EXIF 2.32, tag 0x0112)."""
+    turns = {
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: a.transpose(1, 0, 2)[:, ::-1],
+        7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
+        8: lambda a: a.transpose(1, 0, 2)[::-1],
+    }
+    turn = turns.get(orientation)
+    return image if turn is None else np.ascontiguousarray(turn(image))
+
+
+def as_float(images: Tensor) -> Tensor:
+    """float32 in [0, 1] from the native type: uint8, uint16, or float already."""
+    if images.dtype == torch.uint8:
+        return images.to(torch.float32).div_(255)
+    if images.dtype == torch.uint16:
+        return images.to(torch.float32).div_(65535)
+    return images.to(torch.float32)

@@ -1,0 +1,1 @@
+"""Methods: what a paper describes, one file each; tensors in, tensors out."""

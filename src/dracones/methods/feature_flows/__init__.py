@@ -1,0 +1,1 @@
+"""Flows on the feature maps and embeddings of a frozen backbone."""

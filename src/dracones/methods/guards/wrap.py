@@ -1,0 +1,69 @@
+"""A classifier and its guard as one module for serving."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dracones.methods.guards.probe import ClassifierProbe
+
+if TYPE_CHECKING:
+    from dracones.methods.guards.guard import ClassifierDetector
+
+
+class GuardedAnswer(NamedTuple):
+    """What a guarded classifier returns.
+
+    Attributes:
+        logits: ``[B, K]``, as the classifier gave them.
+        scores: ``[B]``, larger = more anomalous.
+        is_anomaly: ``[B]`` booleans, or ``None`` while the guard has no threshold.
+    """
+
+    logits: Tensor
+    scores: Tensor
+    is_anomaly: Tensor | None
+
+
+class GuardedClassifier(nn.Module):
+    """Logits and out-of-distribution scores in one pass; ODIN alone takes its second pass and a backward.
+
+    Takes images ``[B, C, H, W]`` in [0, 1]: where the guard has mean and std, it normalises. The classifier is a
+    submodule here, so ``to``, ``half`` and ``state_dict`` reach it.
+
+    Args:
+        guard: a fitted guard.
+        model: the classifier to serve, with the weights the guard was fitted on; the guard's own if not given.
+
+    Raises:
+        ValueError: not fitted, or a model with other weights.
+    """
+
+    def __init__(self, guard: "ClassifierDetector", model: nn.Module | None = None) -> None:
+        from dracones.methods.guards.guard import check_fingerprint
+
+        super().__init__()
+        if guard.classifier_fingerprint is None:
+            raise ValueError(f"this {guard.info.name} is not fitted; call fit(normal_images) before wrap")
+        if model is not None and model is not guard.classifier:
+            check_fingerprint(model, guard.classifier_fingerprint, type(guard.classifier).__name__)
+            own = guard.probe
+            probe = ClassifierProbe(
+                model,
+                layer=own.layer,
+                output=own.output,
+                normalization=own.normalization,
+                read_features=own.read_features,
+                accelerate=own.accelerate,
+            )
+        else:
+            probe = guard.probe
+        self.guard = guard
+        self.probe = probe
+
+    def forward(self, images: Tensor) -> GuardedAnswer:
+        """Logits, scores and, once calibrated, verdicts."""
+        with torch.no_grad():
+            logits, scores = self.guard.logits_and_scores(images, self.probe)
+        threshold = self.guard.threshold
+        return GuardedAnswer(logits, scores, None if threshold is None else scores > threshold)

@@ -1,0 +1,197 @@
+"""Density × rule: a detector that learns p(image) on pixels and scores by a rule on what the density tells."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dracones import densities
+from dracones.detectors.detector import Detector
+from dracones.detectors.fitting import FitContext, Trainee
+from dracones.detectors.prediction import Scores
+from dracones.detectors.splits import Parts
+from dracones.methods.config import DetectorConfig
+from dracones.methods.info import MethodInfo
+from dracones.methods.registry import register
+from dracones.rules import create_for, gather, replace_pixels
+from dracones.training import Progress, TrainingConfig
+
+_BATCH = 128
+
+
+class LikelihoodConfig(DetectorConfig):
+    """Options of every likelihood detector."""
+
+    preset: str = Field("tiny", description="size and architecture of the density; see `dracones.densities.presets`")
+    density: dict[str, Any] = Field({}, description="options of the density that differ from the preset")
+    rule: str = Field("auto", description="how statistics become a score; see `dracones.rules.names`")
+    rule_options: dict[str, Any] = Field({}, description="options of the rule")
+    members: int = Field(
+        1, ge=1, description="densities learned from different seeds; the rule `waic` needs two or more"
+    )
+    background_noise: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="share of pixels replaced by noise for the background model of `likelihood_ratio`",
+    )
+    background_weight_decay: float = Field(0.0, ge=0, description="weight decay of the background model")
+    training: TrainingConfig = Field(
+        TrainingConfig(epochs=20, batch_size=64, learning_rate=1e-3, optimizer="adam", clip_norm=100.0, patience=5),
+        description="how the density is trained",
+    )
+
+
+class LikelihoodDetector(Detector):
+    """A density of 8-bit images and a rule on its statistics; larger score = less likely to belong.
+
+    Plain likelihood (``rule="likelihood"``) prefers simple images to its own training images (Nalisnick et al.,
+    2019); the default rule ``auto`` looks at several statistics of the density in both directions instead.
+
+    The density learns from the training part; the rule is fitted on the held-out part, whose statistics are those
+    of normal images that the density has never seen (the training part where nothing is held out).
+    """
+
+    Config = LikelihoodConfig
+    density_name: ClassVar[str]
+    config: LikelihoodConfig
+
+    def build(self, image_shape: tuple[int, int, int]) -> None:
+        """Make the density for ``image_shape``, the rule, and the further densities that the rule asks for."""
+        self.density = self._new_density(image_shape, self.config.seed)
+        self.rule = create_for(self.config.rule, self.density, **self.config.rule_options)
+        if self.rule_compares_members and self.config.members < 2:
+            raise ValueError(f"rule {self.config.rule!r} compares several densities; set members to 2 or more, got 1")
+        # Only what the rule reads is made, trained and saved.
+        members = self.config.members if self.rule_compares_members else 1
+        self.others = nn.ModuleList(self._new_density(image_shape, self.config.seed + i) for i in range(1, members))
+        self.background = self._new_density(image_shape, self.config.seed) if self.rule_contrasts else None
+
+    def _new_density(self, image_shape: tuple[int, int, int], seed: int) -> densities.Density:
+        options = {"seed": seed, **self.config.density}
+        return densities.create(self.density_name, self.config.preset, image_shape=image_shape, **options)
+
+    @property
+    def rule_compares_members(self) -> bool:
+        """Whether the rule looks at how an ensemble of densities agrees."""
+        return any(name.startswith("ensemble_") for name in self.rule.requires)
+
+    @property
+    def rule_contrasts(self) -> bool:
+        """Whether the rule sets the density beside a background model."""
+        return "background_log_prob" in self.rule.requires
+
+    def trainees(self, parts: Parts, progress: Progress | None = None) -> Iterator[Trainee]:
+        """The density, then the ensemble's other members, then the background model on noised images."""
+        data = self.training_data(parts.train, progress)
+        validation = self.training_data(parts.validation, progress) if len(parts.validation) else None
+        training = self.config.training
+        for index, density in enumerate([self.density, *self.others]):
+            yield Trainee(index, density, training, data, validation)
+        if self.background is not None:
+            decayed = training.model_copy(update={"weight_decay": self.config.background_weight_decay})
+            yield Trainee(1 + len(self.others), self.background, decayed, data, validation, self._background_loss)
+
+    def _background_loss(self, background: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Bits per dimension of images with pixels replaced by noise (Ren et al., 2019, section 3.2)."""
+        noised = replace_pixels(batch, rate=self.config.background_noise, generator=generator)
+        return cast(densities.Density, background).training_loss(noised, generator=generator)
+
+    def fit_statistics(self, context: FitContext) -> None:
+        """Fit the rule on statistics of held-out normal images."""
+        images = context.held_out if len(context.held_out) else context.train
+        if context.progress is not None:
+            context.progress.start(len(images), "statistics of held-out normal images")
+        gathered: dict[str, list[Tensor]] = {name: [] for name in self.rule.requires}
+        for batch in images.batches(_BATCH):
+            for name, values in self.statistics(batch.images.to(self.device)).items():
+                gathered[name].append(values)
+            if context.progress is not None:
+                context.progress.advance(len(batch.images))
+        if context.progress is not None:
+            context.progress.finish()
+        self.rule.fit({name: torch.cat(parts) for name, parts in gathered.items()})
+
+    def statistics(self, images: Tensor) -> dict[str, Tensor]:
+        """The numbers ``[B]`` that the rule reads, by name; log terms in nats."""
+        return gather(
+            self.density,
+            images,
+            self.rule.requires,
+            background=self.background,
+            ensemble=[self.density, *self.others] if len(self.others) else (),
+        )
+
+    def score(self, images: Tensor) -> Scores:
+        """The rule's score ``[B]`` of images ``[B, C, H, W]`` in [0, 1]."""
+        return Scores(self.rule.score(self.statistics(images)).float())
+
+
+@register
+class Glow(LikelihoodDetector):
+    """Glow: actnorm, invertible 1×1 convolutions and couplings at several scales."""
+
+    density_name = "glow"
+    info = MethodInfo(
+        "glow",
+        "Glow: Generative Flow with Invertible 1x1 Convolutions",
+        ("Kingma", "Dhariwal"),
+        2018,
+        "arXiv:1807.03039",
+        "likelihood",
+        gives=("score", "log_prob", "samples", "latents"),
+        summary="exact likelihood by a multi-scale flow; affine or constant-volume couplings",
+    )
+
+
+@register
+class RealNVP(LikelihoodDetector):
+    """RealNVP: affine couplings with checkerboard and channel masks."""
+
+    density_name = "realnvp"
+    info = MethodInfo(
+        "realnvp",
+        "Density estimation using Real NVP",
+        ("Dinh", "Sohl-Dickstein", "Bengio"),
+        2017,
+        "arXiv:1605.08803",
+        "likelihood",
+        gives=("score", "log_prob", "samples", "latents"),
+        summary="exact likelihood by affine couplings; also with horizontal and cycle masks and a bottleneck",
+    )
+
+
+@register
+class VAE(LikelihoodDetector):
+    """Variational autoencoder with an importance-weighted bound."""
+
+    density_name = "vae"
+    info = MethodInfo(
+        "vae",
+        "Auto-Encoding Variational Bayes",
+        ("Kingma", "Welling"),
+        2014,
+        "arXiv:1312.6114",
+        "likelihood",
+        gives=("score", "log_prob", "samples"),
+        summary="a lower bound of the likelihood by an encoder and a decoder; likelihood regret",
+    )
+
+
+@register
+class PixelCNN(LikelihoodDetector):
+    """PixelCNN: pixel after pixel, by masked convolutions."""
+
+    density_name = "pixelcnn"
+    info = MethodInfo(
+        "pixelcnn",
+        "Conditional Image Generation with PixelCNN Decoders",
+        ("van den Oord", "Kalchbrenner", "Vinyals", "Espeholt", "Graves", "Kavukcuoglu"),
+        2016,
+        "arXiv:1606.05328",
+        "likelihood",
+        gives=("score", "log_prob", "samples"),
+        summary="exact likelihood of 8-bit images, one pixel after the other; slow to sample, quick to score",
+    )

@@ -1,0 +1,1 @@
+"""What normal features look like, kept and not trained: Gaussians and memories."""

@@ -1,0 +1,144 @@
+"""PaDiM: a Gaussian of normal features at each position."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from dracones.detectors.fitting import FitContext
+from dracones.methods.heatmap import at_size, blur
+from dracones.methods.info import MethodInfo
+from dracones.methods.on_features import FeatureConfig, FeatureDetector, Preset
+from dracones.methods.registry import register
+from dracones.training import TrainingConfig
+
+_POSITIONS = 256
+
+
+class PaDiMConfig(FeatureConfig):
+    """The paper's values for ResNet-18: 100 of its 448 dimensions, at stride 4."""
+
+    presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {
+        "fast": {"levels": (2, 3), "dimensions": 60},
+        "balanced": {},
+        "best": {"dimensions": 200},
+    }
+
+    dimensions: int = Field(100, ge=1, description="feature dimensions kept, drawn at random")
+    ridge: float = Field(0.01, gt=0, description="added to the diagonal of each covariance")
+    blur_sigma: float = Field(4.0, ge=0, description="Gaussian smoothing of the heat map, pixels")
+
+
+@register
+class PaDiM(FeatureDetector):
+    """Mahalanobis distance of each position's feature to the Gaussian of normal features there; not trained.
+
+    Levels are brought to the finest one's size and concatenated, `dimensions` of them drawn at random. The heat map is
+    the distance, smoothed; the image score its maximum. Images must be aligned, and of the size seen at fit.
+
+    The file holds, per position, the lower triangle of the whitening matrix (the Cholesky factor of the inverse
+    covariance): half of what the matrix takes.
+
+    Deviation: where the paper adds 0.01 to the diagonal whatever the features' size, ``ridge`` is taken relative to
+    the mean variance of the training features, so that scaling the features changes nothing.
+
+    Reference:
+        Defard et al. 2021, "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and Localization",
+        section III.
+    """
+
+    Config = PaDiMConfig
+    config: PaDiMConfig
+    info = MethodInfo(
+        "padim",
+        "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and Localization",
+        ("Defard", "Setkov", "Loesch", "Audigier"),
+        2021,
+        "arXiv:2011.08785",
+        "feature memory",
+        needs=("images", "backbone"),
+        gives=("score", "map"),
+        summary="a Gaussian per position; for aligned images",
+    )
+    chosen: Tensor
+    mean: Tensor
+    whitening: Tensor
+
+    def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:
+        """The drawn dimensions; Gaussians to be fitted."""
+        self.map_size = sizes[0]
+        total = sum(channels)
+        kept = min(self.config.dimensions, total)
+        generator = torch.Generator().manual_seed(self.config.seed)
+        self.register_buffer("chosen", torch.randperm(total, generator=generator)[:kept].sort().values)
+        positions = sizes[0][0] * sizes[0][1]
+        self.register_buffer("mean", torch.zeros(positions, kept))
+        self.register_buffer("whitening", torch.zeros(positions, kept * (kept + 1) // 2))
+
+    def training_config(self) -> TrainingConfig | None:
+        """Nothing is trained."""
+        return None
+
+    def fit_statistics(self, context: FitContext) -> None:
+        """Mean and covariance of the training images at each position, in one pass over the features."""
+        count, (positions, kept) = 0, self.mean.shape
+        total = torch.zeros(positions, kept, device=self.device)
+        # Sums are taken about the first batch's mean: no digits are lost where features are far from zero.
+        about = torch.zeros_like(total)
+        products = torch.zeros(positions, kept, kept, device=self.device)
+        for maps in self.features_of(context.train, context.progress).chunks(16):
+            vectors = self.vectors(tuple(level.to(self.device) for level in maps))
+            if count == 0:
+                about = vectors.mean(dim=1)
+            vectors = vectors - about[:, None]
+            count += vectors.shape[1]
+            total += vectors.sum(dim=1)
+            products.baddbmm_(vectors.transpose(1, 2), vectors)
+        mean = total / count
+        covariance = products.sub_(count * mean[:, :, None] * mean[:, None, :]).div_(max(count - 1, 1))
+        variance = covariance.diagonal(dim1=1, dim2=2).mean()
+        ridge = self.config.ridge * (variance if variance > 0 else torch.ones_like(variance))
+        covariance.diagonal(dim1=1, dim2=2).add_(ridge)
+        rows, columns = torch.tril_indices(kept, kept, device=self.device)
+        for start in range(0, positions, _POSITIONS):
+            part = slice(start, start + _POSITIONS)
+            lower = torch.linalg.cholesky(covariance[part])
+            identity = torch.eye(kept, device=self.device).expand_as(lower)
+            # |L^-1 (x - mean)| is the Mahalanobis distance, and L^-1 is lower triangular too.
+            self.whitening[part] = torch.linalg.solve_triangular(lower, identity, upper=False)[:, rows, columns]
+        self.mean.copy_(mean + about)
+
+    def vectors(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """Drawn features `[P, B, d]` of each position of the finest level."""
+        size = (maps[0].shape[2], maps[0].shape[3])
+        joined = torch.cat([F.interpolate(level.float(), size=size, mode="nearest") for level in maps], dim=1)
+        return joined[:, self.chosen].flatten(2).permute(2, 0, 1)
+
+    def heat(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+        """Smoothed Mahalanobis distances `[B, H, W]`.
+
+        Raises:
+            ValueError: the images are of another size than at fit.
+        """
+        shape = (maps[0].shape[2], maps[0].shape[3])
+        if shape != self.map_size:
+            raise ValueError(
+                f"PaDiM knows positions of a {self.map_size[0]}x{self.map_size[1]} map, and these images give "
+                f"{shape[0]}x{shape[1]}; score images of the size seen at fit"
+            )
+        vectors = self.vectors(maps) - self.mean[:, None]
+        kept = self.mean.shape[1]
+        rows, columns = torch.tril_indices(kept, kept, device=vectors.device)
+        distances = []
+        whole = torch.zeros(min(_POSITIONS, len(vectors)), kept, kept, device=vectors.device)
+        for start in range(0, len(vectors), _POSITIONS):
+            part = slice(start, start + _POSITIONS)
+            packed = self.whitening[part]
+            whole[: len(packed), rows, columns] = packed
+            whitened = torch.bmm(vectors[part], whole[: len(packed)].transpose(1, 2))
+            distances.append(torch.linalg.vector_norm(whitened, dim=2))
+        distance = torch.cat(distances).T.reshape(-1, *shape)
+        return blur(at_size(distance, size), self.config.blur_sigma)

@@ -1,0 +1,166 @@
+"""PatchCore: a memory of normal patch features, and how far a patch is from it."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from dracones.detectors.fitting import FitContext
+from dracones.detectors.prediction import Scores
+from dracones.methods.heatmap import at_size, blur
+from dracones.methods.info import MethodInfo
+from dracones.methods.on_features import FeatureConfig, FeatureDetector, Preset
+from dracones.methods.registry import register
+from dracones.training import TrainingConfig
+
+_ROWS = 1024
+
+
+class PatchCoreConfig(FeatureConfig):
+    """The paper's values; it reports memories of 25 %, 10 % and 1 % of the patches, within .001 of each other."""
+
+    presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {
+        "fast": {"memory_share": 0.002},
+        "balanced": {"memory_share": 0.01},
+        "best": {"memory_share": 0.1},
+    }
+
+    levels: tuple[int, ...] | None = Field((2, 3), description="feature levels; the paper's strides are 8 and 16")
+    memory_share: float = Field(0.1, gt=0, le=1, description="share of the training patches that is kept")
+    projection: int = Field(128, ge=1, description="random dimensions in which the patches to keep are chosen")
+    neighbours: int = Field(9, ge=1, description="neighbours that weigh the image score; 1: no weight")
+    blur_sigma: float = Field(4.0, ge=0, description="Gaussian smoothing of the heat map, pixels")
+
+
+@register
+class PatchCore(FeatureDetector):
+    """The distance of each patch to its nearest neighbour among normal patches; exact, not trained.
+
+    A patch is a position of the second level and the neighbourhood around it: each level is averaged over 3×3
+    windows, brought to the finest level's size and concatenated. A greedy choice keeps the patches that leave no other
+    far away (k-centre, in a random projection). The image score is the distance of the worst patch, weighed by how
+    lonely its nearest neighbour is in the memory (equation 7); the heat map is the distances, smoothed.
+
+    Deviation: the paper pools the concatenated features to 1,024 dimensions, because its WideResNet has 1,536;
+    narrower backbones are left as they are, wider ones pooled the same way.
+
+    Reference:
+        Roth et al. 2022, "Towards Total Recall in Industrial Anomaly Detection", sections 3.1 to 3.3.
+    """
+
+    Config = PatchCoreConfig
+    config: PatchCoreConfig
+    info = MethodInfo(
+        "patchcore",
+        "Towards Total Recall in Industrial Anomaly Detection",
+        ("Roth", "Pemula", "Zepeda", "Schölkopf", "Brox", "Gehler"),
+        2022,
+        "arXiv:2106.08265",
+        "feature memory",
+        needs=("images", "backbone"),
+        gives=("score", "map"),
+        summary="nearest neighbour in a memory of normal patches; no training",
+    )
+    memory: Tensor
+
+    def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:  # noqa: ARG002
+        """An empty memory."""
+        self.register_buffer("memory", torch.empty(0, min(sum(channels), 1024)))
+
+    def training_config(self) -> TrainingConfig | None:
+        """Nothing is trained."""
+        return None
+
+    def fit_statistics(self, context: FitContext) -> None:
+        """Gather all patches of the training images and keep the chosen share."""
+        patches = torch.cat(
+            [
+                self.patches(tuple(level.to(self.device) for level in maps)).flatten(0, 2)
+                for maps in self.features_of(context.train, context.progress).chunks(16)
+            ]
+        )
+        count = max(self.config.neighbours, round(self.config.memory_share * len(patches)))
+        chosen = spread_out(patches, min(count, len(patches)), self.config.projection, context.generator)
+        self.memory = patches[chosen].clone()
+
+    def patches(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """Patch features `[B, h, w, D]` at the finest level's positions."""
+        size = (maps[0].shape[2], maps[0].shape[3])
+        smooth = [F.avg_pool2d(level.float(), 3, stride=1, padding=1) for level in maps]
+        aligned = [
+            level if level.shape[2:] == size else F.interpolate(level, size=size, mode="bilinear", align_corners=False)
+            for level in smooth
+        ]
+        joined = torch.cat(aligned, dim=1).permute(0, 2, 3, 1)
+        width = self.memory.shape[1]
+        if joined.shape[3] == width:
+            return joined
+        return F.adaptive_avg_pool1d(joined.flatten(0, 2), width).view(*joined.shape[:3], width)
+
+    def score(self, images: Tensor) -> Scores:
+        """Weighed distance of the worst patch `[B]`, and smoothed distances `[B, H, W]`."""
+        size = (images.shape[2], images.shape[3])
+        with self.scoring_precision(images):
+            maps = self.extractor(images)
+        patches = self.patches(maps)
+        count, height, width, _ = patches.shape
+        flat = patches.reshape(count, height * width, -1)
+        distance, nearest = nearest_in(flat.flatten(0, 1), self.memory)
+        distance, nearest = distance.view(count, -1), nearest.view(count, -1)
+        worst = distance.argmax(dim=1)
+        rows = torch.arange(count, device=images.device)
+        largest = distance[rows, worst]
+        weight = self._loneliness(flat[rows, worst], nearest[rows, worst], largest)
+        heat = blur(at_size(distance.view(count, height, width), size), self.config.blur_sigma)
+        return Scores(largest * weight, heat)
+
+    def _loneliness(self, patch: Tensor, nearest: Tensor, distance: Tensor) -> Tensor:
+        """1 - softmax of the patch's distance among its distances to the memory around its neighbour (equation 7)."""
+        neighbours = min(self.config.neighbours, len(self.memory))
+        if neighbours == 1:
+            return torch.ones_like(distance)
+        around = torch.cdist(self.memory[nearest], self.memory).topk(neighbours, dim=1, largest=False).indices
+        distances = torch.linalg.vector_norm(self.memory[around] - patch[:, None], dim=2)
+        return 1 - torch.exp(distance - distances.logsumexp(dim=1))
+
+
+def nearest_in(vectors: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """Euclidean distance `[N]` of each vector to its nearest in the memory, and that one's index `[N]`; exact.
+
+    The neighbour is found by squared distances through one matrix product, whose rounding could spoil small
+    distances: the distance itself is computed from the difference.
+    """
+    centre = memory.mean(dim=0)  # features far from zero would lose their digits in the norms
+    centred = memory - centre
+    half_norms = 0.5 * centred.square().sum(dim=1)
+    found = torch.cat([(half_norms - (chunk - centre) @ centred.T).argmin(dim=1) for chunk in vectors.split(_ROWS)])
+    return torch.linalg.vector_norm(vectors - memory[found], dim=1), found
+
+
+def spread_out(vectors: Tensor, count: int, projection: int, generator: torch.Generator) -> Tensor:
+    """Indices `[count]` of vectors chosen greedily, each the farthest from those before (k-centre; algorithm 1).
+
+    Distances are taken after a random projection to `projection` dimensions, which keeps them within a few percent
+    (Johnson and Lindenstrauss) and makes each of the `count` passes cheap.
+    """
+    device = vectors.device
+    if projection < vectors.shape[1]:
+        matrix = torch.randn(vectors.shape[1], projection, generator=generator).to(device) / projection**0.5
+        vectors = vectors @ matrix
+    half_norms = 0.5 * vectors.square().sum(dim=1)
+    chosen = torch.empty(count, dtype=torch.long, device=device)
+    chosen[0] = torch.randint(len(vectors), (1,), generator=generator).to(device)
+    # Half the squared distance to the nearest chosen vector.
+    distance = torch.full((len(vectors),), torch.inf, device=device)
+    for place in range(count):
+        latest = chosen[place]
+        to_latest = half_norms - vectors @ vectors[latest] + half_norms[latest]
+        distance = torch.minimum(distance, to_latest)
+        # Rounding may leave a chosen vector at a tiny distance from itself: never twice the same.
+        distance[latest] = -torch.inf
+        if place + 1 < count:
+            chosen[place + 1] = distance.argmax()
+    return chosen

@@ -1,0 +1,175 @@
+"""What every detector on frozen features shares: backbone, cache, from maps to scores, small files."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dracones.detectors.detector import Detector
+from dracones.detectors.prediction import Scores
+from dracones.features import (
+    Extractor,
+    FeatureCache,
+    FeatureDataset,
+    FeatureExtractor,
+    ImagePyramid,
+    InPrecision,
+    features_in_memory,
+)
+from dracones.images import ImageCollection
+from dracones.methods.config import DetectorConfig
+from dracones.methods.heatmap import ImageScore, at_size, image_score
+from dracones.training import Progress, TrainingConfig
+
+Preset = Literal["fast", "balanced", "best"]
+
+
+class FeatureConfig(DetectorConfig):
+    """Options of every detector on frozen features.
+
+    ``preset`` fills in what is not given: ``balanced`` (default) is the paper's method at a cost a CPU can pay,
+    ``fast`` cheaper, ``best`` the paper's full recipe. A saved configuration names every value, so it does not
+    depend on what a preset means.
+    """
+
+    presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {"fast": {}, "balanced": {}, "best": {}}
+
+    preset: Preset = Field("balanced", description="fast, balanced or best: fills in options that are not given")
+    size: tuple[int, int] | None = Field(
+        (256, 256), description="height, width that images are brought to; with tile: their own"
+    )
+    backbone: str = Field("resnet18", description="timm name, or torchvision's where timm has none")
+    weights: str = Field("pretrained", description="'pretrained' (from the hub), 'random', or a file (.safetensors)")
+    levels: tuple[int, ...] | None = Field((1, 2, 3), description="feature levels; strides 4, 8, 16 are 1, 2, 3")
+    image_score: ImageScore = Field("max", description="how a heat map becomes a score: max, top (share), mean")
+    top_share: float = Field(0.03, gt=0, le=1, description="share of pixels that image_score=top averages")
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        "fp32", description="of convolutions in training and scoring; auto: bf16 where the processor has it"
+    )
+    cache: bool = Field(
+        True, description="keep the training images' features on disk, for the next epoch, run, method; else in memory"
+    )
+    cache_gigabytes: float = Field(8.0, ge=0, description="disk that the feature cache may take")
+
+    @classmethod
+    def from_options(cls, **options: Any) -> Self:
+        """As `DetectorConfig.from_options`; what the preset says counts where an option is not given.
+
+        Raises:
+            ValueError: unknown option, preset, or a value that does not fit.
+        """
+        preset = options.get("preset", cls.model_fields["preset"].default)
+        given = cls._nest(options)
+        if given.get("tile") is not None:
+            # Images are cut in tiles as they are: brought to one size first, a large one would lose what tiles are for.
+            given.setdefault("size", None)
+        for name, value in cls._nest(dict(cls.presets.get(preset, {}))).items():
+            if isinstance(value, dict) and isinstance(given.get(name), dict):
+                asked = {key.split(".")[-1] for key in options} | set(options.get(name) or {})
+                given[name] = {**value, **{key: item for key, item in given[name].items() if key in asked}}
+            else:
+                given.setdefault(name, value)
+        return super().from_options(**given)
+
+
+class FeatureDetector(Detector):
+    """Base of detectors that see images through a frozen backbone.
+
+    A subclass makes its model in `build_on`, and gives a heat map per image in `heat`; or overrides `score`.
+    Without random augmentation the features are computed once and read from the cache in each epoch.
+    """
+
+    Config: ClassVar[type[DetectorConfig]] = FeatureConfig
+    config: FeatureConfig
+
+    def build(self, image_shape: tuple[int, int, int]) -> None:
+        """The backbone's architecture (its weights come at `fit`, or with the file), and the model on top."""
+        channels, height, width = image_shape
+        self.extractor = self.make_extractor(channels)
+        self._has_weights = False
+        self.build_on(self.extractor.channels, self.extractor.map_sizes(height, width))
+
+    def make_extractor(self, channels: int) -> FeatureExtractor | ImagePyramid:
+        """The frozen network, with weights to come."""
+        return FeatureExtractor(self.config.backbone, levels=self.config.levels, weights="random", channels=channels)
+
+    @abstractmethod
+    def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:
+        """Make the submodules for feature maps of these widths and sizes, finest first."""
+
+    def heat(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+        """Heat map `[B, H, W]`, for images of `size`, from their feature maps; larger = more anomalous."""
+        del maps, size
+        raise TypeError(f"{type(self).__name__} scores without a heat map and overrides score")
+
+    def score(self, images: Tensor) -> Scores:
+        """Scores `[B]` and heat maps `[B, H, W]` of images `[B, C, H, W]` in [0, 1]."""
+        size = (images.shape[2], images.shape[3])
+        with self.scoring_precision(images):
+            heat = self.heat(self.extractor(images), size)
+        heat = at_size(heat.float(), size)
+        return Scores(image_score(heat, self.config.image_score, self.config.top_share), heat)
+
+    def scoring_precision(self, images: Tensor) -> AbstractContextManager[Any]:
+        """Autocast to bfloat16 where the configuration asks for it."""
+        return torch.autocast(images.device.type, torch.bfloat16, enabled=self._precision() == "bf16")
+
+    def _precision(self) -> Literal["fp32", "bf16"]:
+        if self.config.precision != "auto":
+            return self.config.precision
+        if self.device.type == "cuda":
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+    def training_config(self) -> TrainingConfig | None:
+        """The configuration's training, in the precision of scoring."""
+        training = super().training_config()
+        return training if training is None else training.model_copy(update={"precision": self._precision()})
+
+    def load_backbone(self) -> None:
+        """Fetch the backbone's weights once; a file that was loaded brought them along."""
+        if not self._has_weights:
+            self.extractor.load(self.config.weights)
+            self._has_weights = True
+
+    def training_data(self, images: ImageCollection, progress: Progress | None = None) -> Dataset[Any]:
+        """Features of the images, from the cache."""
+        return self.features_of(images, progress)
+
+    def cached_network(self) -> Extractor:
+        """What is computed once an image and kept; the extractor unless a method says otherwise."""
+        return self.extractor
+
+    def features_of(
+        self, images: ImageCollection, progress: Any = None, *, extractor: Extractor | None = None
+    ) -> FeatureDataset:
+        """Features of the images: computed once and kept on disk, or in memory without a cache."""
+        self.load_backbone()
+        network = self.cached_network() if extractor is None else extractor
+        if self._precision() == "bf16":
+            network = InPrecision(network)
+        if self.config.cache:
+            cache = FeatureCache(budget_bytes=int(self.config.cache_gigabytes * 1024**3))
+            return cache.features(network, images, progress=progress)
+        return features_in_memory(network, images, progress=progress)
+
+    def saved_state(self) -> dict[str, Tensor]:
+        """The state; frozen backbone weights in half precision where that loses nothing."""
+        state = dict(self.state_dict())
+        frozen = {f"extractor.{name}" for name, _ in self.extractor.named_parameters()}
+        return {name: _halved(tensor) if name in frozen else tensor for name, tensor in state.items()}
+
+    def restore(self, header: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+        """Take over a saved state, backbone included."""
+        super().restore(header, state)
+        self._has_weights = True
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    half = tensor.half()
+    return half if torch.equal(half.float(), tensor) else tensor

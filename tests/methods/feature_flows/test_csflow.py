@@ -1,0 +1,131 @@
+"""CS-Flow: exact inverse and log-det in float64, any sizes, score by hand."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.func import jacrev
+
+import dracones
+from dracones.methods.feature_flows.csflow import CrossScaleConv, CrossScaleStep
+from feature_case import SMALL, anomalies, normals
+
+TINY = {**SMALL, "levels": (1,), "preset": "fast", "hidden": 8, "kernels": (3, 5)}
+
+
+def step(channels=5, seed=0):
+    torch.manual_seed(seed)
+    widths = (channels,) * 3
+    generator = torch.Generator().manual_seed(seed)
+    made = CrossScaleStep(widths, hidden=8, kernel=3, clamp=3.0, generator=generator)
+    for parameter in made.parameters():
+        nn.init.normal_(parameter, 0, 0.3)
+    return made.double()
+
+
+SIZES = ((4, 6), (2, 3), (1, 2))  # the last is not an exact half
+
+
+def maps(channels=5, count=2):
+    generator = torch.Generator().manual_seed(1)
+    return tuple(torch.randn(count, channels, *size, generator=generator, dtype=torch.float64) for size in SIZES)
+
+
+def test_inverse_and_log_det_are_exact():
+    flow, x = step(), maps()
+    with torch.no_grad():
+        z, log_det = flow.encode(x)
+        back, same = flow.decode(z)
+    for a, b in zip(back, x, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    for a, b in zip(same, log_det, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    assert [tuple(share.shape) for share in log_det] == [(2, *size) for size in SIZES]
+
+    def flat(vector):
+        parts = vector.split([5 * h * w for h, w in SIZES])
+        out, _ = flow.encode(tuple(part.view(1, 5, *size) for part, size in zip(parts, SIZES, strict=True)))
+        return torch.cat([level.flatten() for level in out])
+
+    jacobian = jacrev(flat)(torch.cat([level[0].flatten() for level in x]))
+    total = torch.stack([share[0].sum() for share in log_det]).sum()
+    torch.testing.assert_close(torch.linalg.slogdet(jacobian)[1].detach(), total, rtol=1e-9, atol=1e-9)
+
+
+def test_every_scale_hears_its_neighbours_only():
+    network = CrossScaleConv((3, 3, 3), (4, 4, 4), 6, 3)
+    nn.init.ones_(network.gain)
+    generator = torch.Generator().manual_seed(0)
+    plain = [torch.randn(1, 3, 8 >> s, 8 >> s, generator=generator) for s in range(3)]
+    changed = [plain[0] + 1, plain[1], plain[2]]
+    same = [torch.equal(a, b) for a, b in zip(network(plain), network(changed), strict=True)]
+    assert same == [False, False, True]
+    changed = [plain[0], plain[1], plain[2] + 1]
+    same = [torch.equal(a, b) for a, b in zip(network(plain), network(changed), strict=True)]
+    assert same == [True, False, False]
+
+
+def built(**options):
+    detector = dracones.create("csflow", **{**TINY, **options})
+    detector.build((3, 64, 64))
+    torch.manual_seed(5)
+    for parameter in detector.steps.parameters():
+        nn.init.normal_(parameter, 0, 0.1)
+    return detector.eval()
+
+
+def test_score_and_loss_follow_the_formulas():
+    detector = built()
+    images = anomalies(2)[0]
+    features = detector.extractor(images)
+    with torch.no_grad():
+        latents, log_dets = detector.encode(features)
+        scores = detector.score(images)
+        loss = detector.training_loss(features)
+    flat = np.concatenate([z.flatten(1).numpy() for z in latents], 1)
+    np.testing.assert_allclose(scores.image.numpy(), 0.5 * (flat**2).mean(1), rtol=1e-4)
+    coarse = 0.5 * (latents[0].numpy() ** 2).mean(1)
+    assert scores.map.shape == (2, 64, 64)
+    assert scores.map.max() <= coarse.max() + 1e-5
+    log_det = sum(share.flatten(1).sum(1).numpy() for share in log_dets)
+    expected = ((0.5 * (flat**2).sum(1) - log_det) / flat.shape[1]).mean()
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+    back = detector.decode(latents)
+    for a, b in zip(back, features, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3)
+
+
+def test_other_image_scores_come_from_the_map():
+    detector = built(image_score="max")
+    with torch.no_grad():
+        scores = detector.score(anomalies(2)[0])
+    torch.testing.assert_close(scores.image, scores.map.amax((1, 2)))
+
+
+def test_a_new_flow_only_permutes():
+    detector = dracones.create("csflow", **TINY)
+    detector.build((3, 64, 64))
+    features = detector.eval().extractor(normals(1))
+    latents, log_dets = detector.encode(features)
+    for a, b in zip(latents, features, strict=True):
+        torch.testing.assert_close(a.sort(1).values, b.sort(1).values)
+    assert not any(share.any() for share in log_dets)
+
+
+def test_sizes_that_do_not_halve():
+    detector = built()
+    with torch.no_grad():
+        scores = detector.score(normals(1, side=100))
+    assert scores.map.shape == (1, 100, 100)
+    assert torch.isfinite(scores.image).all()
+
+
+def test_fit_finds_the_square_and_saves(tmp_path):
+    detector = dracones.create("csflow", **TINY, epochs=8, learning_rate=2e-3).fit(normals(40))
+    images, mask = anomalies()
+    loud, calm = detector.predict(images), detector.predict(normals(8, seed=9))
+    assert loud.scores.mean() > calm.scores.max()
+    heat = np.stack(loud.maps)
+    assert heat[:, mask].mean() > heat[:, ~mask].mean()
+    again = dracones.load(detector.save(tmp_path / "m.safetensors"))
+    np.testing.assert_array_equal(again.predict(images).scores, loud.scores)

@@ -1,0 +1,95 @@
+"""The flow on pooled features: exact likelihood, pooling, invertibility."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+from torch import nn
+from torch.func import jacrev
+
+import dracones
+from dracones.features import FeatureExtractor, StatisticPool
+from feature_case import SMALL, normals
+
+TINY = {**SMALL, "levels": (1,), "couplings": 3, "hidden": 8}
+
+
+def built(**options):
+    detector = dracones.create("embedding_flow", **{**TINY, **options})
+    detector.build((3, 64, 64))
+    torch.manual_seed(2)
+    for parameter in detector.flow.parameters():
+        nn.init.normal_(parameter, 0, 0.3)
+    return detector.eval()
+
+
+def test_pooled_statistics_are_numpys():
+    extractor = FeatureExtractor("mobilenetv1_025", levels=(1, 2), weights="random")
+    images = normals(2)
+    (pooled,) = StatisticPool(extractor, ("std", "mean", "max"))(images)
+    maps = [level.numpy() for level in extractor(images)]
+    expected = [f(level, axis=(2, 3)) for level in maps for f in (np.std, np.mean, np.max)]
+    np.testing.assert_allclose(pooled.numpy(), np.concatenate(expected, 1), rtol=1e-4, atol=1e-6)
+
+
+def test_log_prob_is_the_change_of_variables_formula():
+    detector = built()
+    images = normals(2)
+    (embedding,) = detector.pool()(images)  # the whitening is still the identity
+    flow = detector.flow.double()
+    x = embedding.double()
+    for image in range(2):
+        with torch.no_grad():
+            (z,), _ = flow.encode(x[image : image + 1])
+        jacobian = jacrev(lambda v: flow.encode(v[None])[0][0][0])(x[image])
+        expected = multivariate_normal(np.zeros(32)).logpdf(z[0].numpy())
+        expected = expected + float(torch.linalg.slogdet(jacobian)[1].detach())
+        assert float(flow.log_prob(x[image : image + 1])[0]) == pytest.approx(expected, rel=1e-6)
+    detector.flow.float()
+    with torch.no_grad():
+        torch.testing.assert_close(detector.score(images).image, -detector.log_prob(images) / 32)
+
+
+def test_flow_is_invertible_in_float64():
+    flow = built().flow.double()
+    x = torch.randn(3, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        latents, _ = flow.encode(x)
+        torch.testing.assert_close(flow.decode(latents), x, rtol=1e-9, atol=1e-9)
+
+
+def test_fit_knows_other_images_and_saves(tmp_path):
+    detector = dracones.create("embedding_flow", **TINY, pooling=("mean", "std"), epochs=60).fit(normals(60))
+    noise = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    loud, calm = detector.predict(noise), detector.predict(normals(8, seed=9))
+    assert loud.scores.min() > calm.scores.max()
+    assert loud.maps is None
+    again = dracones.load(detector.save(tmp_path / "m.safetensors"))
+    np.testing.assert_array_equal(again.predict(noise).scores, loud.scores)
+
+
+def test_before_training_the_score_is_the_mahalanobis_distance():
+    images = normals(60)
+    options = {**TINY, "validation_share": 0.0, "calibration_share": 0.0}
+    detector = dracones.create("embedding_flow", **options, epochs=1, learning_rate=1e-12).fit(images)
+    (embedding,) = detector.pool()(images)
+    x = embedding.double().numpy()
+    covariance = np.cov(x.T)
+    covariance += 0.01 * np.diag(covariance).mean() * np.eye(32)
+    expected = -multivariate_normal(x.mean(0), covariance).logpdf(x) / 32
+    np.testing.assert_allclose(detector.predict(images).scores, expected, rtol=1e-2, atol=1e-2)
+
+
+def test_several_sizes_are_embedded_together():
+    detector = built(scales=2)
+    assert detector.dims == 64
+    with torch.no_grad():
+        assert torch.isfinite(detector.score(normals(2)).image).all()
+
+
+def test_backbone_and_flow_pass_gradients_to_the_image_when_asked():
+    detector = built()
+    x = normals(1).requires_grad_()
+    (embedding,) = detector.pool()(x, gradient=True)
+    detector.flow.log_prob(embedding).sum().backward()
+    assert x.grad.abs().sum() > 0

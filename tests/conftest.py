@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -18,6 +19,14 @@ def test_data() -> Path:
     if not root.is_dir():
         pytest.skip(f"real data not found at {root}; set DRACONES_TEST_DATA to the folder that holds it")
     return root.resolve()
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    """A tiny classifier whose weights are a formula, and its images, for one and three channels."""
+    import tiny_classifier
+
+    return tiny_classifier
 
 
 @pytest.fixture(autouse=True)

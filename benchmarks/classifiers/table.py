@@ -19,8 +19,8 @@ from networks import MEAN, STD
 from sets import NEAR, Part, load_anomalous, load_normal, load_training
 
 import dracones
+from dracones.detectors.comparison import classifier_methods, compare
 from dracones.images import open_images
-from dracones.methods.guards.comparison import classifier_methods, compare
 from dracones.methods.guards.odin import Odin
 from dracones.methods.guards.tuning import EPSILONS, Grid, choose_by_validation
 from dracones.metrics import evaluate_scores

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dracones.detectors import Detector as Detector
     from dracones.detectors import create as create
     from dracones.detectors import load as load
-    from dracones.detectors import methods as methods
+    from dracones.methods import methods as methods
 
 __version__ = "0.1.0"
 
@@ -18,7 +18,7 @@ _ROOM_OF_NAME = {
     "Detector": "dracones.detectors",
     "create": "dracones.detectors",
     "load": "dracones.detectors",
-    "methods": "dracones.detectors",
+    "methods": "dracones.methods",
 }
 _ROOMS = (
     "flows",

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,18 +14,18 @@ from safetensors.torch import save_file
 from torch import nn
 
 import dracones
-from dracones.detectors import Detector, DetectorConfig, MethodInfo, Scores, fitting
+from dracones.detectors import Detector
 from dracones.files import storage
-from dracones.methods import registry
+from dracones.methods import Method, MethodConfig, MethodInfo, Scores, build, registry
 from dracones.training import TrainingConfig
 
 
-class BrightnessConfig(DetectorConfig):
+class BrightnessConfig(MethodConfig):
     power: float = Field(1.0, gt=0)
     training: TrainingConfig = TrainingConfig(epochs=40, batch_size=16, learning_rate=0.05)
 
 
-class Brightness(Detector):
+class BrightnessMethod(Method):
     """Learns the mean image by gradient descent; score = mean |x - mean|^power; map = |x - mean|."""
 
     Config = BrightnessConfig
@@ -40,14 +41,18 @@ class Brightness(Detector):
     def fit_statistics(self, context):
         self.seen = torch.arange(len(context.held_out), dtype=torch.float32)
 
-    def score(self, images):
+    def forward(self, images, host=None):
         distance = (images - self.mean).abs() ** self.config.power
         return Scores(distance.mean(dim=(1, 2, 3)), distance.mean(dim=1))
 
 
+def Brightness(**options):  # noqa: N802 (a detector by its method)
+    return Detector(BrightnessMethod(**options))
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    monkeypatch.setitem(registry._REGISTERED, "brightness", Brightness)
+    monkeypatch.setitem(registry.METHODS._entered, "brightness", BrightnessMethod)
 
 
 def normal(count=200, seed=0):
@@ -62,14 +67,14 @@ def fitted():
 def test_fit_cuts_disjoint_parts_and_calibrates_itself(fitted):
     assert fitted.provenance["images"] == {"train": 160, "validation": 20, "calibration": 20, "skipped": 0}
     assert len(fitted.calibration) == 20
-    assert len(fitted.seen) == 20
+    assert len(fitted.method.seen) == 20
     # 20 images cannot carry 1 %: no threshold rather than a wrong one
     assert fitted.threshold is None
     assert fitted.predict(normal(5)).is_anomaly is None
 
 
 def test_trained_mean_is_the_mean(fitted):
-    assert fitted.mean.detach().mean().item() == pytest.approx(0.1, abs=0.01)
+    assert fitted.method.mean.detach().mean().item() == pytest.approx(0.1, abs=0.01)
 
 
 def test_calibrated_verdicts_follow_the_threshold(fitted):
@@ -84,18 +89,18 @@ def test_calibrated_verdicts_follow_the_threshold(fitted):
 
 def test_a_score_at_the_threshold_is_no_anomaly(fitted):
     prediction = fitted.predict(normal(1, seed=4))
-    kept = fitted.threshold
-    fitted.threshold = float(prediction.scores[0])
+    kept = fitted.record
+    fitted.know(replace(kept, threshold=float(prediction.scores[0])))
     assert not fitted.predict(normal(1, seed=4)).is_anomaly[0]
-    fitted.threshold = kept
+    fitted.know(kept)
 
 
 def test_first_weights_follow_the_seed():
     means = []
     for seed in (1, 1, 2):
         detector = Brightness(seed=seed)
-        fitting.build(detector, (1, 8, 8))
-        means.append(detector.mean)
+        build(detector.method, (1, 8, 8))
+        means.append(detector.method.mean)
     assert torch.equal(means[0], means[1])
     assert not torch.equal(means[0], means[2])
 
@@ -135,9 +140,9 @@ def test_same_seed_same_weights_and_the_global_generator_is_left_alone():
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     first, second = Brightness(seed=3, epochs=2).fit(normal()), Brightness(seed=3, epochs=2).fit(normal())
-    assert torch.equal(first.mean, second.mean)
+    assert torch.equal(first.method.mean, second.method.mean)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert not torch.equal(first.mean, Brightness(seed=4, epochs=2).fit(normal()).mean)
+    assert not torch.equal(first.method.mean, Brightness(seed=4, epochs=2).fit(normal()).method.mean)
 
 
 def test_saved_and_loaded_scores_are_equal(tmp_path, fitted):
@@ -149,7 +154,7 @@ def test_saved_and_loaded_scores_are_equal(tmp_path, fitted):
     assert np.array_equal(ours.scores, theirs.scores)
     assert np.array_equal(ours.p_values, theirs.p_values)
     assert (loaded.threshold, loaded.false_alarm_rate) == (fitted.threshold, 0.05)
-    assert torch.equal(loaded.seen, fitted.seen)
+    assert torch.equal(loaded.method.seen, fitted.method.seen)
     assert loaded.provenance == fitted.provenance
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
 
@@ -186,7 +191,7 @@ def test_a_second_fit_starts_anew():
 
 def test_a_fit_that_failed_is_no_fit(monkeypatch):
     detector = Brightness(epochs=1)
-    monkeypatch.setattr(detector, "fit_statistics", lambda context: 1 / 0)
+    monkeypatch.setattr(detector.method, "fit_statistics", lambda context: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         detector.fit(normal())
     with pytest.raises(ValueError, match="not fitted"):
@@ -196,7 +201,7 @@ def test_a_fit_that_failed_is_no_fit(monkeypatch):
 def test_nan_scores_are_refused_with_their_count(fitted):
     broken = Brightness(epochs=1).fit(normal())
     with torch.no_grad():
-        broken.mean[0, 0, 0] = float("nan")
+        broken.method.mean[0, 0, 0] = float("nan")
     with pytest.raises(ValueError, match="4 NaN"):
         broken.predict(normal(4))
 

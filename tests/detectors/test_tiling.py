@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 import dracones
-from dracones.detectors import Detector, MethodInfo, Scores
+from dracones.detectors import Detector
 from dracones.images import Tiling, open_images, tiles_of
-from dracones.methods import registry
+from dracones.methods import Method, MethodInfo, Scores, registry
 
 
-class MeanOfTile(Detector):
+class MeanOfTile(Method):
     """Score = mean brightness of what it is shown; no map of its own."""
 
     info = MethodInfo("mean-of-tile", "A test", ("Nobody",), 2024, "none", "likelihood", summary="mean")
@@ -23,23 +23,23 @@ class MeanOfTile(Detector):
     def fit_statistics(self, context):
         self.shapes_seen = {tuple(batch.images.shape[1:]) for batch in context.train.batches(8)}
 
-    def score(self, images):
+    def forward(self, images, host=None):
         return Scores(images.mean(dim=(1, 2, 3)) * self.scale)
 
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    monkeypatch.setitem(registry._REGISTERED, "mean-of-tile", MeanOfTile)
+    monkeypatch.setitem(registry.METHODS._entered, "mean-of-tile", MeanOfTile)
 
 
 @pytest.fixture
 def detector():
-    return MeanOfTile(tile=(16, 16), tile_overlap=4).fit(torch.rand(30, 1, 40, 50))
+    return Detector(MeanOfTile(tile=(16, 16), tile_overlap=4)).fit(torch.rand(30, 1, 40, 50))
 
 
 def test_learns_from_tiles(detector):
-    assert detector.shape_built == (1, 16, 16)
-    assert detector.shapes_seen == {(1, 16, 16)}
+    assert detector.method.shape_built == (1, 16, 16)
+    assert detector.method.shapes_seen == {(1, 16, 16)}
 
 
 def test_score_is_the_highest_tile_and_the_map_shows_it(detector):

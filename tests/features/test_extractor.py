@@ -79,8 +79,8 @@ def test_train_mode_and_gradients_never_reach_the_backbone():
     nn.Sequential(extractor).train()
     assert not any(module.training for module in extractor.modules())
     x = image().requires_grad_()
-    assert not any(level.requires_grad for level in extractor(x))
-    sum(level.square().sum() for level in extractor(x, gradient=True)).backward()
+    assert not any(level.requires_grad for level in extractor(image()))
+    sum(level.square().sum() for level in extractor(x)).backward()
     assert x.grad is not None
     assert x.grad.abs().sum() > 0
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in extractor.parameters())
@@ -220,3 +220,11 @@ def test_fingerprint_changes_with_weights_and_levels(resnet):
     extractor.load_state_dict(FeatureExtractor("resnet10t", levels=(1,), weights=path).state_dict())
     assert extractor.fingerprint() != before
     assert extractor.fingerprint() in prints
+
+
+def test_torch_still_says_whether_the_processor_has_bfloat16():
+    """The only way to ask is a private name of torch; see `computes_bf16`."""
+    from dracones.features import computes_bf16
+
+    assert isinstance(torch.cpu._is_avx512_bf16_supported(), bool)
+    assert isinstance(computes_bf16(torch.device("cpu")), bool)

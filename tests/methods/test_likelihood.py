@@ -6,7 +6,7 @@ import torch
 
 import dracones
 from dracones.densities import bits_per_dim
-from dracones.detectors import fitting
+from dracones.methods import build
 
 SMALL = {
     "glow": {"steps": 1, "hidden": 4},
@@ -30,10 +30,9 @@ def small(name, **options):
 def options_of(name):
     from inspect import signature
 
-    from dracones.densities import registry
+    from dracones.densities.registry import DENSITIES
 
-    registry.presets(name)
-    return signature(registry._BUILDERS[name]).parameters
+    return signature(DENSITIES[name].builder).parameters
 
 
 @pytest.mark.parametrize("name", list(SMALL))
@@ -50,14 +49,17 @@ def test_every_density_with_the_default_rule(name, tmp_path):
 def test_likelihood_scores_are_nats_of_the_8_bit_image(name):
     detector = small(name, rule="likelihood").fit(stripes())
     images = stripes(4, seed=1)
-    expected = detector.density.bits_per_dim(images).detach()
+    expected = detector.method.density.bits_per_dim(images).detach()
     scores = torch.from_numpy(detector.predict(images).scores)
     torch.testing.assert_close(bits_per_dim(-scores, 64), expected.float(), rtol=1e-4, atol=1e-4)
 
 
 def test_an_ensemble_is_trained_from_different_seeds_and_saved(tmp_path):
     detector = small("glow", rule="waic", members=3).fit(stripes())
-    weights = [next(p for p in density.parameters() if p.ndim > 1) for density in (detector.density, *detector.others)]
+    weights = [
+        next(p for p in density.parameters() if p.ndim > 1)
+        for density in (detector.method.density, *detector.method.others)
+    ]
     assert len(weights) == 3
     assert not torch.equal(weights[0], weights[1])
     assert [run["steps"] for run in detector.provenance["training"]] == [6, 6, 6]
@@ -68,13 +70,13 @@ def test_an_ensemble_is_trained_from_different_seeds_and_saved(tmp_path):
 
 def test_members_begin_with_different_weights():
     detector = small("glow", rule="waic", members=2)
-    fitting.build(detector, (1, 8, 8))
-    pairs = zip(detector.density.parameters(), detector.others[0].parameters(), strict=True)
+    build(detector.method, (1, 8, 8))
+    pairs = zip(detector.method.density.parameters(), detector.method.others[0].parameters(), strict=True)
     assert not all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_members_are_made_only_for_a_rule_that_compares_them():
-    assert len(small("glow", rule="likelihood", members=3).fit(stripes()).others) == 0
+    assert len(small("glow", rule="likelihood", members=3).fit(stripes()).method.others) == 0
     with pytest.raises(ValueError, match="set members to 2 or more"):
         small("glow", rule="waic").fit(stripes())
 
@@ -83,7 +85,7 @@ def test_the_background_model_sees_noise_and_the_ratio_takes_it_off(tmp_path):
     detector = small("glow", rule="likelihood_ratio", background_noise=0.5).fit(stripes())
     images = stripes(4, seed=1)
     with torch.no_grad():
-        ratio = detector.density.log_prob(images) - detector.background.log_prob(images)
+        ratio = detector.method.density.log_prob(images) - detector.method.background.log_prob(images)
     np.testing.assert_allclose(detector.predict(images).scores, -ratio.numpy(), rtol=1e-4, atol=1e-3)
     assert (ratio > 0).all(), "a background model of half noise should know these images less well"
     loaded = dracones.load(detector.save(tmp_path / "m.safetensors"))
@@ -93,3 +95,17 @@ def test_the_background_model_sees_noise_and_the_ratio_takes_it_off(tmp_path):
 def test_a_rule_that_the_density_cannot_serve_is_refused():
     with pytest.raises(ValueError, match="likelihood_regret"):
         small("glow", rule="likelihood_regret").fit(stripes())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "tinny"}, "no preset 'tinny'; did you mean 'tiny'"),
+        ({"rule": "typicalty"}, "unknown rule 'typicalty'; did you mean 'typicality'"),
+        ({"rule": "latent", "rule_options": {"side": "two"}}, "rule 'latent'.*'side'"),
+        ({"density": {"step": 3}}, "no option 'step'; did you mean 'steps'"),
+    ],
+)
+def test_wrong_names_are_refused_when_the_detector_is_made(options, message):
+    with pytest.raises(ValueError, match=message):
+        dracones.create("glow", **options)

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from dracones.detectors import detector_class, method_names
+from dracones.methods import method_class, method_names
 from dracones.methods.registry import methods_table
 
 
 @pytest.mark.parametrize("name", method_names())
 def test_record_is_complete(name):
-    info = detector_class(name).info
+    info = method_class(name).info
     assert info.name == name
     assert info.summary
     assert info.citation.endswith(info.url)
@@ -19,7 +19,7 @@ def test_record_is_complete(name):
 
 @pytest.mark.parametrize("name", method_names())
 def test_options_have_descriptions_and_defaults(name):
-    config = detector_class(name).Config
+    config = method_class(name).Config
     for option, field in config.model_fields.items():
         assert field.description, f"{name}: option {option} has no description"
         assert not field.is_required(), f"{name}: option {option} has no default"

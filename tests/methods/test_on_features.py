@@ -1,12 +1,14 @@
 """What all detectors on frozen features share: presets, cache, precision, small files, verbs."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
 
 import dracones
 from dracones.features import FeatureExtractor
-from dracones.methods.on_features import FeatureDetector
+from dracones.methods.on_features import FeatureMethod
 from dracones.metrics import auroc
 from feature_case import SMALL, anomalies, normals
 
@@ -43,11 +45,11 @@ def test_saved_and_loaded_scores_are_the_same(fitted, tmp_path):
     images, _ = anomalies()
     path = fitted.save(tmp_path / "model.safetensors")
     again = dracones.load(path)
-    assert isinstance(again, FeatureDetector)
+    assert isinstance(again.method, FeatureMethod)
     assert again.config == fitted.config
     np.testing.assert_array_equal(again.predict(images).scores, fitted.predict(images).scores)
     # the backbone came with the file: nothing is fetched when statistics are gathered anew
-    assert again._has_weights
+    assert again.method._has_weights
 
 
 def test_a_score_does_not_depend_on_the_batch(fitted):
@@ -67,7 +69,7 @@ def test_gray_images_and_another_size_at_inference(method):
     detector = make(method, channels=1).fit(normals(24, channels=1))
     assert np.isfinite(detector.predict(normals(3, channels=1)).scores).all()
     with torch.no_grad():
-        scores = detector.eval().score(normals(2, side=96, channels=1))
+        scores = detector.score(normals(2, side=96, channels=1))
     assert torch.isfinite(scores.image).all()
     if scores.map is not None:
         assert scores.map.shape == (2, 96, 96)
@@ -135,12 +137,11 @@ def test_half_precision_weights_stay_half_in_the_file_and_lose_nothing(tmp_path)
 def test_bfloat16_scores_nearly_the_same():
     exact = make("fastflow").fit(normals(40))
     images, _ = anomalies()
-    rough = make("fastflow")
-    rough.__dict__.update({key: value for key, value in exact.__dict__.items() if key != "config"})
-    rough.config = exact.config.model_copy(update={"precision": "bf16"})
+    rough = deepcopy(exact)
+    rough.method.config = exact.config.model_copy(update={"precision": "bf16"})
     np.testing.assert_allclose(rough.predict(images).scores, exact.predict(images).scores, rtol=0.05, atol=0.01)
-    assert rough.training_config().precision == "bf16"
-    assert exact.training_config().precision == "fp32"
+    assert rough.method.training_config().precision == "bf16"
+    assert exact.method.training_config().precision == "fp32"
 
 
 def test_a_model_learns_on_features_of_the_precision_it_scores():
@@ -148,13 +149,13 @@ def test_a_model_learns_on_features_of_the_precision_it_scores():
     images = normals(4)
     from dracones.images import open_images
 
-    (learnt,) = (features for features in detector.features_of(detector.adopt(open_images(images))).chunks(4))
-    with torch.no_grad(), detector.scoring_precision(images):
-        scored = detector.extractor(images)
+    (learnt,) = (features for features in detector.method.features_of(detector.adopt(open_images(images))).chunks(4))
+    with torch.no_grad(), detector.method.scoring_precision(images):
+        scored = detector.method.extractor(images)
     for a, b in zip(learnt, scored, strict=True):
         torch.testing.assert_close(a, b.float(), rtol=1e-2, atol=1e-3)
     exact = make("fastflow").fit(normals(24))
-    assert detector.extractor.fingerprint() == exact.extractor.fingerprint()
+    assert detector.method.extractor.fingerprint() == exact.method.extractor.fingerprint()
 
 
 def test_unknown_backbone_and_missing_file_are_named_at_fit():

@@ -122,7 +122,7 @@ def test_scoring_before_fitting_is_refused():
 
 
 def test_unknown_names_and_options():
-    with pytest.raises(ValueError, match="unknown rule 'likelyhood'; known are"):
+    with pytest.raises(ValueError, match="unknown rule 'likelyhood'; did you mean 'likelihood'"):
         create("likelyhood")
     with pytest.raises(ValueError, match="unexpected keyword argument"):
         create("likelihood", sides="two")

@@ -22,6 +22,7 @@ from dracones.anatomy.verdict import Verdict, judge
 from dracones.densities import Density
 from dracones.detectors import Detector
 from dracones.images import Preprocess
+from dracones.methods.likelihood import Likelihood
 from dracones.training import Progress, Silent, TrainingConfig
 
 
@@ -148,13 +149,18 @@ def density_of(model: Detector | Density) -> Density:
     Raises:
         TypeError: a model without one; the message names those that have one.
     """
-    inner = model if isinstance(model, Density) else getattr(model, "density", None)
-    if not isinstance(inner, Density):
+    likelihood = _likelihood_of(model)
+    inner = model if isinstance(model, Density) else None if likelihood is None else likelihood.density
+    if inner is None:
         raise UnsupportedError(
             f"explain looks inside a likelihood of images; {_name_of(model)} has none. "
             "Models that have one: glow, realnvp, vae, pixelcnn"
         )
     return inner
+
+
+def _likelihood_of(model: Detector | Density) -> Likelihood | None:
+    return model.method if isinstance(model, Detector) and isinstance(model.method, Likelihood) else None
 
 
 @dataclass(frozen=True)
@@ -174,12 +180,13 @@ class _Work:
     @property
     def ensemble(self) -> list[Density]:
         """All members, this model's own first; one if there is no ensemble."""
-        own = [each for each in getattr(self.model, "others", ()) if isinstance(each, Density)]
+        likelihood = _likelihood_of(self.model)
+        own = [] if likelihood is None else [each for each in likelihood.others if isinstance(each, Density)]
         return [self.density, *own, *(density_of(member) for member in self.members)]
 
 
 def _rules(work: _Work) -> Repairs:
-    background = getattr(work.model, "background", None)
+    likelihood = _likelihood_of(work.model)
     own = None
     if isinstance(work.model, Detector):
         detector = work.model
@@ -189,7 +196,7 @@ def _rules(work: _Work) -> Repairs:
         work.density,
         work.sides.normal,
         work.sides.others,
-        background=background if isinstance(background, Density) else None,
+        background=None if likelihood is None else likelihood.background,
         members=work.ensemble,
         own=own,
         thorough=work.thorough,

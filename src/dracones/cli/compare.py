@@ -47,8 +47,8 @@ def compare(
     if metric not in METRICS:
         raise ValueError(f"--metric is one of {', '.join(METRICS)}, got {metric!r}")
     sets = {"near": _named(near or [], "--near"), "far": _named(far or [], "--far")}
-    from dracones.methods.guards.comparison import classifier_methods
-    from dracones.methods.guards.comparison import compare as run
+    from dracones.detectors.comparison import classifier_methods
+    from dracones.detectors.comparison import compare as run
     from dracones.training import RichProgress
 
     shared, options = _settings(settings or [], classifier_methods())

@@ -20,7 +20,7 @@ def methods(
 
 
 def _list(as_json: bool) -> None:
-    from dracones.detectors import methods as known
+    from dracones.methods import methods as known
 
     infos = known()
     if as_json:
@@ -31,9 +31,9 @@ def _list(as_json: bool) -> None:
 
 
 def _describe(name: str, as_json: bool) -> None:
-    from dracones.detectors import detector_class
+    from dracones.methods import method_class
 
-    detector = detector_class(name)
+    detector = method_class(name)
     options = _options(detector.Config, detector.Config.from_options())
     presets = _presets(detector.Config)
     if as_json:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,8 @@ from torch import Tensor
 
 import dracones
 from dracones.demo.photographs import SIDE, DemoImages
-from dracones.detectors import Prediction
-from dracones.methods.likelihood import LikelihoodDetector
+from dracones.detectors import Detector, Prediction
+from dracones.methods.likelihood import Likelihood
 from dracones.metrics import auroc, evaluate_maps
 from dracones.rules import Rule, create_for, gather
 from dracones.training import Progress
@@ -38,7 +38,7 @@ class DemoResult:
         seconds: wall-clock time of each step.
     """
 
-    detector: LikelihoodDetector
+    detector: Detector
     scores: dict[str, dict[str, NDArray[np.float64]]]
     auroc: dict[str, dict[str, float]]
     realised: float
@@ -67,7 +67,7 @@ def tell_story(images: DemoImages, *, seed: int = 0, progress: Progress | None =
     return DemoResult(detector, scores, aurocs, float(flags.mean()), prediction, maps, pixel, clock.laps)
 
 
-def _learn(images: DemoImages, seed: int, progress: Progress | None) -> LikelihoodDetector:
+def _learn(images: DemoImages, seed: int, progress: Progress | None) -> Detector:
     detector = dracones.create(
         "glow",
         seed=seed,
@@ -84,19 +84,19 @@ def _learn(images: DemoImages, seed: int, progress: Progress | None) -> Likeliho
         validation_share=0.2,
         calibration_share=0.0,
     )
-    assert isinstance(detector, LikelihoodDetector)
     return detector.fit(images.train, progress=progress)
 
 
-def _score_by_rule(detector: LikelihoodDetector, images: DemoImages) -> dict[str, dict[str, NDArray[np.float64]]]:
+def _score_by_rule(detector: Detector, images: DemoImages) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Every rule on the one density, fitted on the same normal images; statistics are gathered once."""
-    rules: dict[str, Rule] = {name: create_for(name, detector.density) for name in RULES}
+    density = cast(Likelihood, detector.method).density
+    rules: dict[str, Rule] = {name: create_for(name, density) for name in RULES}
     names = sorted({statistic for rule in rules.values() for statistic in rule.requires})
-    normal = gather(detector.density, images.train[: len(images.test)], names)
+    normal = gather(density, images.train[: len(images.test)], names)
     for rule in rules.values():
         rule.fit(normal)
     sets: Mapping[str, Tensor] = {"test": images.test, **images.others}
-    statistics = {name: gather(detector.density, tensor, names) for name, tensor in sets.items()}
+    statistics = {name: gather(density, tensor, names) for name, tensor in sets.items()}
     return {
         name: {which: rule.score(found).numpy() for which, found in statistics.items()} for name, rule in rules.items()
     }
@@ -111,7 +111,7 @@ def _aurocs(scores: dict[str, dict[str, NDArray[np.float64]]], other: str) -> di
     return found
 
 
-def _point(detector: LikelihoodDetector, images: DemoImages, progress: Progress | None) -> NDArray[np.float32]:
+def _point(detector: Detector, images: DemoImages, progress: Progress | None) -> NDArray[np.float32]:
     """Heat maps of scenes larger than what was learnt: the detector slides over them in overlapping tiles."""
     scenes = detector.tiled((SIDE, SIDE), _OVERLAP).predict(images.scenes.images, batch_size=128, progress=progress)
     assert scenes.maps is not None

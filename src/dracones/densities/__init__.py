@@ -6,7 +6,7 @@ from dracones.densities.flow_density import FlowDensity
 from dracones.densities.glow import Glow
 from dracones.densities.pixelcnn import PixelCNN
 from dracones.densities.realnvp import RealNVP
-from dracones.densities.registry import create, from_config, names, presets, register
+from dracones.densities.registry import check_options, create, from_config, names, presets, register
 from dracones.densities.tabular import TabularFlow, create_tabular
 from dracones.densities.vae import VAE
 
@@ -21,6 +21,7 @@ __all__ = [
     "RealNVP",
     "TabularFlow",
     "bits_per_dim",
+    "check_options",
     "create",
     "create_tabular",
     "from_config",

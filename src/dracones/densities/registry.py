@@ -1,23 +1,29 @@
 """Densities by name: `create("glow", preset="tiny", image_shape=(1, 28, 28))` is the whole interface."""
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from difflib import get_close_matches
 from inspect import signature
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from dracones.densities.density import Density
+from dracones.registry import Registry
 
-# each family registers itself on import of its module; a family is imported when first asked for
-_MODULES = {
-    "glow": "dracones.densities.glow",
-    "realnvp": "dracones.densities.realnvp",
-    "vae": "dracones.densities.vae",
-    "pixelcnn": "dracones.densities.pixelcnn",
-}
-_BUILDERS: dict[str, Callable[..., Density]] = {}
-_PRESETS: dict[str, dict[str, dict[str, Any]]] = {}
+
+class Family(NamedTuple):
+    """A density's class, called with `image_shape` and a preset's options, and its presets."""
+
+    builder: Callable[..., Density]
+    presets: dict[str, dict[str, Any]]
+
+
+# Each family enters itself on import of its module; a family is imported when first asked for.
+DENSITIES: Registry[Family] = Registry(
+    "density",
+    {name: f"dracones.densities.{name}" for name in ("glow", "pixelcnn", "realnvp", "vae")},
+    group="dracones.densities",
+)
 
 _B = TypeVar("_B", bound=Callable[..., Density])
 
@@ -26,8 +32,7 @@ def register(name: str, presets: Mapping[str, Mapping[str, Any]]) -> Callable[[_
     """Enter a density's class under `name`; it is called with `image_shape` and a preset's options."""
 
     def enter(builder: _B) -> _B:
-        _BUILDERS[name] = builder
-        _PRESETS[name] = {preset: dict(options) for preset, options in presets.items()}
+        DENSITIES.enter(name, Family(builder, {preset: dict(options) for preset, options in presets.items()}))
         return builder
 
     return enter
@@ -39,7 +44,7 @@ def names() -> tuple[str, ...]:
     >>> "glow" in names()
     True
     """
-    return tuple(sorted(_MODULES))
+    return DENSITIES.names()
 
 
 def presets(name: str) -> dict[str, dict[str, Any]]:
@@ -48,10 +53,37 @@ def presets(name: str) -> dict[str, dict[str, Any]]:
     >>> "tiny" in presets("glow")
     True
     """
-    if name not in _MODULES:
-        raise ValueError(f"unknown density {name!r}; known are {', '.join(names())}")
-    import_module(_MODULES[name])
-    return {preset: dict(options) for preset, options in _PRESETS[name].items()}
+    return {preset: dict(options) for preset, options in DENSITIES[name].presets.items()}
+
+
+def check_options(name: str, preset: str, overrides: Mapping[str, Any]) -> None:
+    """Refuse a preset or an option that a density does not know, before anything is built.
+
+    Raises:
+        ValueError: unknown name, preset or option; the nearest are named.
+
+    >>> check_options("glow", "tinny", {})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ValueError: density 'glow' has no preset 'tinny'; did you mean 'tiny'? It has tiny, small, ...
+    """
+    family = DENSITIES[name]
+    if preset not in family.presets:
+        raise ValueError(
+            f"density {name!r} has no preset {preset!r}; {_near(preset, family.presets)}It has "
+            f"{', '.join(family.presets)}"
+        )
+    known = [each for each in signature(family.builder).parameters if each != "image_shape"]
+    for option in overrides:
+        if option not in known:
+            raise ValueError(
+                f"density {name!r} has no option {option!r}; {_near(option, known)}It knows {', '.join(known)}"
+            )
+
+
+def _near(word: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    near = get_close_matches(word, list(known), n=2, cutoff=0.5)
+    return f"did you mean {' or '.join(map(repr, near))}? " if near else ""
 
 
 def create(name: str, preset: str = "tiny", *, image_shape: Sequence[int], **overrides: Any) -> Density:
@@ -67,22 +99,15 @@ def create(name: str, preset: str = "tiny", *, image_shape: Sequence[int], **ove
     ...                  image_shape=density.config["image_shape"], **density.config["overrides"])
     >>> missing = rebuilt.load_state_dict(density.state_dict())
     """
-    known = presets(name)
-    if preset not in known:
-        raise ValueError(f"density {name!r} has no preset {preset!r}; it has {', '.join(known)}")
-    options = {**known[preset], **overrides}
+    check_options(name, preset, overrides)
+    family = DENSITIES[name]
+    options = {**family.presets[preset], **overrides}
     if len(tuple(image_shape)) != 3 or min(image_shape) < 1:
         raise ValueError(f"density {name!r}: image_shape must be (channels, height, width), got {tuple(image_shape)}")
-    try:
-        signature(_BUILDERS[name]).bind(image_shape=tuple(image_shape), **options)
-    except TypeError as error:
-        raise ValueError(
-            f"density {name!r}: {error}; it knows {sorted(signature(_BUILDERS[name]).parameters)}"
-        ) from error
     # torch's initialisers draw from the global generator: seed a fork of it and leave the caller's alone
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(options.get("seed", 0)))
-        density = _BUILDERS[name](image_shape=tuple(image_shape), **options)
+        density = family.builder(image_shape=tuple(image_shape), **options)
     density.config = {
         "name": name,
         "preset": preset,

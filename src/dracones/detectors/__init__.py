@@ -1,35 +1,32 @@
-"""Detectors: one file a method, one contract for all.
+"""Detectors: the estimator around a method, its pipeline, and its file; one contract for all.
 
 >>> import dracones
->>> "glow" in [info.name for info in dracones.methods()]
-True
+>>> dracones.create("glow").info.title[:4]
+'Glow'
 """
 
+from dracones.detectors.comparison import Comparison, compare
+from dracones.detectors.creating import create
 from dracones.detectors.detector import Detector
 from dracones.detectors.evaluation import Evaluation, evaluate
 from dracones.detectors.files import load
-from dracones.detectors.fitting import FitContext, Trainee, forget_checkpoints
-from dracones.detectors.prediction import Prediction, Scores, Verdict
-from dracones.methods.config import DetectorConfig
-from dracones.methods.info import MethodInfo
-from dracones.methods.registry import create, detector_class, method_names, methods, register
+from dracones.detectors.fitting import forget_checkpoints
+from dracones.detectors.pipeline import Answer, Pipeline
+from dracones.detectors.prediction import Prediction, Verdict
+from dracones.detectors.record import Record
 
 __all__ = [
+    "Answer",
+    "Comparison",
     "Detector",
-    "DetectorConfig",
     "Evaluation",
-    "FitContext",
-    "MethodInfo",
+    "Pipeline",
     "Prediction",
-    "Scores",
-    "Trainee",
+    "Record",
     "Verdict",
+    "compare",
     "create",
-    "detector_class",
     "evaluate",
     "forget_checkpoints",
     "load",
-    "method_names",
-    "methods",
-    "register",
 ]

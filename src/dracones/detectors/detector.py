@@ -1,94 +1,45 @@
-"""The one contract of all methods: fit, calibrate, predict, save, load."""
+"""The estimator that users meet, the same for every method: fit, calibrate, predict, save."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from copy import copy
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from dracones.calibration import Conformal
 from dracones.detectors import fitting, scoring
-from dracones.detectors.fitting import FitContext, Trainee
 from dracones.detectors.heat_range import HeatRange
-from dracones.detectors.prediction import Prediction, Scores, Verdict
-from dracones.detectors.reading import counting, reading_threads
-from dracones.detectors.splits import Parts
+from dracones.detectors.judge import Judge
+from dracones.detectors.pipeline import Pipeline
+from dracones.detectors.prediction import Prediction, Verdict
+from dracones.detectors.record import Record
 from dracones.images import ImageCollection, Preprocess, Skipped, Tiling, open_images
-from dracones.methods.config import DetectorConfig
-from dracones.methods.info import MethodInfo
-from dracones.training import Progress, TrainingConfig
+from dracones.methods import Method, MethodConfig, MethodInfo, Scores
+from dracones.training import Progress
 
 
-class Detector(nn.Module, ABC):
-    """A method that learns what belongs and scores what does not; larger score = more anomalous.
+class Detector:
+    """A method, learnt from normal images and calibrated; larger score = more anomalous.
 
-    A subclass gives:
+    `dracones.create` makes one by the method's name, `dracones.load` reads one from a file.
 
-    - ``info``: its `MethodInfo`;
-    - ``Config``: its options, a subclass of `DetectorConfig`;
-    - `build`: make its submodules for a shape (called by `fit` and, before the state is read, by `load`);
-    - `score`: scores of a batch;
-    - what learning it needs: `training_config` and `training_loss` for gradient descent, `fit_statistics` for
-      what is gathered. `training_data` may swap images for something computed from them (frozen features).
+    Args:
+        method: what scores images; `fit` builds and trains it.
 
-    Everything that changes a score after loading must be a parameter or a buffer, or follow from ``Config``.
-    Buffers may change their size while fitting (register them empty); parameters may not.
+    Attributes:
+        pipeline: treatment, method and verdict as one module: what is exported and served.
+        record: what the fit and the calibration found; ``None`` before `fit`.
+        config: the options.
+        skipped: images that `fit` could not read.
     """
 
-    info: ClassVar[MethodInfo]
-    Config: ClassVar[type[DetectorConfig]] = DetectorConfig
-
-    def __init__(self, config: DetectorConfig | None = None, **options: Any) -> None:
-        super().__init__()
-        self.config = config if config is not None else self.Config.from_options(**options)
-        self.preprocess: Preprocess | None = None
-        self.image_shape: tuple[int, int, int] | None = None
-        self.calibration = Conformal()
-        self.false_alarm_rate: float | None = None
-        self.threshold: float | None = None
-        self.heat_range: HeatRange | None = None
-        self.provenance: dict[str, Any] = {}
-        self.is_fitted = False
+    def __init__(self, method: Method) -> None:
+        self.pipeline = Pipeline(method)
+        self.config: MethodConfig = method.config
+        self.record: Record | None = None
         self.skipped: tuple[Skipped, ...] = ()
-
-    # What a method gives ----------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def build(self, image_shape: tuple[int, int, int]) -> None:
-        """Make the submodules for images ``[C, H, W]``; called once, under the configuration's seed."""
-
-    @abstractmethod
-    def score(self, images: Tensor) -> Scores:
-        """Score preprocessed images ``[B, C, H, W]`` in [0, 1]; a score must not depend on the rest of the batch."""
-
-    def training_config(self) -> TrainingConfig | None:
-        """How to train; ``None`` for a method that only gathers statistics."""
-        return getattr(self.config, "training", None)
-
-    def training_data(self, images: ImageCollection, progress: Progress | None = None) -> Dataset[Any]:
-        """What the training loop draws batches from; the preprocessed images unless a method says otherwise."""
-        with counting(progress, len(images), "reading images") as count:
-            return images.to_dataset(workers=reading_threads(), progress=count)
-
-    def training_loss(self, batch: Any, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
-        """Scalar to minimise for a batch of `training_data`."""
-        raise TypeError(f"{self.info.name} is not trained by gradient descent; its training_config should be None")
-
-    def trainees(self, parts: Parts, progress: Progress | None = None) -> Iterator[Trainee]:
-        """The modules to train, one after the other; the detector itself unless a method says otherwise."""
-        config = self.training_config()
-        if config is not None:
-            validation = self.training_data(parts.validation, progress) if len(parts.validation) else None
-            yield Trainee(0, self, config, self.training_data(parts.train, progress), validation)
-
-    def fit_statistics(self, context: FitContext) -> None:
-        """Gather what the score needs beside trained weights; called after training, in eval mode."""
-
-    # Written once -----------------------------------------------------------------------------------------------
 
     def fit(
         self,
@@ -119,11 +70,14 @@ class Detector(nn.Module, ABC):
         Raises:
             ValueError: too few images for the shares, or images of several sizes with no ``size`` named.
         """
-        self.preprocess, self.is_fitted = None, False
-        self.forget_calibration()
-        images = self.adopt(open_images(data, strict=strict, labels=labels))
-        parts = fitting.learn(self, images, _choose_device(device), progress, checkpoint)
-        self.is_fitted = True
+        self.record = None
+        opened = open_images(data, strict=strict, labels=labels)
+        preprocess = fitting.choose_preprocess(self.method.info, self.config, opened)
+        images = opened.with_preprocess(preprocess)
+        shape = fitting.image_shape(self.method.info, self.config, images)
+        parts, provenance = fitting.learn(self.method, images, shape, _choose_device(device), progress, checkpoint)
+        self.config = self.method.config
+        self.know(Record(preprocess, shape, provenance=provenance))
         self._calibrate_on(parts.calibration, progress)
         self.skipped = tuple(images.skipped)
         return self
@@ -150,18 +104,15 @@ class Detector(nn.Module, ABC):
         Raises:
             ValueError: not fitted, no calibration images, or too few for the rate (the needed count is named).
         """
-        self.require_fitted()
-        calibration, heat_range = self.calibration, self.heat_range
+        record = self.fitted()
         if data is not None:
-            calibration, heat_range = self._range_of(self.adopt(open_images(data)), progress)
-        if len(calibration) == 0:
+            record = record.seen(*self._range_of(self.adopt(open_images(data)), progress))
+        if len(record.calibration) == 0:
             raise ValueError(
                 "no calibration images: fit kept none aside (calibration_share=0); pass normal images to calibrate()"
             )
         rate = self.config.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
-        self.threshold = calibration.threshold(rate, confidence=confidence)
-        self.calibration, self.false_alarm_rate = calibration, rate
-        self.heat_range = None if heat_range is None else heat_range.at(rate, confidence)
+        self.know(record.promising(rate, confidence))
         return self
 
     def predict(
@@ -177,13 +128,13 @@ class Detector(nn.Module, ABC):
 
         Args:
             data: a folder, file, array, tensor, Dataset, DataLoader or `ImageCollection`.
-            batch_size: images scored together; changes speed and memory, not scores.
+            batch_size: images scored together; changes speed and memory, and scores by rounding alone.
             maps: also return heat maps, where the method has them.
             strict: raise at the first unreadable image instead of reporting it in ``errors``.
             progress: is told how far the scoring is.
 
         Raises:
-            ValueError: not fitted, or images that the detector's preprocessing cannot take.
+            ValueError: not fitted, or images that the detector's treatment cannot take.
         """
         images = self.adopt(open_images(data, strict=strict))
         verdicts = list(self.iterate(images, batch_size=batch_size, maps=maps, progress=progress))
@@ -199,18 +150,20 @@ class Detector(nn.Module, ABC):
         progress: Progress | None = None,
     ) -> Iterator[Verdict]:
         """Verdicts one by one, in order, in memory bounded by the batch; what `predict` gathers."""
-        self.require_fitted()
         images = self.adopt(data if isinstance(data, ImageCollection) else open_images(data, strict=strict))
-        return scoring.verdicts(self, images, batch_size=batch_size, maps=maps, progress=progress)
+        return scoring.verdicts(self.scorer(), images, batch_size=batch_size, maps=maps, progress=progress)
 
-    def adopt(self, images: ImageCollection) -> ImageCollection:
-        """Bring a collection to this detector's preprocessing; the first `fit` chooses that from its images."""
-        if self.preprocess is None:
-            self.preprocess = fitting.choose_preprocess(self, images)
-        return images.with_preprocess(self.preprocess)
+    def score(self, images: Tensor) -> Scores:
+        """Scores of treated images ``[B, C, H, W]`` in [0, 1], as the method sees them: no verdict, no gradient.
+
+        Raises:
+            ValueError: not fitted, or a score that is not a number.
+        """
+        self.fitted()
+        return scoring.score_batch(self.scorer(), images)
 
     def save(self, path: str | Path) -> Path:
-        """Write everything that `load` needs to one safetensors file.
+        """Write everything that `dracones.load` needs to one safetensors file.
 
         Raises:
             ValueError: not fitted.
@@ -220,26 +173,7 @@ class Detector(nn.Module, ABC):
 
         return files.save(self, path)
 
-    def saved_state(self) -> dict[str, Tensor]:
-        """Tensors that go into the file; all of ``state_dict`` unless a method leaves out what it is handed again."""
-        return dict(self.state_dict())
-
-    def header_extras(self) -> dict[str, Any]:
-        """What a method adds to the file's header, such as the fingerprint of a model that it wraps."""
-        return {}
-
-    def restore(self, header: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:  # noqa: ARG002
-        """Take over what `saved_state` and `header_extras` gave; sizes of buffers follow the file."""
-        scoring.load_state(self, state)
-
-    @property
-    def tiling(self) -> Tiling | None:
-        """How images are cut in tiles; ``None`` where they are scored whole."""
-        if self.config.tile is None:
-            return None
-        return Tiling(size=self.config.tile, overlap=self.config.tile_overlap)
-
-    def tiled(self, size: tuple[int, int], overlap: int = 0) -> Self:
+    def tiled(self, size: tuple[int, int], overlap: int = 0) -> "Detector":
         """The same fitted detector, looking at images in tiles; images may then have any size.
 
         Weights are shared with this detector. Scores of whole images are others, so it is to be calibrated anew.
@@ -248,52 +182,171 @@ class Detector(nn.Module, ABC):
             size: height, width of a tile; what the detector was fitted on, where it takes one size alone.
             overlap: pixels by which tiles overlap at least.
         """
-        preprocess, (channels, _, _) = self.require_fitted()
-        view = copy(self)
+        record = self.fitted()
+        view = Detector(self.method)
         view.config = self.config.model_copy(update={"tile": size, "tile_overlap": overlap})
-        view.preprocess = Preprocess(channels=channels, interpolation=preprocess.interpolation)
-        view.forget_calibration()
+        channels = record.image_shape[0]
+        preprocess = Preprocess(channels=channels, interpolation=record.preprocess.interpolation)
+        view.know(replace(record.uncalibrated(), preprocess=preprocess))
         return view
+
+    def wrap(self, model: nn.Module | None = None) -> nn.Module:
+        """A guarded classifier as one module that returns logits and scores in one pass, for serving.
+
+        Args:
+            model: the classifier to serve, with the weights the guard was fitted on; the guard's own if not given.
+
+        Raises:
+            TypeError: this method guards no classifier.
+            ValueError: not fitted, or a model with other weights.
+        """
+        from dracones.methods.guards import Guard, GuardedClassifier
+
+        if not isinstance(self.method, Guard):
+            raise TypeError(f"{self.info.name} guards no classifier; wrap() is for methods of the family 'classifier'")
+        self.fitted()
+        return GuardedClassifier(self.method, self.threshold, model)
+
+    def tune(self, normal: Any, anomalous: Any, *, name: str) -> Self:
+        """Choose ODIN's temperature and step on a validation set, and remember its name.
+
+        The calibration is dropped, as it belongs to the former scores: call `calibrate` again.
+
+        Args:
+            normal: normal images, not those that are reported on.
+            anomalous: anomalous images, not those that are reported on.
+            name: what the set is, such as ``"Tiny ImageNet resized, first 1000"``; it is saved.
+
+        Raises:
+            TypeError: this method has nothing to tune.
+            ValueError: not fitted, or an empty name.
+        """
+        from dracones.methods.guards import Odin
+
+        if not isinstance(self.method, Odin):
+            raise TypeError(f"{self.info.name} has nothing to tune on anomalous images; odin has")
+        record = self.fitted()
+        self.method.tune(self.adopt(open_images(normal)), self.adopt(open_images(anomalous)), name=name)
+        self.know(record.uncalibrated())
+        return self
+
+    def adopt(self, images: ImageCollection) -> ImageCollection:
+        """A collection with this detector's treatment.
+
+        Raises:
+            ValueError: not fitted, or a collection that brings another treatment of its own.
+        """
+        return scoring.treated_by(self.fitted().preprocess, images)
+
+    def scorer(self) -> scoring.Scorer:
+        """What scores collections: the pipeline, and how images are cut."""
+        self.method.eval()
+        return scoring.Scorer(self.pipeline, self.tiling)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move everything to a device; returns the detector itself."""
+        self.pipeline.to(device)
+        return self
+
+    # What is known ------------------------------------------------------------------------------------------------
+
+    @property
+    def method(self) -> Method:
+        """What scores."""
+        return self.pipeline.method
+
+    @property
+    def info(self) -> MethodInfo:
+        """The method's record."""
+        return self.method.info
+
+    @property
+    def device(self) -> torch.device:
+        """Where the method's tensors are."""
+        return self.method.device
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether `fit` or `dracones.load` is behind it."""
+        return self.record is not None
+
+    @property
+    def calibration(self) -> Conformal:
+        """Scores of the calibration images; empty before."""
+        return Conformal() if self.record is None else self.record.calibration
+
+    @property
+    def threshold(self) -> float | None:
+        """Score above which an image is anomalous."""
+        return None if self.record is None else self.record.threshold
+
+    @property
+    def false_alarm_rate(self) -> float | None:
+        """The rate promised for the threshold."""
+        return None if self.record is None else self.record.false_alarm_rate
+
+    @property
+    def heat_range(self) -> HeatRange | None:
+        """How hot the heat maps of normal images are, where there are maps."""
+        return None if self.record is None else self.record.heat_range
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Versions, seed, data and training of the fit."""
+        return {} if self.record is None else self.record.provenance
+
+    @property
+    def preprocess(self) -> Preprocess | None:
+        """How images are treated."""
+        return None if self.record is None else self.record.preprocess
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """``(C, H, W)`` of what the method sees."""
+        return None if self.record is None else self.record.image_shape
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """How images are cut in tiles; ``None`` where they are scored whole."""
+        return fitting.tiling_of(self.config)
 
     @property
     def gives_maps(self) -> bool:
         """Whether scores come with heat maps: by the method itself, or because images are scored in tiles."""
-        return "map" in self.info.gives or self.config.tile is not None
+        return self.method.gives_maps or self.config.tile is not None
 
-    @property
-    def device(self) -> torch.device:
-        """Where the detector's tensors are."""
-        for tensor in [*self.parameters(), *self.buffers()]:
-            return tensor.device
-        return torch.device("cpu")
-
-    def _calibrate_on(self, images: ImageCollection, progress: Progress | None) -> None:
-        if len(images) == 0:
-            return
-        self.calibration, self.heat_range = self._range_of(images, progress)
-        if len(self.calibration) >= Conformal.needed_count(self.config.false_alarm_rate):
-            self.calibrate()
-
-    def _range_of(self, images: ImageCollection, progress: Progress | None) -> tuple[Conformal, HeatRange | None]:
-        scores, heat_range = scoring.scores_of_normals(self, images, progress=progress)
-        return Conformal().fit(scores), heat_range
-
-    def forget_calibration(self) -> None:
-        """Drop what was learnt from calibration images: their scores are of other settings."""
-        self.calibration, self.threshold, self.false_alarm_rate = Conformal(), None, None
-        self.heat_range = None
-
-    def require_fitted(self) -> tuple[Preprocess, tuple[int, int, int]]:
-        """Preprocessing and image shape of a fitted detector.
+    def fitted(self) -> Record:
+        """The record of a fitted detector.
 
         Raises:
             ValueError: not fitted.
         """
-        if not self.is_fitted or self.preprocess is None or self.image_shape is None:
+        if self.record is None:
             raise ValueError(
                 f"this {self.info.name} is not fitted; call fit(normal_images) or dracones.load(file) first"
             )
-        return self.preprocess, self.image_shape
+        return self.record
+
+    def know(self, record: Record) -> None:
+        """Take over a record: what a fit, a calibration or a file found."""
+        self.record = record
+        judge = Judge(record.calibration, record.threshold).to(self.device)
+        self.pipeline.preprocess, self.pipeline.judge = record.preprocess, judge
+
+    def _calibrate_on(self, images: ImageCollection, progress: Progress | None) -> None:
+        if len(images) == 0:
+            return
+        self.know(self.fitted().seen(*self._range_of(images, progress)))
+        if len(self.calibration) >= Conformal.needed_count(self.config.false_alarm_rate):
+            self.calibrate()
+
+    def _range_of(self, images: ImageCollection, progress: Progress | None) -> tuple[Conformal, HeatRange | None]:
+        scores, heat_range = scoring.scores_of_normals(self.scorer(), images, progress=progress)
+        return Conformal().fit(scores), heat_range
+
+    def __repr__(self) -> str:
+        state = "not fitted" if self.record is None else f"fitted on {self.record.image_shape}"
+        return f"Detector({self.info.name}, {state})"
 
 
 def _choose_device(device: str | torch.device | None) -> torch.device:

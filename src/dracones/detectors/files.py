@@ -1,50 +1,49 @@
 """A detector to and from its file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from dracones.calibration import Conformal
-from dracones.detectors.fitting import build
+from dracones.detectors.detector import Detector
 from dracones.detectors.heat_range import HeatRange
+from dracones.detectors.record import Record
 from dracones.files import storage
 from dracones.images import Preprocess
-from dracones.methods.registry import detector_class
-
-if TYPE_CHECKING:
-    from dracones.detectors.detector import Detector
+from dracones.methods import build, method_class
 
 _STATE, _CALIBRATION, _PEAKS = "state.", "calibration.", "peaks"
 
 
-def save(detector: "Detector", path: str | Path) -> Path:
+def save(detector: Detector, path: str | Path) -> Path:
     """Write a fitted detector; see `Detector.save`."""
-    preprocess, image_shape = detector.require_fitted()
-    scores, calibration = detector.calibration.state()
-    peaks, heat = detector.heat_range.state() if detector.heat_range is not None else (None, None)
+    record, method = detector.fitted(), detector.method
+    scores, calibration = record.calibration.state()
+    peaks, heat = record.heat_range.state() if record.heat_range is not None else (None, None)
     header = {
-        "method": detector.info.name,
+        "method": method.info.name,
         "config": detector.config.model_dump(mode="json"),
-        "image_shape": list(image_shape),
-        "preprocess": preprocess.model_dump(mode="json"),
+        "image_shape": list(record.image_shape),
+        "preprocess": record.preprocess.model_dump(mode="json"),
         "calibration": {
             **calibration,
-            "threshold": detector.threshold,
-            "false_alarm_rate": detector.false_alarm_rate,
+            "threshold": record.threshold,
+            "false_alarm_rate": record.false_alarm_rate,
+            "confidence": record.confidence,
             "heat": heat,
         },
-        "provenance": detector.provenance,
-        **detector.header_extras(),
+        "provenance": dict(record.provenance),
+        **method.header_extras(),
     }
-    tensors = {_STATE + name: tensor for name, tensor in detector.saved_state().items()}
+    tensors = {_STATE + name: tensor for name, tensor in method.saved_state().items()}
     tensors |= {_CALIBRATION + name: torch.as_tensor(array) for name, array in scores.items()}
     if peaks is not None:
         tensors[_CALIBRATION + _PEAKS] = torch.as_tensor(peaks)
     return storage.write(path, header, tensors)
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu", **runtime: Any) -> "Detector":
+def load(path: str | Path, *, device: str | torch.device = "cpu", **runtime: Any) -> Detector:
     """Read a detector that `Detector.save` wrote; nothing is unpickled.
 
     Args:
@@ -58,24 +57,31 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", **runtime: Any
     """
     stored = storage.read(path)
     header = stored.header
-    kind = detector_class(header["method"])
-    detector = kind(kind.Config.from_options(**header["config"]), **runtime)
-    detector.preprocess = Preprocess.model_validate(header["preprocess"])
+    kind = method_class(header["method"])
+    detector = Detector(kind(kind.Config.from_options(**header["config"]), **runtime))
+    method = detector.method
     channels, height, width = header["image_shape"]
-    build(detector, (channels, height, width))
+    build(method, (channels, height, width))
     try:
-        detector.restore(header, _under(_STATE, stored.tensors))
+        method.restore(header, _under(_STATE, stored.tensors))
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit {kind.info.name} as this version builds it: {error}") from None
+    method.to(device).eval()
     arrays = {name: tensor.numpy() for name, tensor in _under(_CALIBRATION, stored.tensors).items()}
-    detector.calibration = Conformal.from_state(arrays, header["calibration"])
-    detector.threshold = header["calibration"]["threshold"]
-    detector.false_alarm_rate = header["calibration"]["false_alarm_rate"]
-    heat = header["calibration"].get("heat")
-    detector.heat_range = None if heat is None else HeatRange.from_state(arrays[_PEAKS], heat)
-    detector.provenance = header["provenance"]
-    detector.is_fitted = True
-    return detector.to(device).eval()
+    calibration, heat = header["calibration"], header["calibration"].get("heat")
+    detector.know(
+        Record(
+            preprocess=Preprocess.model_validate(header["preprocess"]),
+            image_shape=(channels, height, width),
+            calibration=Conformal.from_state(arrays, calibration),
+            false_alarm_rate=calibration["false_alarm_rate"],
+            confidence=calibration.get("confidence"),
+            threshold=calibration["threshold"],
+            heat_range=None if heat is None else HeatRange.from_state(arrays[_PEAKS], heat),
+            provenance=header["provenance"],
+        )
+    )
+    return detector
 
 
 def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,125 +1,121 @@
-"""The steps of a fit, in order: shape, parts, training, statistics, provenance."""
+"""The steps of a fit, in order: treatment, shape, parts, training, statistics, provenance."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.data import Dataset
 
 from dracones.detectors.provenance import provenance
-from dracones.detectors.reading import counting
-from dracones.detectors.splits import Parts, split
-from dracones.images import ImageCollection, Preprocess, tiles_of
-from dracones.training import Loss, Progress, TrainingConfig, train
+from dracones.detectors.splitting import split
+from dracones.images import ImageCollection, Preprocess, Tiling, tiles_of
+from dracones.methods import FitContext, Method, MethodConfig, MethodInfo, Parts, build
+from dracones.training import Progress, TrainingReport, counting, train
 
-if TYPE_CHECKING:
-    from dracones.detectors.detector import Detector
+_TREATMENT = ("size", "channels", "fit", "crop", "interpolation")
 
 
-class Trainee(NamedTuple):
-    """One run of the training loop: a module with a ``training_loss``, and what it learns from.
+def choose_preprocess(info: MethodInfo, config: MethodConfig, images: ImageCollection) -> Preprocess:
+    """The treatment that the images bring, or that suits them and the configuration.
 
-    ``number`` counts the runs of one fit; it tells their seeds and checkpoints apart. ``loss(module, batch,
-    generator)`` stands in for the module's own.
+    Raises:
+        ValueError: images that bring a treatment, and options that ask for another.
     """
-
-    number: int
-    module: nn.Module
-    config: TrainingConfig
-    data: Dataset[Any]
-    validation: Dataset[Any] | None
-    loss: Loss | None = None
+    own = images.preprocess
+    if own is not None:
+        return _inferred(images, _agreed(info, config, own), tiled=config.tile is not None)
+    wanted = Preprocess.model_validate({name: getattr(config, name) for name in _TREATMENT})
+    return _inferred(images, wanted, tiled=config.tile is not None)
 
 
-class FitContext(NamedTuple):
-    """What `Detector.fit_statistics` may look at: normal images only, the calibration part not among them.
-
-    Attributes:
-        train: images the weights were trained on.
-        held_out: normal images the weights never saw (the validation share); empty when that share is zero.
-        generator: source of all randomness.
-        progress: where to tell how far a long gathering is.
-    """
-
-    train: ImageCollection
-    held_out: ImageCollection
-    generator: torch.Generator
-    progress: Progress | None
+def _agreed(info: MethodInfo, config: MethodConfig, own: Preprocess) -> Preprocess:
+    """The images' own treatment, unless an option that was given says otherwise."""
+    for name in _TREATMENT:
+        asked, has = getattr(config, name), getattr(own, name)
+        if name in config.model_fields_set and asked not in (None, has):
+            raise ValueError(
+                f"the images were opened with {name}={has}, and {info.name} was asked for {name}={asked}; "
+                "give one of the two, as both cannot be"
+            )
+    return own
 
 
-def learn(
-    detector: "Detector",
-    images: ImageCollection,
-    device: torch.device,
-    progress: Progress | None,
-    checkpoint: str | Path | None,
-) -> Parts:
-    """Build, train and gather statistics; returns the parts, of which calibration is left untouched."""
-    started = time.monotonic()
-    config = detector.config
-    build(detector, image_shape(detector, images))
-    detector.to(device)
-    parts = _in_tiles(detector, split(images, config.validation_share, config.calibration_share, config.seed))
-    reports = _train(detector, parts, progress, checkpoint)
-    detector.eval()
-    generator = torch.Generator().manual_seed(config.seed)
-    with torch.no_grad():
-        detector.fit_statistics(FitContext(parts.train, parts.validation, generator, progress))
-    with counting(progress, len(images), "data fingerprint") as count:
-        fingerprint = images.fingerprint(progress=count)
-    detector.provenance = provenance(config.seed, fingerprint, parts, time.monotonic() - started, reports)
-    return parts
+def _inferred(images: ImageCollection, wanted: Preprocess, *, tiled: bool) -> Preprocess:
+    if tiled:
+        # Tiles make images of any size alike; only their depth has to be one.
+        return wanted.model_copy(update={"channels": wanted.channels or images.native_shape(0)[0]})
+    return Preprocess.infer(
+        images,
+        size=wanted.size,
+        channels=wanted.channels,
+        fit=wanted.fit,
+        crop=wanted.crop,
+        interpolation=wanted.interpolation,
+    )
 
 
-def build(detector: "Detector", shape: tuple[int, int, int]) -> None:
-    """Make the detector's submodules for ``shape``, under its configuration's seed."""
-    detector.image_shape = shape
-    # Modules draw their first weights from torch's global generator: seed a fork of it, leave the global alone.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(detector.config.seed)
-        detector.build(shape)
-
-
-def choose_preprocess(detector: "Detector", images: ImageCollection) -> Preprocess:
-    """The treatment that suits the images and the detector's configuration."""
-    config = detector.config
-    if config.tile is None:
-        return Preprocess.infer(images, size=config.size, channels=config.channels)
-    # Tiles make images of any size alike; only their depth has to be one.
-    return Preprocess(size=config.size, channels=config.channels or images.native_shape(0)[0])
-
-
-def image_shape(detector: "Detector", images: ImageCollection) -> tuple[int, int, int]:
-    """``[C, H, W]`` of what `Detector.score` will see: a treated image, or a tile of one.
+def image_shape(info: MethodInfo, config: MethodConfig, images: ImageCollection) -> tuple[int, int, int]:
+    """``[C, H, W]`` of what a method will see: a treated image, or a tile of one.
 
     Raises:
         ValueError: the images' shape is not one.
     """
     preprocess = images.inferred_preprocess()
-    if detector.config.tile is not None:
-        return (preprocess.channels or images.native_shape(0)[0], *detector.config.tile)
+    if config.tile is not None:
+        return (preprocess.channels or images.native_shape(0)[0], *config.tile)
     if preprocess.image_shape is None:
         raise ValueError(
-            f"{detector.info.name} needs one shape for all images of {images.name_of_source}; name size and channels, "
+            f"{info.name} needs one shape for all images of {images.name_of_source}; name size and channels, "
             "such as size=[256, 256]"
         )
     return preprocess.image_shape
 
 
-def _in_tiles(detector: "Detector", parts: Parts) -> Parts:
-    """The parts as the detector learns from them: in tiles, but for the calibration images, which stay whole."""
-    tiling = detector.tiling
+def tiling_of(config: MethodConfig) -> Tiling | None:
+    """How images are cut in tiles; ``None`` where they are seen whole."""
+    return None if config.tile is None else Tiling(size=config.tile, overlap=config.tile_overlap)
+
+
+def learn(
+    method: Method,
+    images: ImageCollection,
+    shape: tuple[int, int, int],
+    device: torch.device,
+    progress: Progress | None,
+    checkpoint: str | Path | None,
+) -> tuple[Parts, Mapping[str, Any]]:
+    """Build, train and gather statistics; returns the parts, of which calibration is left untouched, and provenance."""
+    started = time.monotonic()
+    method.settle(device)
+    config = method.config
+    parts = _in_tiles(config, split(images, config.validation_share, config.calibration_share, config.seed))
+    build(method, shape)
+    method.to(device)
+    reports = _train(method, parts, progress, checkpoint)
+    method.eval()
+    generator = torch.Generator().manual_seed(config.seed)
+    with torch.no_grad():
+        method.fit_statistics(FitContext(parts.train, parts.validation, generator, progress))
+    with counting(progress, len(images), "data fingerprint") as count:
+        fingerprint = images.fingerprint(progress=count)
+    return parts, provenance(config.seed, fingerprint, parts, time.monotonic() - started, reports)
+
+
+def _in_tiles(config: MethodConfig, parts: Parts) -> Parts:
+    """The parts as a method learns from them: in tiles, but for the calibration images, which stay whole."""
+    tiling = tiling_of(config)
     if tiling is None:
         return parts
     return Parts(tiles_of(parts.train, tiling), tiles_of(parts.validation, tiling), parts.calibration)
 
 
-def _train(detector: "Detector", parts: Parts, progress: Progress | None, checkpoint: str | Path | None) -> list[Any]:
+def _train(
+    method: Method, parts: Parts, progress: Progress | None, checkpoint: str | Path | None
+) -> list[TrainingReport]:
     reports = []
-    for trainee in detector.trainees(parts, progress):
-        seed, device = detector.config.seed + trainee.number, str(detector.device)
+    for trainee in method.trainees(parts, progress):
+        seed, device = method.config.seed + trainee.number, str(method.device)
         reports.append(
             train(
                 trainee.module,

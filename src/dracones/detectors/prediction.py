@@ -1,4 +1,4 @@
-"""What a detector answers: raw scores of a batch, and the calibrated verdict over a collection."""
+"""What a detector answers: the calibrated verdict on an image, and over a collection."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -6,20 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of one batch; larger = more anomalous.
-
-    Attributes:
-        image: ``[B]``.
-        map: ``[B, H, W]`` at the size of the scored batch, or ``None`` where the method cannot say where.
-    """
-
-    image: Tensor
-    map: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 import dracones
-from dracones.detectors.splits import Parts
 from dracones.images import ImageCollection
+from dracones.methods import Parts
 
 
 def _readable(images: ImageCollection) -> int:

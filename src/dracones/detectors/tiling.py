@@ -1,19 +1,14 @@
-"""Large images in overlapping tiles: a detector of tiles scores images of any size, in memory bounded by the tile."""
-
-from typing import TYPE_CHECKING
+"""Large images in overlapping tiles: a method of tiles scores images of any size, in memory bounded by the tile."""
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from dracones.detectors.prediction import Scores
 from dracones.images import Tiling
-
-if TYPE_CHECKING:
-    from dracones.detectors.detector import Detector
+from dracones.methods import Method, Scores
 
 
-def score_in_tiles(detector: "Detector", image: Tensor, tiling: Tiling, batch_size: int) -> Scores:
+def score_in_tiles(method: Method, image: Tensor, tiling: Tiling, batch_size: int) -> Scores:
     """Scores of one image ``[C, H, W]``: the highest tile's, and the tiles' maps blended, ``[1]`` and ``[1, H, W]``.
 
     A method without maps has each tile's score stand for all of the tile, so that even a plain likelihood shows where.
@@ -21,7 +16,8 @@ def score_in_tiles(detector: "Detector", image: Tensor, tiling: Tiling, batch_si
     highest = [torch.tensor(-torch.inf)]
 
     def maps_of(tiles: Tensor) -> Tensor:
-        scores = detector.score(tiles.to(detector.device))
+        tiles = tiles.to(method.device)
+        scores = method(tiles, method.host_statistics(tiles))
         highest.append(scores.image.float().max().cpu())
         if scores.map is None:
             return scores.image.float()[:, None, None].expand(-1, *tiling.size).cpu()

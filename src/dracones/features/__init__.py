@@ -6,7 +6,7 @@ from dracones.features.extractor import FeatureExtractor
 from dracones.features.names import backbone_names
 from dracones.features.pooling import Statistic, StatisticPool
 from dracones.features.position import SinusoidalPosition, sinusoidal_position
-from dracones.features.precision import InPrecision
+from dracones.features.precision import InPrecision, computes_bf16
 from dracones.features.pyramid import ImagePyramid, RotatedEmbedding, rotated
 from dracones.features.weights import WeightReport, adapt_input_kernel, read_weights
 
@@ -26,6 +26,7 @@ __all__ = [
     "WeightReport",
     "adapt_input_kernel",
     "backbone_names",
+    "computes_bf16",
     "features_in_memory",
     "read_weights",
     "rotated",

@@ -20,9 +20,9 @@ __all__ = ["FeatureExtractor"]
 class FeatureExtractor(nn.Module):
     """Feature maps of a frozen backbone, for images `[B, C, H, W]` in [0, 1].
 
-    Always in eval mode (``train()`` does not change it) and without gradients unless asked, so scores cannot depend
-    on the batch. The weights' own mean and std are applied inside. Batch normalisation is folded into convolutions
-    (`fold_batch_norm`), and maps are laid out channels-last, the fast layout for convolutions.
+    Always in eval mode (``train()`` does not change it), so scores cannot depend on the batch; its weights take no
+    gradient, images one if they ask for it. The weights' own mean and std are applied inside. Batch normalisation is
+    folded into convolutions (`fold_batch_norm`), and maps are laid out channels-last, the fast layout for convolutions.
 
     Gray images are shown to an RGB backbone in all of its channels, exactly as their RGB version; another number of
     channels widens the first convolution (`adapt_input_kernel`; mean and std repeat in the same order).
@@ -119,21 +119,19 @@ class FeatureExtractor(nn.Module):
         blank = torch.zeros(1, self.image_channels, height, width, device=self.mean.device)
         return tuple((level.shape[2], level.shape[3]) for level in self(blank))
 
-    def forward(self, images: Tensor, *, gradient: bool = False) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Maps `[B, C_l, h_l, w_l]` of the levels, finest first (one embedding `[B, D]` with `pooled`).
 
         Args:
             images: `[B, C, H, W]`, float, in [0, 1].
-            gradient: let gradients flow to `images` (never to the weights).
 
         Raises:
             TypeError: not a floating-point tensor.
             ValueError: another number of channels or dimensions, or smaller than the deepest stride.
         """
         self._check(images)
-        with torch.set_grad_enabled(gradient and torch.is_grad_enabled()):
-            normalised = (images.to(self.mean.dtype) - self.mean) / self.std
-            return tuple(self.backbone(normalised.contiguous(memory_format=torch.channels_last)))
+        normalised = (images.to(self.mean.dtype) - self.mean) / self.std
+        return tuple(self.backbone(normalised.contiguous(memory_format=torch.channels_last)))
 
     def _check(self, images: Tensor) -> None:
         if not images.is_floating_point():

@@ -34,10 +34,10 @@ class StatisticPool(nn.Module):
         """The extractor's; tells the device."""
         return self.extractor.mean
 
-    def forward(self, images: Tensor, *, gradient: bool = False) -> tuple[Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor]:
         """`[B, D]`: level by level, statistic by statistic."""
         parts = []
-        for level in self.extractor(images, gradient=gradient):
+        for level in self.extractor(images):
             flat = level.float().flatten(2)
             for statistic in self.statistics:
                 if statistic == "mean":

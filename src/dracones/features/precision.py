@@ -5,7 +5,15 @@ from torch import Tensor, nn
 
 from dracones.features.dataset import Extractor
 
-__all__ = ["InPrecision"]
+__all__ = ["InPrecision", "computes_bf16"]
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies in bfloat16 by itself, so that it is faster there than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Private, and the only way to ask; a test names it.
+    return torch.cpu._is_avx512_bf16_supported()
 
 
 class InPrecision(nn.Module):

@@ -58,7 +58,7 @@ class ImagePyramid(nn.Module):
         blank = torch.zeros(1, self.extractor.image_channels, height, width, device=self.mean.device)
         return tuple((level.shape[2], level.shape[3]) for level in self(blank))
 
-    def forward(self, images: Tensor, *, gradient: bool = False) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Maps `[B, C, h_s, w_s]`, largest first."""
         smallest = (images.shape[2] >> self.scales - 1, images.shape[3] >> self.scales - 1)
         if min(smallest) < max(self.extractor.strides, default=1):
@@ -71,7 +71,7 @@ class ImagePyramid(nn.Module):
         for scale in range(self.scales):
             size = (images.shape[2] >> scale, images.shape[3] >> scale)
             smaller = images if scale == 0 else F.interpolate(images, size=size, mode="bilinear", antialias=True)
-            maps.append(self.extractor(smaller, gradient=gradient)[0])
+            maps.append(self.extractor(smaller)[0])
         return tuple(maps)
 
     def fingerprint(self) -> str:
@@ -101,9 +101,9 @@ class RotatedEmbedding(nn.Module):
         turns = [self.embedding(rotated(images, angle)) for angle in self.angles]
         return (torch.cat(turns, dim=1),)
 
-    def embedding(self, images: Tensor, *, gradient: bool = False) -> Tensor:
+    def embedding(self, images: Tensor) -> Tensor:
         """`[B, D]`: the mean over positions of every scale's map, joined."""
-        maps = self.pyramid(images, gradient=gradient)
+        maps = self.pyramid(images)
         return torch.cat([level.float().mean(dim=(2, 3)) for level in maps], dim=1)
 
     def fingerprint(self) -> str:

@@ -7,6 +7,8 @@ from dracones.images.dataset import ImageDataset
 from dracones.images.formats.mvtec import MvtecLayout
 from dracones.images.limits import Limits, Skipped, UnreadableImage
 from dracones.images.opening import open_images
+from dracones.images.pixels import as_float
+from dracones.images.prefetch import reading_threads
 from dracones.images.preprocess import Preprocess, same_preprocess
 from dracones.images.sources import ImageSource
 from dracones.images.tile_source import tiles_of
@@ -25,6 +27,7 @@ __all__ = [
     "Skipped",
     "Tiling",
     "UnreadableImage",
+    "as_float",
     "blob_cutouts",
     "builtin_photograph",
     "builtin_photographs",
@@ -33,6 +36,7 @@ __all__ = [
     "crops",
     "halves",
     "open_images",
+    "reading_threads",
     "same_preprocess",
     "tiles_of",
 ]

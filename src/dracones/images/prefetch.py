@@ -6,6 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+import torch
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -35,3 +37,9 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int
     finally:
         # Reached too when the caller stops half-way: what has not begun is dropped.
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def reading_threads() -> int:
+    """Threads that decode images ahead: as many as torch computes with, none where that is one."""
+    threads = torch.get_num_threads()
+    return threads if threads > 1 else 0

@@ -97,6 +97,10 @@ class Preprocess(BaseModel):
         if images.ndim == 3:
             return self(images[None], levels)[0]
         self.check(images.shape[1], images.shape[2], images.shape[3])
+        return self.treat(images, levels)
+
+    def treat(self, images: Tensor, levels: int | None = None) -> Tensor:
+        """`[B, C, H, W]` treated, as a graph of tensors: what `__call__` does after its checks."""
         channels = self.channels or images.shape[1]
         if channels < images.shape[1]:
             images = _gray(images)
@@ -104,7 +108,7 @@ class Preprocess(BaseModel):
             # Bicubic weights overshoot, and sums of the others may miss 1 by a rounding.
             images = self._resized(images, self.interpolation).clamp(0, 1)
         if levels is not None and not self.changes_nothing:
-            images = images.mul(levels - 1).round_().div_(levels - 1)
+            images = (images * (levels - 1)).round() / (levels - 1)
         images = images if self.crop is None else _centre(images, self.crop)
         # Gray becomes RGB last: one channel is resized, not three alike.
         return images if channels == images.shape[1] else images.repeat(1, channels, 1, 1)
@@ -116,11 +120,18 @@ class Preprocess(BaseModel):
             moved = self._resized(moved, "nearest")
         return (moved if self.crop is None else _centre(moved, self.crop))[0, 0] > 0.5
 
-    def restore_map(self, score_map: Tensor, native_size: Size) -> Tensor:
-        """A map `[h, w]` of a treated image, laid back over the image's own `[H, W]`.
+    def restore(self, maps: Tensor, native_size: Size) -> Tensor:
+        """Maps `[B, h, w]` of treated images, laid back over the images' own `[B, H, W]`, bilinear.
 
         What the treatment cut off was never looked at and is NaN.
         """
+        if self.crop is None and (self.size is None or self.fit == "stretch"):
+            if tuple(maps.shape[1:]) == native_size:
+                return maps
+            return functional.interpolate(maps[:, None], native_size, mode="bilinear", align_corners=False)[:, 0]
+        return torch.stack([self._laid_back(each, native_size) for each in maps])
+
+    def _laid_back(self, score_map: Tensor, native_size: Size) -> Tensor:
         height, width = native_size
         top, left, bottom, right = 0, 0, *(self.size or native_size)
         if self.crop is not None:

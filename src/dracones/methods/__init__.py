@@ -1,1 +1,28 @@
-"""Methods: what a paper describes, one file each; tensors in, tensors out."""
+"""Methods: what a paper describes, tensors in and tensors out; the detector around them is written once.
+
+>>> "glow" in [info.name for info in methods()]
+True
+"""
+
+from dracones.methods.config import MethodConfig
+from dracones.methods.info import MethodInfo
+from dracones.methods.learning import FitContext, Parts, Trainee
+from dracones.methods.method import Method, build, load_state
+from dracones.methods.registry import method_class, method_names, methods, register
+from dracones.methods.scores import Scores
+
+__all__ = [
+    "FitContext",
+    "Method",
+    "MethodConfig",
+    "MethodInfo",
+    "Parts",
+    "Scores",
+    "Trainee",
+    "build",
+    "load_state",
+    "method_class",
+    "method_names",
+    "methods",
+    "register",
+]

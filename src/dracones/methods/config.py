@@ -1,21 +1,21 @@
-"""Options of a detector: typed, immutable, refused by name when unknown."""
+"""Options of a method and of the detector around it: typed, immutable, refused by name when unknown."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
-class DetectorConfig(BaseModel):
+class MethodConfig(BaseModel):
     """What every method can be told; each method's ``Config`` adds its own fields with its paper's defaults.
 
-    >>> DetectorConfig.from_options(seed=3).seed
+    >>> MethodConfig.from_options(seed=3).seed
     3
-    >>> DetectorConfig.from_options(sed=3)  # doctest: +ELLIPSIS
+    >>> MethodConfig.from_options(sed=3)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
-    ValueError: unknown option 'sed' for DetectorConfig; did you mean 'seed' or 'size'? Known: size, channels, ...
+    ValueError: unknown option 'sed' for MethodConfig; did you mean 'seed' or 'size'? Known: size, channels, ...
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -24,6 +24,13 @@ class DetectorConfig(BaseModel):
         None, description="height, width that images are brought to; the images' own when they all agree"
     )
     channels: int | None = Field(None, ge=1, description="channels; the images' own when not given")
+    fit: Literal["stretch", "cover", "contain"] = Field(
+        "stretch", description="how another shape meets size: stretched; covering it, rest cut off; contained, padded"
+    )
+    crop: tuple[int, int] | None = Field(None, description="height, width cut from the centre after resizing")
+    interpolation: Literal["bilinear", "bicubic", "nearest"] = Field(
+        "bilinear", description="resizing filter; the first two are antialiased when they shrink"
+    )
     tile: tuple[int, int] | None = Field(
         None, description="height, width of overlapping tiles that images are cut in, for large images; none by default"
     )

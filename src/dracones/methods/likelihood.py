@@ -1,4 +1,4 @@
-"""Density × rule: a detector that learns p(image) on pixels and scores by a rule on what the density tells."""
+"""Density × rule: learns p(image) on pixels and scores by a rule on what the density tells."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, cast
@@ -7,22 +7,21 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dracones import densities
-from dracones.detectors.detector import Detector
-from dracones.detectors.fitting import FitContext, Trainee
-from dracones.detectors.prediction import Scores
-from dracones.detectors.splits import Parts
-from dracones.methods.config import DetectorConfig
+from dracones import densities, rules
+from dracones.methods.config import MethodConfig
 from dracones.methods.info import MethodInfo
+from dracones.methods.learning import FitContext, Parts, Trainee
+from dracones.methods.method import Method
 from dracones.methods.registry import register
-from dracones.rules import create_for, gather, replace_pixels
+from dracones.methods.scores import Scores
+from dracones.rules import codec_statistics, create_for, gather, replace_pixels
 from dracones.training import Progress, TrainingConfig
 
 _BATCH = 128
 
 
-class LikelihoodConfig(DetectorConfig):
-    """Options of every likelihood detector."""
+class LikelihoodConfig(MethodConfig):
+    """Options of every likelihood method."""
 
     preset: str = Field("tiny", description="size and architecture of the density; see `dracones.densities.presets`")
     density: dict[str, Any] = Field({}, description="options of the density that differ from the preset")
@@ -44,7 +43,7 @@ class LikelihoodConfig(DetectorConfig):
     )
 
 
-class LikelihoodDetector(Detector):
+class Likelihood(Method):
     """A density of 8-bit images and a rule on its statistics; larger score = less likely to belong.
 
     Plain likelihood (``rule="likelihood"``) prefers simple images to its own training images (Nalisnick et al.,
@@ -57,6 +56,11 @@ class LikelihoodDetector(Detector):
     Config = LikelihoodConfig
     density_name: ClassVar[str]
     config: LikelihoodConfig
+
+    def __init__(self, config: MethodConfig | None = None, **options: Any) -> None:
+        super().__init__(config, **options)
+        densities.check_options(self.density_name, self.config.preset, self.config.density)
+        rules.create(self.config.rule, **self.config.rule_options)  # unknown names are refused before any image is read
 
     def build(self, image_shape: tuple[int, int, int]) -> None:
         """Make the density for ``image_shape``, the rule, and the further densities that the rule asks for."""
@@ -116,21 +120,37 @@ class LikelihoodDetector(Detector):
 
     def statistics(self, images: Tensor) -> dict[str, Tensor]:
         """The numbers ``[B]`` that the rule reads, by name; log terms in nats."""
-        return gather(
+        return self._statistics(images, self.host_statistics(images))
+
+    def host_statistics(self, images: Tensor) -> Tensor | None:
+        """Sizes ``[B, k]`` that codecs make of the images, in bits, for the rules that read them."""
+        names = codec_statistics(self.rule.requires)
+        if not names:
+            return None
+        found = gather(None, images, names)
+        return torch.stack([found[name] for name in names], dim=1)
+
+    def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:
+        """The rule's score ``[B]`` of images ``[B, C, H, W]`` in [0, 1]."""
+        host = self.host_statistics(images) if host is None else host
+        return Scores(self.rule.score(self._statistics(images, host)).float())
+
+    def _statistics(self, images: Tensor, host: Tensor | None) -> dict[str, Tensor]:
+        codecs = codec_statistics(self.rule.requires)
+        found = gather(
             self.density,
             images,
-            self.rule.requires,
+            [name for name in self.rule.requires if name not in codecs],
             background=self.background,
             ensemble=[self.density, *self.others] if len(self.others) else (),
         )
-
-    def score(self, images: Tensor) -> Scores:
-        """The rule's score ``[B]`` of images ``[B, C, H, W]`` in [0, 1]."""
-        return Scores(self.rule.score(self.statistics(images)).float())
+        if host is not None:
+            found |= {name: host[:, i] for i, name in enumerate(codecs)}
+        return found
 
 
 @register
-class Glow(LikelihoodDetector):
+class Glow(Likelihood):
     """Glow: actnorm, invertible 1×1 convolutions and couplings at several scales."""
 
     density_name = "glow"
@@ -147,7 +167,7 @@ class Glow(LikelihoodDetector):
 
 
 @register
-class RealNVP(LikelihoodDetector):
+class RealNVP(Likelihood):
     """RealNVP: affine couplings with checkerboard and channel masks."""
 
     density_name = "realnvp"
@@ -164,7 +184,7 @@ class RealNVP(LikelihoodDetector):
 
 
 @register
-class VAE(LikelihoodDetector):
+class VAE(Likelihood):
     """Variational autoencoder with an importance-weighted bound."""
 
     density_name = "vae"
@@ -181,7 +201,7 @@ class VAE(LikelihoodDetector):
 
 
 @register
-class PixelCNN(LikelihoodDetector):
+class PixelCNN(Likelihood):
     """PixelCNN: pixel after pixel, by masked convolutions."""
 
     density_name = "pixelcnn"

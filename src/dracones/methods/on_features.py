@@ -1,4 +1,4 @@
-"""What every detector on frozen features shares: backbone, cache, from maps to scores, small files."""
+"""What every method on frozen features shares: backbone, cache, from maps to scores, small files."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -10,8 +10,6 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dracones.detectors.detector import Detector
-from dracones.detectors.prediction import Scores
 from dracones.features import (
     Extractor,
     FeatureCache,
@@ -19,18 +17,21 @@ from dracones.features import (
     FeatureExtractor,
     ImagePyramid,
     InPrecision,
+    computes_bf16,
     features_in_memory,
 )
 from dracones.images import ImageCollection
-from dracones.methods.config import DetectorConfig
+from dracones.methods.config import MethodConfig
 from dracones.methods.heatmap import ImageScore, at_size, image_score
+from dracones.methods.method import Method
+from dracones.methods.scores import Scores
 from dracones.training import Progress, TrainingConfig
 
 Preset = Literal["fast", "balanced", "best"]
 
 
-class FeatureConfig(DetectorConfig):
-    """Options of every detector on frozen features.
+class FeatureConfig(MethodConfig):
+    """Options of every method on frozen features.
 
     ``preset`` fills in what is not given: ``balanced`` (default) is the paper's method at a cost a CPU can pay,
     ``fast`` cheaper, ``best`` the paper's full recipe. A saved configuration names every value, so it does not
@@ -58,7 +59,7 @@ class FeatureConfig(DetectorConfig):
 
     @classmethod
     def from_options(cls, **options: Any) -> Self:
-        """As `DetectorConfig.from_options`; what the preset says counts where an option is not given.
+        """As `MethodConfig.from_options`; what the preset says counts where an option is not given.
 
         Raises:
             ValueError: unknown option, preset, or a value that does not fit.
@@ -77,14 +78,14 @@ class FeatureConfig(DetectorConfig):
         return super().from_options(**given)
 
 
-class FeatureDetector(Detector):
-    """Base of detectors that see images through a frozen backbone.
+class FeatureMethod(Method):
+    """Base of methods that see images through a frozen backbone.
 
-    A subclass makes its model in `build_on`, and gives a heat map per image in `heat`; or overrides `score`.
+    A subclass makes its model in `build_on`, and gives a heat map per image in `heat`; or overrides `forward`.
     Without random augmentation the features are computed once and read from the cache in each epoch.
     """
 
-    Config: ClassVar[type[DetectorConfig]] = FeatureConfig
+    Config: ClassVar[type[MethodConfig]] = FeatureConfig
     config: FeatureConfig
 
     def build(self, image_shape: tuple[int, int, int]) -> None:
@@ -105,9 +106,9 @@ class FeatureDetector(Detector):
     def heat(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
         """Heat map `[B, H, W]`, for images of `size`, from their feature maps; larger = more anomalous."""
         del maps, size
-        raise TypeError(f"{type(self).__name__} scores without a heat map and overrides score")
+        raise TypeError(f"{type(self).__name__} scores without a heat map and overrides forward")
 
-    def score(self, images: Tensor) -> Scores:
+    def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
         """Scores `[B]` and heat maps `[B, H, W]` of images `[B, C, H, W]` in [0, 1]."""
         size = (images.shape[2], images.shape[3])
         with self.scoring_precision(images):
@@ -117,19 +118,18 @@ class FeatureDetector(Detector):
 
     def scoring_precision(self, images: Tensor) -> AbstractContextManager[Any]:
         """Autocast to bfloat16 where the configuration asks for it."""
-        return torch.autocast(images.device.type, torch.bfloat16, enabled=self._precision() == "bf16")
+        return torch.autocast(images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
-    def _precision(self) -> Literal["fp32", "bf16"]:
-        if self.config.precision != "auto":
-            return self.config.precision
-        if self.device.type == "cuda":
-            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-        return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+    def settle(self, device: torch.device) -> None:
+        """What ``precision="auto"`` means here: scores and threshold are of one precision, wherever it is loaded."""
+        if self.config.precision == "auto":
+            found = "bf16" if computes_bf16(device) else "fp32"
+            self.config = self.config.model_copy(update={"precision": found})
 
     def training_config(self) -> TrainingConfig | None:
         """The configuration's training, in the precision of scoring."""
         training = super().training_config()
-        return training if training is None else training.model_copy(update={"precision": self._precision()})
+        return training if training is None else training.model_copy(update={"precision": self.config.precision})
 
     def load_backbone(self) -> None:
         """Fetch the backbone's weights once; a file that was loaded brought them along."""
@@ -151,7 +151,7 @@ class FeatureDetector(Detector):
         """Features of the images: computed once and kept on disk, or in memory without a cache."""
         self.load_backbone()
         network = self.cached_network() if extractor is None else extractor
-        if self._precision() == "bf16":
+        if self.config.precision == "bf16":
             network = InPrecision(network)
         if self.config.cache:
             cache = FeatureCache(budget_bytes=int(self.config.cache_gigabytes * 1024**3))

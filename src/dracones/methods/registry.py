@@ -1,107 +1,64 @@
-"""Every method by name: `create("glow")` is the whole interface to making one."""
+"""Every method by name."""
 
-from difflib import get_close_matches
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from dracones.detectors.detector import Detector
-    from dracones.methods.info import MethodInfo
+from dracones.methods.info import MethodInfo
+from dracones.methods.method import Method
+from dracones.registry import Registry
 
-_REGISTERED: dict[str, "type[Detector]"] = {}
-
-# Method name -> module of this room that registers it, so that one method imports only what it needs.
-_MODULE_OF_METHOD: dict[str, str] = {
-    "ash": "guards.shaping_methods",
-    "cflow": "feature_flows.cflow",
-    "csflow": "feature_flows.csflow",
-    "dice": "guards.shaping_methods",
-    "differnet": "feature_flows.differnet",
-    "embedding_flow": "feature_flows.embedding_flow",
-    "energy": "guards.logit_methods",
-    "entropy": "guards.logit_methods",
-    "fastflow": "feature_flows.fastflow",
-    "gen": "guards.logit_methods",
-    "glow": "likelihood",
-    "knn": "guards.feature_methods",
-    "mahalanobis": "guards.feature_methods",
-    "max_logit": "guards.logit_methods",
-    "msp": "guards.logit_methods",
-    "msflow": "feature_flows.msflow",
-    "odin": "guards.odin",
-    "padim": "memories.padim",
-    "patchcore": "memories.patchcore",
-    "pixelcnn": "likelihood",
-    "react": "guards.shaping_methods",
-    "realnvp": "likelihood",
-    "relative_mahalanobis": "guards.feature_methods",
-    "residual": "guards.feature_methods",
-    "scale": "guards.shaping_methods",
-    "vae": "likelihood",
-    "vim": "guards.feature_methods",
+_ROOM = "dracones.methods"
+_MODULES = {
+    "guards.feature_methods": ("knn", "mahalanobis", "relative_mahalanobis", "residual", "vim"),
+    "guards.logit_methods": ("energy", "entropy", "gen", "max_logit", "msp"),
+    "guards.odin": ("odin",),
+    "guards.shaping_methods": ("ash", "dice", "react", "scale"),
+    "feature_flows.cflow": ("cflow",),
+    "feature_flows.csflow": ("csflow",),
+    "feature_flows.differnet": ("differnet",),
+    "feature_flows.embedding_flow": ("embedding_flow",),
+    "feature_flows.fastflow": ("fastflow",),
+    "feature_flows.msflow": ("msflow",),
+    "likelihood": ("glow", "pixelcnn", "realnvp", "vae"),
+    "memories.padim": ("padim",),
+    "memories.patchcore": ("patchcore",),
 }
 
-DetectorClass = TypeVar("DetectorClass", bound="type[Detector]")
+METHODS: Registry[type[Method]] = Registry(
+    "method",
+    {name: f"{_ROOM}.{module}" for module, names in _MODULES.items() for name in names},
+    group="dracones.methods",
+)
+
+MethodClass = TypeVar("MethodClass", bound=type[Method])
 
 
-def register(detector_class: DetectorClass) -> DetectorClass:
-    """Class decorator: make a detector known under its ``info.name``.
+def register(method: MethodClass) -> MethodClass:
+    """Class decorator: make a method known under its ``info.name``.
 
     Raises:
         ValueError: if another class already holds the name.
     """
-    name = detector_class.info.name
-    known = _REGISTERED.get(name)
-    if known is not None and known.__qualname__ != detector_class.__qualname__:
-        raise ValueError(f"method name {name!r} is taken by {known.__qualname__}; choose another for {detector_class}")
-    _REGISTERED[name] = detector_class
-    return detector_class
+    METHODS.enter(method.info.name, method)
+    return method
 
 
 def method_names() -> tuple[str, ...]:
-    """Names that `create` accepts, in alphabetical order, without importing any method."""
-    return tuple(sorted(set(_MODULE_OF_METHOD) | set(_REGISTERED)))
+    """Names that `dracones.create` accepts, in alphabetical order, without importing any method."""
+    return METHODS.names()
 
 
-def detector_class(name: str) -> "type[Detector]":
+def method_class(name: str) -> type[Method]:
     """The class registered under ``name``.
 
     Raises:
         ValueError: unknown name; the message holds the nearest ones.
     """
-    if name in _MODULE_OF_METHOD and name not in _REGISTERED:
-        import_module(f"dracones.methods.{_MODULE_OF_METHOD[name]}")
-    if name not in _REGISTERED:
-        near = get_close_matches(name, method_names(), n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(method_names())}"
-        raise ValueError(f"unknown method {name!r}; {hint}")
-    return _REGISTERED[name]
+    return METHODS[name]
 
 
-def create(name: str, **options: Any) -> "Detector":
-    """Make an unfitted detector.
-
-    Args:
-        name: one of `method_names`.
-        options: the fields of the method's ``Config`` (see ``dracones methods NAME``).
-
-    Returns:
-        A detector with the paper's defaults where no option says otherwise.
-
-    Raises:
-        ValueError: unknown method, unknown option (the nearest are named) or a value out of range.
-
-    Example:
-        >>> import dracones
-        >>> dracones.create("glow", rule="typicality").config.rule
-        'typicality'
-    """
-    return detector_class(name)(**options)
-
-
-def methods() -> "tuple[MethodInfo, ...]":
+def methods() -> tuple[MethodInfo, ...]:
     """The records of all methods that can be created."""
-    return tuple(detector_class(name).info for name in method_names())
+    return tuple(method_class(name).info for name in method_names())
 
 
 def methods_table() -> str:

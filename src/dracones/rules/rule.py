@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from dracones.registry import Registry
+
 
 class Rule(nn.Module, ABC):
     """From a density's statistics to a score: larger = more anomalous, for every rule.
@@ -110,7 +112,7 @@ class Rule(nn.Module, ABC):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-_RULES: dict[str, Callable[..., Rule]] = {}
+RULES: Registry[Callable[..., Rule]] = Registry("rule", {}, group="dracones.rules")
 _R = TypeVar("_R", bound=Callable[..., Rule])
 
 
@@ -118,7 +120,7 @@ def register(name: str) -> Callable[[_R], _R]:
     """Enter a rule under `name`."""
 
     def enter(builder: _R) -> _R:
-        _RULES[name] = builder
+        RULES.enter(name, builder)
         return builder
 
     return enter
@@ -130,7 +132,7 @@ def names() -> tuple[str, ...]:
     >>> {"likelihood", "typicality", "complexity", "dose", "auto"} <= set(names())
     True
     """
-    return tuple(sorted(_RULES))
+    return RULES.names()
 
 
 def create(name: str, **options: Any) -> Rule:
@@ -140,10 +142,8 @@ def create(name: str, **options: Any) -> Rule:
     >>> rule.score({"log_prob": torch.tensor([-10.0, -20.0])}).tolist()
     [10.0, 20.0]
     """
-    if name not in _RULES:
-        raise ValueError(f"unknown rule {name!r}; known are {', '.join(names())}")
     try:
-        rule = _RULES[name](**options)
+        rule = RULES[name](**options)
     except TypeError as error:
         raise ValueError(f"rule {name!r}: {error}") from error
     rule.config = {"name": name, **options}

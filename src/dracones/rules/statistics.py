@@ -94,6 +94,15 @@ def create_for(name: str, density: GivesStatistics, **options: Any) -> Rule:
     return create(name, **options)
 
 
+def codec_statistics(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the names that a codec gives: sizes of the compressed image, which no graph of tensors holds.
+
+    >>> codec_statistics(("log_prob", "complexity_webp"))
+    ('complexity_webp',)
+    """
+    return tuple(name for name in names if name.removeprefix("complexity_") in codecs())
+
+
 _EXPENSIVE = ("likelihood_regret", "gradient_norm", "intrinsic_dimension")
 
 

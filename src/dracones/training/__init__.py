@@ -9,6 +9,7 @@ from dracones.training.outcome import TrainingReport as TrainingReport
 from dracones.training.progress import Progress as Progress
 from dracones.training.progress import RichProgress as RichProgress
 from dracones.training.progress import Silent as Silent
+from dracones.training.progress import counting as counting
 
 __all__ = [
     "Loss",
@@ -19,5 +20,6 @@ __all__ = [
     "Silent",
     "TrainingConfig",
     "TrainingReport",
+    "counting",
     "train",
 ]

@@ -1,6 +1,8 @@
 """How long work tells its watcher that it is alive: silent by default, a bar on standard error on demand."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -133,3 +135,16 @@ def describe(numbers: dict[str, float], seconds_left: float | None) -> str:
         hours, minutes = divmod(minutes, 60)
         words.append(f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left")
     return " · ".join(words)
+
+
+@contextmanager
+def counting(progress: Progress | None, total: int, what: str) -> Iterator[Callable[[int], None] | None]:
+    """A function that counts units of one piece of work on ``progress``; ``None`` where nobody watches."""
+    if progress is None:
+        yield None
+        return
+    progress.start(total, what)
+    try:
+        yield lambda count: progress.advance(count)
+    finally:
+        progress.finish()

@@ -13,19 +13,19 @@ from feature_case import SMALL, anomalies, normals
 
 
 def built(**options):
-    detector = dracones.create("cflow", **{**SMALL, "steps": 2, "position_dims": 8, **options})
-    detector.build((3, 64, 64))
+    method = dracones.create("cflow", **{**SMALL, "steps": 2, "position_dims": 8, **options}).method
+    method.build((3, 64, 64))
     torch.manual_seed(7)
-    for parameter in detector.flows.parameters():
+    for parameter in method.flows.parameters():
         nn.init.normal_(parameter, 0, 0.2)
-    return detector.eval()
+    return method.eval()
 
 
 @pytest.mark.parametrize("heat", ["probability", "likelihood"])
 @pytest.mark.parametrize("mixing", ["permutation", "rotation"])
 def test_score_of_a_tiny_frozen_case_by_hand(mixing, heat):
-    detector = built(levels=(2,), mixing=mixing, heat=heat)
-    detector.highest.fill_(-0.5)
+    method = built(levels=(2,), mixing=mixing, heat=heat)
+    method.highest.fill_(-0.5)
     channels, height, width = 64, 2, 3
     level = torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(0))
     codes = sinusoidal_position(8, height, width).numpy().astype(np.float64)
@@ -33,7 +33,7 @@ def test_score_of_a_tiny_frozen_case_by_hand(mixing, heat):
     for row in range(height):
         for column in range(width):
             x, log_det = level[0, :, row, column].numpy().astype(np.float64), 0.0
-            for step in detector.flows[0].steps:
+            for step in method.flows[0].steps:
                 net = {
                     key: value.detach().numpy().astype(np.float64)
                     for key, value in step.conditioner.state_dict().items()
@@ -52,7 +52,7 @@ def test_score_of_a_tiny_frozen_case_by_hand(mixing, heat):
             log_prob = (log_det - 0.5 * (x**2).sum()) / channels - 0.5 * np.log(2 * np.pi)
             expected[row, column] = 1 - np.exp(log_prob + 0.5) if heat == "probability" else -0.5 - log_prob
     with torch.no_grad():
-        got = detector.heat((level,), (height, width))[0].numpy()
+        got = method.heat((level,), (height, width))[0].numpy()
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -70,12 +70,12 @@ def test_two_parts_of_the_first_layer_are_one_on_vector_and_code():
 
 
 def test_scores_do_not_look_at_other_test_images():
-    detector = built()
-    detector.highest.fill_(-0.5)
+    method = built()
+    method.highest.fill_(-0.5)
     images, _ = anomalies(4)
     with torch.no_grad():
-        together = detector.score(images).image
-        alone = torch.cat([detector.score(image[None]).image for image in images])
+        together = method(images).image
+        alone = torch.cat([method(image[None]).image for image in images])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -86,17 +86,17 @@ def test_highest_density_of_training_images_becomes_zero_heat():
     images = normals(12)
     detector.fit(images)
     with torch.no_grad():
-        tops = torch.stack([level.max() for level in detector.log_probs(detector.extractor(images))])
-    torch.testing.assert_close(detector.highest, tops, rtol=1e-3, atol=1e-3)
+        tops = torch.stack([level.max() for level in detector.method.log_probs(detector.method.extractor(images))])
+    torch.testing.assert_close(detector.method.highest, tops, rtol=1e-3, atol=1e-3)
 
 
 def test_density_integrates_to_one():
     """exp(C log p) over a fine grid of two-dimensional vectors, for some position."""
-    detector = built(levels=(2,))
+    method = built(levels=(2,))
     from dracones.methods.feature_flows.cflow import VectorFlow
 
     torch.manual_seed(1)
-    flow = VectorFlow(2, detector.config, torch.Generator().manual_seed(0))
+    flow = VectorFlow(2, method.config, torch.Generator().manual_seed(0))
     for parameter in flow.parameters():
         nn.init.normal_(parameter, 0, 0.5)
     axis = torch.linspace(-30, 30, 601)

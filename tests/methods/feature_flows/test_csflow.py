@@ -66,22 +66,22 @@ def test_every_scale_hears_its_neighbours_only():
 
 
 def built(**options):
-    detector = dracones.create("csflow", **{**TINY, **options})
-    detector.build((3, 64, 64))
+    method = dracones.create("csflow", **{**TINY, **options}).method
+    method.build((3, 64, 64))
     torch.manual_seed(5)
-    for parameter in detector.steps.parameters():
+    for parameter in method.steps.parameters():
         nn.init.normal_(parameter, 0, 0.1)
-    return detector.eval()
+    return method.eval()
 
 
 def test_score_and_loss_follow_the_formulas():
-    detector = built()
+    method = built()
     images = anomalies(2)[0]
-    features = detector.extractor(images)
+    features = method.extractor(images)
     with torch.no_grad():
-        latents, log_dets = detector.encode(features)
-        scores = detector.score(images)
-        loss = detector.training_loss(features)
+        latents, log_dets = method.encode(features)
+        scores = method(images)
+        loss = method.training_loss(features)
     flat = np.concatenate([z.flatten(1).numpy() for z in latents], 1)
     np.testing.assert_allclose(scores.image.numpy(), 0.5 * (flat**2).mean(1), rtol=1e-4)
     coarse = 0.5 * (latents[0].numpy() ** 2).mean(1)
@@ -90,32 +90,32 @@ def test_score_and_loss_follow_the_formulas():
     log_det = sum(share.flatten(1).sum(1).numpy() for share in log_dets)
     expected = ((0.5 * (flat**2).sum(1) - log_det) / flat.shape[1]).mean()
     assert float(loss) == pytest.approx(expected, rel=1e-4)
-    back = detector.decode(latents)
+    back = method.decode(latents)
     for a, b in zip(back, features, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3)
 
 
 def test_other_image_scores_come_from_the_map():
-    detector = built(image_score="max")
+    method = built(image_score="max")
     with torch.no_grad():
-        scores = detector.score(anomalies(2)[0])
+        scores = method(anomalies(2)[0])
     torch.testing.assert_close(scores.image, scores.map.amax((1, 2)))
 
 
 def test_a_new_flow_only_permutes():
-    detector = dracones.create("csflow", **TINY)
-    detector.build((3, 64, 64))
-    features = detector.eval().extractor(normals(1))
-    latents, log_dets = detector.encode(features)
+    method = dracones.create("csflow", **TINY).method
+    method.build((3, 64, 64))
+    features = method.eval().extractor(normals(1))
+    latents, log_dets = method.encode(features)
     for a, b in zip(latents, features, strict=True):
         torch.testing.assert_close(a.sort(1).values, b.sort(1).values)
     assert not any(share.any() for share in log_dets)
 
 
 def test_sizes_that_do_not_halve():
-    detector = built()
+    method = built()
     with torch.no_grad():
-        scores = detector.score(normals(1, side=100))
+        scores = method(normals(1, side=100))
     assert scores.map.shape == (1, 100, 100)
     assert torch.isfinite(scores.image).all()
 

@@ -25,17 +25,17 @@ TINY = {
 
 
 def built(**options):
-    detector = dracones.create("differnet", **{**TINY, **options})
-    detector.build((3, 64, 64))
+    method = dracones.create("differnet", **{**TINY, **options}).method
+    method.build((3, 64, 64))
     torch.manual_seed(3)
-    for parameter in detector.flow.parameters():
+    for parameter in method.flow.parameters():
         nn.init.normal_(parameter, 0, 0.3)
-    return detector.eval()
+    return method.eval()
 
 
 def test_flow_inverts_and_its_log_det_is_the_jacobians():
-    detector = built()
-    flow = detector.flow.double()
+    method = built()
+    flow = method.flow.double()
     x = torch.randn(2, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         z, log_det = flow.encode(x)
@@ -48,17 +48,17 @@ def test_flow_inverts_and_its_log_det_is_the_jacobians():
 
 def test_score_by_hand():
     """Each block again in NumPy: permutation, then (x1, x2) -> x1 e^s2 + t2, then x2 e^s1 + t1."""
-    detector = built()
+    method = built()
     images = anomalies(2)[0]
     expected = np.zeros(2)
     with torch.no_grad():
-        got = detector.score(images).image.numpy()
+        got = method(images).image.numpy()
     for angle in (0.0, 120.0, 240.0):
-        maps = detector.extractor(rotated(images, angle))
+        maps = method.extractor(rotated(images, angle))
         v = np.concatenate([m.double().numpy().mean((2, 3)) for m in maps], 1)
-        norm = detector.flow[0]
+        norm = method.flow[0]
         v = (v + norm.shift.detach().numpy()) * np.exp(norm.log_scale.detach().numpy())
-        for permutation, first, second in zip(*[iter(list(detector.flow)[1:])] * 3, strict=True):
+        for permutation, first, second in zip(*[iter(list(method.flow)[1:])] * 3, strict=True):
             v = v[:, permutation.index.numpy()]
             for coupling, reads, changes in (
                 (first, slice(32, 64), slice(0, 32)),
@@ -77,15 +77,15 @@ def test_score_by_hand():
 
 
 def test_heat_map_is_the_gradient_of_the_likelihood():
-    detector = built(map_rotations=1, blur_sigma=0)
+    method = built(map_rotations=1, blur_sigma=0)
     images = anomalies(1)[0]
-    heat = detector._gradient_map(images)[0]
+    heat = method._gradient_map(images)[0]
     assert heat.shape == (64, 64)
     assert (heat >= 0).all()
 
     def energy(x):
         with torch.no_grad():
-            return float(detector.energy(detector.embedded((0.0,))(x)[0]))
+            return float(method.energy(method.embedded((0.0,))(x)[0]))
 
     row, column = divmod(int(heat.argmax()), 64)
     pulls = []
@@ -111,7 +111,7 @@ def test_fit_knows_other_images_and_saves(tmp_path):
 
 def test_no_map_rotations_no_map_and_even_angles():
     with torch.no_grad():
-        assert built(map_rotations=0).score(normals(1)).map is None
+        assert built(map_rotations=0)(normals(1)).map is None
     assert even_angles(4) == [0, 90, 180, 270]
 
 
@@ -134,7 +134,7 @@ def test_whitened_flow_starts_as_the_mahalanobis_distance(tmp_path):
     found = detector.fit(images).predict(others)
 
     def turns(of):
-        maps = [detector.extractor(rotated(of, angle)) for angle in (0, 90, 180, 270)]
+        maps = [detector.method.extractor(rotated(of, angle)) for angle in (0, 90, 180, 270)]
         rows = [torch.cat([level.double().mean((2, 3)) for level in levels], 1) for levels in maps]
         return torch.stack(rows).numpy()
 

@@ -15,12 +15,12 @@ TINY = {**SMALL, "levels": (1,), "couplings": 3, "hidden": 8}
 
 
 def built(**options):
-    detector = dracones.create("embedding_flow", **{**TINY, **options})
-    detector.build((3, 64, 64))
+    method = dracones.create("embedding_flow", **{**TINY, **options}).method
+    method.build((3, 64, 64))
     torch.manual_seed(2)
-    for parameter in detector.flow.parameters():
+    for parameter in method.flow.parameters():
         nn.init.normal_(parameter, 0, 0.3)
-    return detector.eval()
+    return method.eval()
 
 
 def test_pooled_statistics_are_numpys():
@@ -33,10 +33,10 @@ def test_pooled_statistics_are_numpys():
 
 
 def test_log_prob_is_the_change_of_variables_formula():
-    detector = built()
+    method = built()
     images = normals(2)
-    (embedding,) = detector.pool()(images)  # the whitening is still the identity
-    flow = detector.flow.double()
+    (embedding,) = method.pool()(images)  # the whitening is still the identity
+    flow = method.flow.double()
     x = embedding.double()
     for image in range(2):
         with torch.no_grad():
@@ -45,9 +45,9 @@ def test_log_prob_is_the_change_of_variables_formula():
         expected = multivariate_normal(np.zeros(32)).logpdf(z[0].numpy())
         expected = expected + float(torch.linalg.slogdet(jacobian)[1].detach())
         assert float(flow.log_prob(x[image : image + 1])[0]) == pytest.approx(expected, rel=1e-6)
-    detector.flow.float()
+    method.flow.float()
     with torch.no_grad():
-        torch.testing.assert_close(detector.score(images).image, -detector.log_prob(images) / 32)
+        torch.testing.assert_close(method(images).image, -method.log_prob(images) / 32)
 
 
 def test_flow_is_invertible_in_float64():
@@ -72,7 +72,7 @@ def test_before_training_the_score_is_the_mahalanobis_distance():
     images = normals(60)
     options = {**TINY, "validation_share": 0.0, "calibration_share": 0.0}
     detector = dracones.create("embedding_flow", **options, epochs=1, learning_rate=1e-12).fit(images)
-    (embedding,) = detector.pool()(images)
+    (embedding,) = detector.method.pool()(images)
     x = embedding.double().numpy()
     covariance = np.cov(x.T)
     covariance += 0.01 * np.diag(covariance).mean() * np.eye(32)
@@ -81,15 +81,15 @@ def test_before_training_the_score_is_the_mahalanobis_distance():
 
 
 def test_several_sizes_are_embedded_together():
-    detector = built(scales=2)
-    assert detector.dims == 64
+    method = built(scales=2)
+    assert method.dims == 64
     with torch.no_grad():
-        assert torch.isfinite(detector.score(normals(2)).image).all()
+        assert torch.isfinite(method(normals(2)).image).all()
 
 
 def test_backbone_and_flow_pass_gradients_to_the_image_when_asked():
-    detector = built()
+    method = built()
     x = normals(1).requires_grad_()
-    (embedding,) = detector.pool()(x, gradient=True)
-    detector.flow.log_prob(embedding).sum().backward()
+    (embedding,) = method.pool()(x)
+    method.flow.log_prob(embedding).sum().backward()
     assert x.grad.abs().sum() > 0

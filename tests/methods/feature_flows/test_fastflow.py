@@ -10,12 +10,12 @@ from feature_case import SMALL
 
 
 def built(**options):
-    detector = dracones.create("fastflow", **{**SMALL, "steps": 3, **options})
-    detector.build((3, 64, 64))
+    method = dracones.create("fastflow", **{**SMALL, "steps": 3, **options}).method
+    method.build((3, 64, 64))
     torch.manual_seed(7)
-    for parameter in detector.flows.parameters():
+    for parameter in method.flows.parameters():
         nn.init.normal_(parameter, 0, 0.3)
-    return detector.eval()
+    return method.eval()
 
 
 def maps(detector, seed=0, count=2):
@@ -27,8 +27,8 @@ def maps(detector, seed=0, count=2):
 @pytest.mark.parametrize("heat", ["probability", "latent", "likelihood"])
 def test_score_of_a_tiny_frozen_case_by_hand(heat):
     """Everything again in NumPy float64, one position at a time where it matters."""
-    detector = built(levels=(2,), kernels="3-1", steps=2, heat=heat)
-    flow = detector.flows[0]
+    method = built(levels=(2,), kernels="3-1", steps=2, heat=heat)
+    flow = method.flows[0]
     level = torch.randn(1, 64, 2, 2, generator=torch.Generator().manual_seed(0))
     x = level.numpy().astype(np.float64)[0]
     x = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
@@ -44,7 +44,7 @@ def test_score_of_a_tiny_frozen_case_by_hand(heat):
     energy = 0.5 * (x**2).mean(0)
     expected = {"probability": -np.exp(-energy), "latent": energy, "likelihood": energy - log_det / 64}[heat]
     with torch.no_grad():
-        got = detector.heat((level,), (2, 2))[0].numpy()
+        got = method.heat((level,), (2, 2))[0].numpy()
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -62,22 +62,22 @@ def correlate(x, layer):
 
 
 def test_loss_is_the_exact_negative_log_likelihood():
-    detector = built()
-    features = maps(detector)
+    method = built()
+    features = maps(method)
     expected = 0.0
-    for flow, level in zip(detector.flows, features, strict=True):
+    for flow, level in zip(method.flows, features, strict=True):
         z, log_det = nn.functional.layer_norm(level, level.shape[1:]), 0.0
         for step in flow.steps:
             z, share = step.encode(z)
             log_det = log_det + share
         log_prob = -0.5 * z.square().flatten(1).sum(1) + log_det
         expected = expected - log_prob.mean() / level[0].numel()
-    torch.testing.assert_close(detector.training_loss(features), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(method.training_loss(features), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_flow_is_invertible_in_float64():
-    detector = built().double()
-    for flow, level in zip(detector.flows, maps(detector), strict=True):
+    method = built().double()
+    for flow, level in zip(method.flows, maps(method), strict=True):
         normalised = nn.functional.layer_norm(level.double(), level.shape[1:])
         z, _ = flow(level.double())
         x = z
@@ -87,11 +87,11 @@ def test_flow_is_invertible_in_float64():
 
 
 def test_kernels_and_hidden_width_follow_the_options():
-    detector = built(kernels="3-1", hidden_ratio=0.5, steps=4)
-    kernels = [step.conditioner.network[0].kernel_size[0] for step in detector.flows[0].steps]
+    method = built(kernels="3-1", hidden_ratio=0.5, steps=4)
+    kernels = [step.conditioner.network[0].kernel_size[0] for step in method.flows[0].steps]
     assert kernels == [3, 1, 3, 1]
-    read = detector.extractor.channels[0] - detector.extractor.channels[0] // 2
-    assert detector.flows[0].steps[0].conditioner.network[0].out_channels == read // 2
+    read = method.extractor.channels[0] - method.extractor.channels[0] // 2
+    assert method.flows[0].steps[0].conditioner.network[0].out_channels == read // 2
 
 
 def test_transformer_features_work():
@@ -103,16 +103,16 @@ def test_transformer_features_work():
         kernels="3-1",
         hidden_ratio=0.16,
         steps=2,
-    )
+    ).method
     detector.build((3, 64, 64))
     with torch.no_grad():
-        scores = detector.eval().score(torch.rand(2, 3, 64, 64))
+        scores = detector.eval()(torch.rand(2, 3, 64, 64))
     assert scores.map.shape == (2, 64, 64)
 
 
 def test_published_size_of_resnet18():
     """2.6 M parameters with 3-1 kernels, 4.7 M with 3x3 alone (counted from the paper's description)."""
     for kernels, millions in (("3-1", 2.59), ("3", 4.66)):
-        detector = dracones.create("fastflow", weights="random", kernels=kernels, levels=(1, 2, 3))
-        detector.build((3, 64, 64))
-        assert sum(p.numel() for p in detector.flows.parameters()) / 1e6 == pytest.approx(millions, abs=0.06)
+        method = dracones.create("fastflow", weights="random", kernels=kernels, levels=(1, 2, 3)).method
+        method.build((3, 64, 64))
+        assert sum(p.numel() for p in method.flows.parameters()) / 1e6 == pytest.approx(millions, abs=0.06)

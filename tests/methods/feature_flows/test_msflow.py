@@ -13,28 +13,28 @@ TINY = {**SMALL, "steps": (1, 2), "position_dims": 4, "fusion_hidden": 6}
 
 
 def built(**options):
-    detector = dracones.create("msflow", **{**TINY, **options})
-    detector.build((3, 64, 64))
+    method = dracones.create("msflow", **{**TINY, **options}).method
+    method.build((3, 64, 64))
     torch.manual_seed(5)
-    for module in (detector.flows, detector.fusion):
+    for module in (method.flows, method.fusion):
         for parameter in module.parameters():
             nn.init.normal_(parameter, 0, 0.1)
-    return detector.eval()
+    return method.eval()
 
 
 def test_inverse_is_exact_and_log_det_is_the_jacobians():
-    detector = built().double()
+    method = built().double()
     sizes = ((32, 2, 2), (64, 1, 1))
     generator = torch.Generator().manual_seed(0)
     maps = tuple(torch.randn(1, *size, generator=generator, dtype=torch.float64) for size in sizes)
     with torch.no_grad():
-        latents, log_dets = detector.encode(maps)
-        for back, x in zip(detector.decode(latents), maps, strict=True):
+        latents, log_dets = method.encode(maps)
+        for back, x in zip(method.decode(latents), maps, strict=True):
             torch.testing.assert_close(back, x, rtol=1e-9, atol=1e-9)
 
     def flat(vector):
         parts = vector.split([int(np.prod(size)) for size in sizes])
-        z, _ = detector.encode(tuple(part.view(1, *size) for part, size in zip(parts, sizes, strict=True)))
+        z, _ = method.encode(tuple(part.view(1, *size) for part, size in zip(parts, sizes, strict=True)))
         return torch.cat([level.flatten() for level in z])
 
     jacobian = torch.autograd.functional.jacobian(flat, torch.cat([level.flatten() for level in maps]))
@@ -54,13 +54,13 @@ def test_levels_of_different_width_join():
 
 
 def test_scores_follow_the_formulas_and_not_other_images():
-    detector = built(top_share=0.1)
-    detector.highest.copy_(torch.tensor([-0.1, -0.2]))
+    method = built(top_share=0.1)
+    method.highest.copy_(torch.tensor([-0.1, -0.2]))
     images, _ = anomalies(2)
     with torch.no_grad():
-        scores = detector.score(images)
-        alone = torch.cat([detector.score(image[None]).image for image in images])
-        levels = detector.log_densities(detector.extractor(images))
+        scores = method(images)
+        alone = torch.cat([method(image[None]).image for image in images])
+        levels = method.log_densities(method.extractor(images))
     up = [
         nn.functional.interpolate(level[:, None] - top, size=(64, 64), mode="bilinear")[:, 0].numpy()
         for level, top in zip(levels, (-0.1, -0.2), strict=True)
@@ -83,4 +83,4 @@ def test_fit_knows_other_images_and_saves(tmp_path):
 
 def test_steps_must_match_levels():
     with pytest.raises(ValueError, match="2 levels, steps="):
-        dracones.create("msflow", **{**TINY, "steps": (2, 5, 8)}).build((3, 64, 64))
+        dracones.create("msflow", **{**TINY, "steps": (2, 5, 8)}).method.build((3, 64, 64))

@@ -122,7 +122,7 @@ def test_gradient_in_bfloat16_changes_the_score_little_and_the_logits_not(tiny, 
     narrow = dracones.create("odin", gradient_precision="bfloat16", **options).fit(tiny.images(40))
     x = torch.rand(9, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     a, b = plain.score(x).image, narrow.score(x).image
-    wide, fine = (input_gradient(plain.probe, x, 10.0, precision)[1] for precision in ("bfloat16", "own"))
+    wide, fine = (input_gradient(plain.method.probe, x, 10.0, precision)[1] for precision in ("bfloat16", "own"))
     assert not torch.equal(wide, fine)
     assert (wide.sign() == fine.sign()).float().mean() > 0.9
     assert (a - b).abs().max() < 0.1 * a.std()

@@ -27,7 +27,7 @@ def test_labels_of_class_folders_stay_with_their_images(tiny, tmp_path):
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     features = ClassifierProbe(tiny.TinyNet())(x).features
     means = torch.stack([features[k::4].mean(0) for k in range(4)])
-    score = guard.score_module
+    score = guard.method.score_module
     expected = (means - score.origin) @ score.whiten.T
     torch.testing.assert_close(score.centres, expected, rtol=1e-2, atol=1e-2)
 
@@ -52,7 +52,7 @@ def test_pretrained_network_knows_cifar10_and_its_guards_know_what_is_not(test_d
     near, _ = decoded(test_data / "cifar100/cifar100_test_lossless_5k.npz", 20)
     options = {"classifier": net, "mean": networks.MEAN, "std": networks.STD, "calibration_share": 0.5}
     guard = dracones.create("energy", **options).fit(normal)
-    logits = guard.probe(torch.from_numpy(normal).permute(0, 3, 1, 2).float() / 255).logits
+    logits = guard.method.probe(torch.from_numpy(normal).permute(0, 3, 1, 2).float() / 255).logits
     assert (logits.argmax(1).numpy() == labels).mean() > 0.88  # 91.73 % on all 10,000
     scores = np.concatenate([guard.predict(normal).scores, guard.predict(near).scores])
     assert auroc(scores, np.repeat([0, 1], 250)) > 0.84

@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors as SklearnNeighbors
 
-from dracones.detectors.scoring import load_state
+from dracones.methods import load_state
 from dracones.methods.guards import neighbours
 from dracones.methods.guards.gaussian import Mahalanobis, RelativeMahalanobis
 from dracones.methods.guards.neighbours import NearestNeighbours

@@ -7,12 +7,12 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import dracones
-from dracones.detectors import detector_class, method_names
 from dracones.files import storage
 from dracones.images import open_images
+from dracones.methods import method_class, method_names
 from dracones.methods.guards import ClassifierOutputs, GuardedClassifier, fingerprint
 
-METHODS = tuple(n for n in method_names() if detector_class(n).info.family == "classifier")
+METHODS = tuple(n for n in method_names() if method_class(n).info.family == "classifier")
 OPTIONS = {
     "knn": {"k": 3},
     "odin": {"epsilon": 0.01, "temperature": 10.0},
@@ -126,7 +126,7 @@ def test_other_weights_are_refused(tiny, fitted, tmp_path, name):
 @pytest.mark.parametrize("name", METHODS)
 def test_classifier_is_given_back_as_it_was(tiny, name):
     guard = made(tiny, name)
-    net = guard.classifier
+    net = guard.method.classifier
     net.train()
     net.norm.eval()
     modes, weights = [m.training for m in net.modules()], fingerprint(net)
@@ -140,13 +140,13 @@ def test_classifier_is_given_back_as_it_was(tiny, name):
 @pytest.mark.parametrize("name", METHODS)
 def test_guard_neither_owns_nor_moves_its_classifier(fitted, name):
     guard = fitted(name)
-    assert not list(guard.parameters())
-    assert not any(module is guard.classifier for module in guard.modules())
+    assert not list(guard.pipeline.parameters())
+    assert not any(module is guard.method.classifier for module in guard.pipeline.modules())
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_record_says_what_is_needed(name):
-    info = detector_class(name).info
+    info = method_class(name).info
     assert "classifier" in info.needs
     assert ("labels" in info.needs) == (name in {"mahalanobis", "relative_mahalanobis"})
     assert ("gradients" in info.needs) == (name == "odin")
@@ -157,11 +157,11 @@ def test_wrap_gives_logits_and_scores_in_one_pass(tiny, fitted, name):
     guard, x = fitted(name), tiny.images(5)
     served = guard.wrap()
     calls = []
-    handle = guard.classifier.register_forward_hook(lambda *_: calls.append(1))
+    handle = guard.method.classifier.register_forward_hook(lambda *_: calls.append(1))
     answer = served(x)
     handle.remove()
     assert len(calls) == (2 if name == "odin" else 1)
-    torch.testing.assert_close(answer.logits, guard.classifier(x))
+    torch.testing.assert_close(answer.logits, guard.method.classifier(x))
     torch.testing.assert_close(answer.scores, guard.score(x).image)
     assert answer.is_anomaly.tolist() == (answer.scores > guard.threshold).tolist()
 
@@ -179,7 +179,11 @@ def test_wrap_takes_another_copy_of_the_same_weights(tiny, fitted):
 
 def test_wrap_before_fit_is_refused(tiny):
     with pytest.raises(ValueError, match="this knn is not fitted"):
-        GuardedClassifier(made(tiny, "knn"))
+        made(tiny, "knn").wrap()
+    with pytest.raises(ValueError, match="this knn is not fitted"):
+        GuardedClassifier(made(tiny, "knn").method)
+    with pytest.raises(TypeError, match="glow guards no classifier"):
+        dracones.create("glow").wrap()
 
 
 def test_wrapped_guard_without_threshold_gives_no_verdict(tiny):
@@ -191,12 +195,12 @@ def test_scores_run_on_precomputed_arrays(tiny, fitted):
     x = tiny.images(4)
     for name in METHODS:
         guard = fitted(name)
-        outputs = guard.probe(x)
+        outputs = guard.method.probe(x)
         if name == "odin":
             with pytest.raises(ValueError, match="runs the classifier again"):
-                guard.score_outputs(outputs)
+                guard.method.score_outputs(outputs)
         else:
-            torch.testing.assert_close(guard.score_outputs(outputs), guard.score(x).image)
+            torch.testing.assert_close(guard.method.score_outputs(outputs), guard.score(x).image)
 
 
 def test_logit_scores_find_no_layer_and_need_none():
@@ -252,9 +256,9 @@ def test_normalisation_is_saved_with_the_guard(tiny, tmp_path):
 
 def test_outputs_on_another_device_than_the_guard_are_brought_over(tiny, fitted):
     guard = fitted("knn")
-    outputs = guard.probe(tiny.images(2))
+    outputs = guard.method.probe(tiny.images(2))
     wide = ClassifierOutputs(outputs.logits.double(), outputs.features.double())
-    torch.testing.assert_close(guard.score_outputs(wide), guard.score_outputs(outputs))
+    torch.testing.assert_close(guard.method.score_outputs(wide), guard.method.score_outputs(outputs))
 
 
 def test_fingerprint_ignores_mode_device_order_and_wrappers(tiny):

@@ -156,12 +156,12 @@ def test_score_does_not_depend_on_the_batch(tiny):
 
 def test_in_distribution_choice_maximises_the_mean_softmax(tiny):
     guard = dracones.create("odin", classifier=tiny.TinyNet(), validation_share=0.3).fit(tiny.images(60))
-    assert guard.tuning.protocol == "in_distribution"
-    assert guard.tuning.normal_images == 18
+    assert guard.method.tuning.protocol == "in_distribution"
+    assert guard.method.tuning.normal_images == 18
     probe = ClassifierProbe(tiny.TinyNet())
     means = [
         msp(logits, temperature=1000.0).double().mean().item()
-        for logits in perturbed_logits(probe, tiny.images(60), 1000.0, (0.0, float(guard.epsilon)))
+        for logits in perturbed_logits(probe, tiny.images(60), 1000.0, (0.0, float(guard.method.epsilon)))
     ]
     assert means[1] < means[0]
 
@@ -190,15 +190,18 @@ def test_the_grid_is_the_papers():
 def test_tune_names_its_set_drops_the_calibration_and_survives_the_file(tiny, tmp_path):
     guard = dracones.create("odin", classifier=tiny.TinyNet(), epsilon=0.0, false_alarm_rate=0.1).fit(tiny.images(100))
     assert guard.threshold is not None
-    assert str(guard.tuning) == "T=1000, epsilon=0: given by hand"
+    assert str(guard.method.tuning) == "T=1000, epsilon=0: given by hand"
     guard.tune(tiny.images(30), 1 - tiny.images(40), name="negatives")
     assert guard.threshold is None
     assert len(guard.calibration) == 0
-    assert "chosen on 'negatives' (30 normal, 40 anomalous images)" in str(guard.tuning)
+    assert "chosen on 'negatives' (30 normal, 40 anomalous images)" in str(guard.method.tuning)
     again = dracones.load(guard.save(tmp_path / "g.safetensors"), classifier=tiny.TinyNet())
-    assert again.tuning == guard.tuning
-    assert isinstance(again.tuning, Tuning)
-    assert (float(again.temperature), float(again.epsilon)) == (guard.tuning.temperature, guard.tuning.epsilon)
+    assert again.method.tuning == guard.method.tuning
+    assert isinstance(again.method.tuning, Tuning)
+    assert (float(again.method.temperature), float(again.method.epsilon)) == (
+        guard.method.tuning.temperature,
+        guard.method.tuning.epsilon,
+    )
     np.testing.assert_array_equal(again.predict(tiny.images(5)).scores, guard.predict(tiny.images(5)).scores)
 
 

@@ -14,13 +14,13 @@ OPTIONS = {**SMALL, "dimensions": 12, "calibration_share": 0, "validation_share"
 def test_heat_is_scipys_mahalanobis_distance_at_each_position():
     images = normals(20)
     detector = dracones.create("padim", **OPTIONS).fit(images)
-    vectors = detector.vectors(detector.extractor(images)).double().numpy()  # [P, N, d]
-    query = detector.extractor(anomalies(1)[0])
-    at = detector.vectors(query).double().numpy()[:, 0]
+    vectors = detector.method.vectors(detector.method.extractor(images)).double().numpy()  # [P, N, d]
+    query = detector.method.extractor(anomalies(1)[0])
+    at = detector.method.vectors(query).double().numpy()[:, 0]
     covariances = [np.cov(position.T) for position in vectors]
     ridge = 0.01 * np.mean([np.diag(c).mean() for c in covariances])
     with torch.no_grad():
-        got = detector.heat(query, (16, 16))[0].flatten().numpy()
+        got = detector.method.heat(query, (16, 16))[0].flatten().numpy()
     for place in (0, 17, 100, 255):
         inverse = np.linalg.inv(covariances[place] + ridge * np.eye(12))
         expected = mahalanobis(at[place], vectors[place].mean(0), inverse)
@@ -32,8 +32,8 @@ def test_scaling_features_changes_nothing():
     detector = dracones.create("padim", **OPTIONS).fit(normals(20))
     before = detector.predict(images).scores
     scaled = dracones.create("padim", **OPTIONS)
-    plain = type(detector).vectors
-    scaled.vectors = lambda maps: plain(scaled, maps) * 100  # type: ignore[method-assign]
+    plain = type(detector.method).vectors
+    scaled.method.vectors = lambda maps: plain(scaled.method, maps) * 100  # type: ignore[method-assign]
     np.testing.assert_allclose(scaled.fit(normals(20)).predict(images).scores, before, rtol=1e-3)
 
 

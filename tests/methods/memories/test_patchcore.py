@@ -56,19 +56,19 @@ def test_projection_keeps_the_choice_spread_out():
 
 
 def test_image_score_by_hand():
-    detector = dracones.create("patchcore", **{**SMALL, "levels": (1,)}, neighbours=2)
-    detector.build((3, 64, 64))
-    detector.memory = torch.zeros(3, 32)
-    detector.memory[1, 0], detector.memory[2, 0] = 1.0, 5.0
+    method = dracones.create("patchcore", **{**SMALL, "levels": (1,)}, neighbours=2).method
+    method.build((3, 64, 64))
+    method.memory = torch.zeros(3, 32)
+    method.memory[1, 0], method.memory[2, 0] = 1.0, 5.0
     patch = torch.zeros(1, 32)
     patch[0, 0] = 7.0  # nearest is 5, at 2; of that one's two neighbours 5 and 1 the patch is 2 and 6 away
-    weight = detector._loneliness(patch, torch.tensor([2]), torch.tensor([2.0]))
+    weight = method._loneliness(patch, torch.tensor([2]), torch.tensor([2.0]))
     assert float(weight) == pytest.approx(1 - np.exp(2) / (np.exp(2) + np.exp(6)))
 
 
 def test_fit_score_save(tmp_path):
     detector = dracones.create("patchcore", **SMALL, memory_share=0.05).fit(normals(40))
-    assert len(detector.memory) == round(0.05 * 32 * 16 * 16)
+    assert len(detector.method.memory) == round(0.05 * 32 * 16 * 16)
     images, mask = anomalies()
     loud, calm = detector.predict(images), detector.predict(normals(8, seed=9))
     assert loud.scores.min() > calm.scores.max()
@@ -79,7 +79,7 @@ def test_fit_score_save(tmp_path):
 
 
 def test_wide_features_are_pooled_to_1024():
-    detector = dracones.create("patchcore", **{**SMALL, "backbone": "resnet50", "levels": (1, 2, 3)})
-    detector.build((3, 64, 64))
-    assert detector.memory.shape == (0, 1024)
-    assert detector.patches(detector.extractor(normals(1))).shape == (1, 16, 16, 1024)
+    method = dracones.create("patchcore", **{**SMALL, "backbone": "resnet50", "levels": (1, 2, 3)}).method
+    method.build((3, 64, 64))
+    assert method.memory.shape == (0, 1024)
+    assert method.patches(method.extractor(normals(1))).shape == (1, 16, 16, 1024)

@@ -9,7 +9,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from dracones.detectors.fitting import FitContext
 from dracones.features import SinusoidalPosition
 from dracones.images import ImageCollection
 from dracones.methods.feature_flows.flow_step import FlowStep
@@ -17,7 +16,8 @@ from dracones.methods.feature_flows.vector_step import PositionedMLP, positioned
 from dracones.methods.feature_flows.vectors import FeatureVectors
 from dracones.methods.heatmap import at_size
 from dracones.methods.info import MethodInfo
-from dracones.methods.on_features import FeatureConfig, FeatureDetector, Preset
+from dracones.methods.learning import FitContext
+from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
 from dracones.methods.registry import register
 from dracones.training import Progress, TrainingConfig
 
@@ -93,7 +93,7 @@ class VectorFlow(nn.Module):
 
 
 @register
-class CFlow(FeatureDetector):
+class CFlow(FeatureMethod):
     r"""A flow per level on single feature vectors, conditioned on a sinusoidal code of their position.
 
     With :math:`\ell` the log-density of a vector per channel, :math:`p = \exp(\ell - \max \ell)` is at most 1; the

@@ -9,14 +9,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dracones.detectors.prediction import Scores
 from dracones.features import FeatureExtractor, ImagePyramid
 from dracones.flows import ActNorm
 from dracones.methods.feature_flows.cross_scale import convolve, convolve_enlarged
 from dracones.methods.heatmap import ImageScore, at_size, image_score
 from dracones.methods.info import MethodInfo
-from dracones.methods.on_features import FeatureConfig, FeatureDetector, Preset
+from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
 from dracones.methods.registry import register
+from dracones.methods.scores import Scores
 from dracones.training import TrainingConfig
 
 Maps = tuple[Tensor, ...]
@@ -169,7 +169,7 @@ class CrossScaleStep(nn.Module):
 
 
 @register
-class CSFlow(FeatureDetector):
+class CSFlow(FeatureMethod):
     """A flow over the feature maps of an image at three sizes, joined by cross-scale convolutions.
 
     The image score is the mean of z²/2 over all positions, channels and scales; the heat map is the channels' mean of
@@ -241,7 +241,7 @@ class CSFlow(FeatureDetector):
         log_det = torch.stack([share.float().flatten(1).sum(dim=1) for share in log_dets]).sum(dim=0)
         return ((energy - log_det) / sum(z[0].numel() for z in latents)).mean()
 
-    def score(self, images: Tensor) -> Scores:
+    def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
         """The mean of z²/2 `[B]` (or what ``image_score`` says of the map), and the finest scale's heat map."""
         size = (images.shape[2], images.shape[3])
         with self.scoring_precision(images):

@@ -8,9 +8,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from dracones.detectors.detector import Trainee
-from dracones.detectors.prediction import Scores
-from dracones.detectors.splits import Parts
 from dracones.features import FeatureDataset, FeatureExtractor, ImagePyramid, RotatedEmbedding, rotated
 from dracones.flows import MLP, ActNorm, AffineCoupling, AtanScale, Chain, Permutation, channels
 from dracones.flows.bijection import Bijection
@@ -18,8 +15,10 @@ from dracones.images import ImageCollection
 from dracones.methods.feature_flows.whitening import Whitening
 from dracones.methods.heatmap import blur
 from dracones.methods.info import MethodInfo
-from dracones.methods.on_features import FeatureConfig, FeatureDetector, Preset
+from dracones.methods.learning import Parts, Trainee
+from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
 from dracones.methods.registry import register
+from dracones.methods.scores import Scores
 from dracones.training import Progress, TrainingConfig
 
 
@@ -105,7 +104,7 @@ class RotatedVectors(Dataset[Tensor]):
 
 
 @register
-class DifferNet(FeatureDetector):
+class DifferNet(FeatureMethod):
     r"""A fully connected flow on globally averaged features of three image sizes.
 
     The score is :math:`z^2` averaged over dimensions and rotations; the heat map is how strongly the likelihood pulls
@@ -194,25 +193,25 @@ class DifferNet(FeatureDetector):
 
     @property
     def gives_maps(self) -> bool:
-        """Where rotations for a map are set, or images are scored in tiles."""
-        return self.config.map_rotations > 0 or self.config.tile is not None
+        """Where rotations for a map are set."""
+        return self.config.map_rotations > 0
 
-    def score(self, images: Tensor) -> Scores:
+    def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
         """Mean z² `[B]` over rotations, and the gradient's heat map `[B, H, W]`."""
         with self.scoring_precision(images):
             (turns,) = self.embedded(even_angles(self.config.rotations))(images)
-            vectors = turns.view(len(images) * self.config.rotations, -1)
+            vectors = turns.view(-1, turns.shape[1] // self.config.rotations)
             z, _ = self.flow.encode(vectors)
-        scores = z.float().square().mean(dim=1).view(len(images), -1).mean(dim=1)
+        scores = z.float().square().mean(dim=1).view(-1, self.config.rotations).mean(dim=1)
         return Scores(scores, self._gradient_map(images) if self.config.map_rotations else None)
 
     def _gradient_map(self, images: Tensor) -> Tensor:
-        total = torch.zeros(len(images), *images.shape[2:], device=images.device)
+        total = torch.zeros_like(images[:, 0])
         embedded = self.embedded(())
         for angle in even_angles(self.config.map_rotations):
             turned = rotated(images, angle).detach().requires_grad_()
             with torch.enable_grad(), self.scoring_precision(images):
-                energy = self.energy(embedded.embedding(turned, gradient=True)).sum()
+                energy = self.energy(embedded.embedding(turned)).sum()
             (gradient,) = torch.autograd.grad(energy, turned)
             back = rotated(gradient, -angle).float()
             smooth = blur(back.flatten(0, 1), self.config.blur_sigma).view(back.shape)

@@ -7,16 +7,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dracones.detectors.detector import Trainee
-from dracones.detectors.prediction import Scores
-from dracones.detectors.splits import Parts
 from dracones.features import Extractor, FeatureExtractor, ImagePyramid, Statistic, StatisticPool
 from dracones.flows import MLP, AffineCoupling, Chain, Flow, StandardNormal, TanhScale, channels
 from dracones.flows.bijection import Bijection
 from dracones.methods.feature_flows.whitening import Whitening
 from dracones.methods.info import MethodInfo
-from dracones.methods.on_features import FeatureConfig, FeatureDetector, Preset
+from dracones.methods.learning import Parts, Trainee
+from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
 from dracones.methods.registry import register
+from dracones.methods.scores import Scores
 from dracones.training import Progress, TrainingConfig
 
 
@@ -49,7 +48,7 @@ class EmbeddingFlowConfig(FeatureConfig):
 
 
 @register
-class EmbeddingFlow(FeatureDetector):
+class EmbeddingFlow(FeatureMethod):
     """The exact negative log-likelihood of an image's embedding, nats per dimension; says whether, not where.
 
     On pixels a flow learns local correlations and calls unfamiliar content likely; on the embeddings of a network that
@@ -123,7 +122,7 @@ class EmbeddingFlow(FeatureDetector):
             (embedding,) = self.pool()(images)
         return self.log_density(embedding.float())
 
-    def score(self, images: Tensor) -> Scores:
+    def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
         """Negative log-likelihood per dimension `[B]`."""
         return Scores(-self.log_prob(images) / self.dims)
 

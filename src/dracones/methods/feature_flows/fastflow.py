@@ -13,7 +13,7 @@ from dracones.methods.feature_flows import folded_flow
 from dracones.methods.feature_flows.flow_step import FlowStep
 from dracones.methods.heatmap import mean_at_size
 from dracones.methods.info import MethodInfo
-from dracones.methods.on_features import FeatureConfig, FeatureDetector, Preset
+from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
 from dracones.methods.registry import register
 from dracones.training import TrainingConfig
 
@@ -104,7 +104,7 @@ def _without_autocast(x: Tensor) -> Iterator[torch.dtype]:
 
 
 @register
-class FastFlow(FeatureDetector):
+class FastFlow(FeatureMethod):
     r"""Flows on 2-D feature maps; the heat of a position is how improbable its latent vector is.
 
     With z the latent of a level, :math:`p = \exp(-\frac{1}{2C} \sum_c z_c^2)` per position; the heat map is the mean

@@ -8,16 +8,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dracones.detectors.detector import FitContext
-from dracones.detectors.prediction import Scores
 from dracones.features import SinusoidalPosition
 from dracones.flows import ZeroConv2d
 from dracones.methods.feature_flows.csflow import CrossScaleStep
 from dracones.methods.feature_flows.flow_step import FlowStep
 from dracones.methods.heatmap import ImageScore, at_size, image_score
 from dracones.methods.info import MethodInfo
-from dracones.methods.on_features import FeatureConfig, FeatureDetector, Preset
+from dracones.methods.learning import FitContext
+from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
 from dracones.methods.registry import register
+from dracones.methods.scores import Scores
 from dracones.training import TrainingConfig
 
 Maps = tuple[Tensor, ...]
@@ -72,7 +72,7 @@ class PositionedConvNet(nn.Module):
 
 
 @register
-class MSFlow(FeatureDetector):
+class MSFlow(FeatureMethod):
     r"""Flows in parallel on three levels, with positional codes, then one coupling across the levels.
 
     With :math:`\ell_l = -\frac12 \overline{z^2}` of a position at level l and :math:`p_l = \exp(\ell_l - \max \ell_l)`,
@@ -177,7 +177,7 @@ class MSFlow(FeatureDetector):
         latents, _ = self.encode(pooled(maps))
         return [-0.5 * z.float().square().mean(dim=1) for z in latents]
 
-    def score(self, images: Tensor) -> Scores:
+    def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
         """Mean of the top share of the product map `[B]`, and the sum map `[B, H, W]`."""
         size = (images.shape[2], images.shape[3])
         with self.scoring_precision(images):

@@ -1,7 +1,7 @@
 """Guards for a deployed classifier: scores from its logits, its penultimate features and its input's gradient.
 
 Each score is a formula (`PostHocScore`, or a function of `logit_scores` and `shaping`) that also runs on precomputed
-arrays, and a detector (`ClassifierDetector`) that takes the arrays from a classifier by a hook.
+arrays, and a detector (`Guard`) that takes the arrays from a classifier by a hook.
 
 >>> import torch
 >>> outputs = ClassifierOutputs(torch.tensor([[9.0, 0.0], [0.1, 0.0]]))
@@ -9,11 +9,10 @@ arrays, and a detector (`ClassifierDetector`) that takes the arrays from a class
 tensor([1.2339e-04, 4.7502e-01])
 """
 
-from dracones.methods.guards.comparison import Comparison, compare
 from dracones.methods.guards.exported import as_classifier
 from dracones.methods.guards.feature_methods import Knn, Mahalanobis, RelativeMahalanobis, Residual, Vim
 from dracones.methods.guards.fingerprint import fingerprint
-from dracones.methods.guards.guard import ClassifierConfig, ClassifierDetector
+from dracones.methods.guards.guard import Guard, GuardConfig
 from dracones.methods.guards.loading import load_classifier
 from dracones.methods.guards.logit_methods import Energy, Entropy, Gen, LogitScore, MaxLogit, Msp
 from dracones.methods.guards.logit_scores import energy, entropy, gen, max_logit, msp
@@ -28,15 +27,14 @@ from dracones.methods.guards.wrap import GuardedAnswer, GuardedClassifier
 
 __all__ = [
     "Ash",
-    "ClassifierConfig",
-    "ClassifierDetector",
     "ClassifierOutputs",
     "ClassifierProbe",
-    "Comparison",
     "Dice",
     "Energy",
     "Entropy",
     "Gen",
+    "Guard",
+    "GuardConfig",
     "GuardedAnswer",
     "GuardedClassifier",
     "Knn",
@@ -57,7 +55,6 @@ __all__ = [
     "ash_b",
     "ash_p",
     "ash_s",
-    "compare",
     "dice_weight",
     "energy",
     "entropy",

@@ -5,20 +5,20 @@ from typing import ClassVar
 from pydantic import Field
 
 from dracones.methods.guards import gaussian, neighbours, subspace
-from dracones.methods.guards.guard import ClassifierConfig, ClassifierDetector
+from dracones.methods.guards.guard import Guard, GuardConfig
 from dracones.methods.guards.post_hoc import PostHocScore
 from dracones.methods.info import MethodInfo
 from dracones.methods.registry import register
 
 
-class GaussianConfig(ClassifierConfig):
+class GaussianConfig(GuardConfig):
     """Options of both Mahalanobis distances."""
 
     ridge: float = Field(1e-6, ge=0, description="added to the covariance's diagonal, as a share of its mean variance")
 
 
 @register
-class Mahalanobis(ClassifierDetector):
+class Mahalanobis(Guard):
     """`gaussian.Mahalanobis`: squared distance to the nearest class mean."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -40,7 +40,7 @@ class Mahalanobis(ClassifierDetector):
 
 
 @register
-class RelativeMahalanobis(ClassifierDetector):
+class RelativeMahalanobis(Guard):
     """`gaussian.RelativeMahalanobis`: distance to the nearest class less the distance to all."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -62,7 +62,7 @@ class RelativeMahalanobis(ClassifierDetector):
 
 
 @register
-class Knn(ClassifierDetector):
+class Knn(Guard):
     """`neighbours.NearestNeighbours`: distance to the k-th nearest training feature."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -76,7 +76,7 @@ class Knn(ClassifierDetector):
         summary="distance to the k-th nearest training feature, exact search",
     )
 
-    class Config(ClassifierConfig):
+    class Config(GuardConfig):
         """Options of KNN."""
 
         k: int = Field(50, ge=1, description="which neighbour; 50 on CIFAR-10, 1000 on ImageNet in the paper")
@@ -93,7 +93,7 @@ class Knn(ClassifierDetector):
         )
 
 
-class SubspaceConfig(ClassifierConfig):
+class SubspaceConfig(GuardConfig):
     """Options of ViM and the residual."""
 
     dimensions: int | None = Field(
@@ -114,7 +114,7 @@ _VIM = MethodInfo(
 
 
 @register
-class Vim(ClassifierDetector):
+class Vim(Guard):
     """`subspace.VirtualLogit`: the residual as one more logit."""
 
     info: ClassVar[MethodInfo] = _VIM
@@ -127,7 +127,7 @@ class Vim(ClassifierDetector):
 
 
 @register
-class Residual(ClassifierDetector):
+class Residual(Guard):
     """`subspace.Residual`: what of a feature lies outside the training features' subspace."""
 
     info: ClassVar[MethodInfo] = MethodInfo(

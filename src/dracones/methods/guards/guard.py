@@ -1,4 +1,4 @@
-"""The contract of every detector that wraps a deployed classifier."""
+"""The contract of every method that wraps a deployed classifier."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -7,23 +7,23 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from dracones.detectors.detector import Detector
-from dracones.detectors.fitting import FitContext
-from dracones.detectors.prediction import Scores
 from dracones.images import ImageCollection
-from dracones.methods.config import DetectorConfig
+from dracones.methods.config import MethodConfig
 from dracones.methods.guards.fingerprint import fingerprint
 from dracones.methods.guards.loading import kind_of, load_classifier
 from dracones.methods.guards.normalization import Normalization
 from dracones.methods.guards.outputs import ClassifierOutputs, LinearHead
 from dracones.methods.guards.post_hoc import PostHocScore
 from dracones.methods.guards.probe import ClassifierProbe
+from dracones.methods.learning import FitContext
+from dracones.methods.method import Method
+from dracones.methods.scores import Scores
 from dracones.training import TrainingConfig
 
 GATHERING_BATCH = 64
 
 
-class ClassifierConfig(DetectorConfig):
+class GuardConfig(MethodConfig):
     """Options of every guard.
 
     ``classifier`` is set by `dracones.create` where a text names it; a module is passed to ``create`` itself.
@@ -53,14 +53,14 @@ class ClassifierConfig(DetectorConfig):
     )
 
     @model_validator(mode="after")
-    def _both_or_neither(self) -> "ClassifierConfig":
+    def _both_or_neither(self) -> "GuardConfig":
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std go together: give both or neither")
         return self
 
 
-class ClassifierDetector(Detector):
-    """A guard: scores images by what a given classifier makes of them. The classifier is neither changed nor saved.
+class Guard(Method):
+    """Scores images by what a given classifier makes of them. The classifier is neither changed nor saved.
 
     A subclass says which `PostHocScore` it uses (`make_score`).
 
@@ -69,15 +69,15 @@ class ClassifierDetector(Detector):
 
     Args:
         config: options, where a file holds them.
-        classifier: the module, or the text that names it; see `ClassifierConfig.classifier`.
+        classifier: the module, or the text that names it; see `GuardConfig.classifier`.
         options: see ``Config``.
     """
 
-    Config: ClassVar[type[DetectorConfig]] = ClassifierConfig
-    config: ClassifierConfig
+    Config: ClassVar[type[MethodConfig]] = GuardConfig
+    config: GuardConfig
 
     def __init__(
-        self, config: DetectorConfig | None = None, *, classifier: nn.Module | str | None = None, **options: Any
+        self, config: MethodConfig | None = None, *, classifier: nn.Module | str | None = None, **options: Any
     ) -> None:
         module = None if isinstance(classifier, str) else classifier
         if isinstance(classifier, str):
@@ -186,7 +186,7 @@ class ClassifierDetector(Detector):
         chosen = None if labels is None else torch.as_tensor(labels)[torch.cat(indices)]
         return ClassifierOutputs.join(parts), chosen
 
-    def score(self, images: Tensor) -> Scores:
+    def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
         """One pass of the classifier, one formula."""
         return Scores(self.logits_and_scores(images, self.probe)[1])
 
@@ -205,12 +205,6 @@ class ClassifierDetector(Detector):
             raise ValueError(f"{self.info.name} runs the classifier again for every image; call score(images)")
         features = None if outputs.features is None else outputs.features.to(self.device)
         return self.score_module.score(ClassifierOutputs(outputs.logits.to(self.device), features))
-
-    def wrap(self, model: nn.Module | None = None) -> "nn.Module":
-        """A module that returns logits and scores in one pass, for serving; see `GuardedClassifier`."""
-        from dracones.methods.guards.wrap import GuardedClassifier
-
-        return GuardedClassifier(self, model)
 
     # The file ---------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dracones.methods.guards import logit_scores
-from dracones.methods.guards.guard import ClassifierConfig, ClassifierDetector
+from dracones.methods.guards.guard import Guard, GuardConfig
 from dracones.methods.guards.outputs import ClassifierOutputs
 from dracones.methods.guards.post_hoc import PostHocScore
 from dracones.methods.info import MethodInfo
@@ -36,7 +36,7 @@ class LogitScore(PostHocScore):
 
 
 @register
-class Msp(ClassifierDetector):
+class Msp(Guard):
     """`logit_scores.msp`: one minus the maximum softmax probability."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -50,7 +50,7 @@ class Msp(ClassifierDetector):
         summary="one minus the largest softmax probability: the baseline",
     )
 
-    class Config(ClassifierConfig):
+    class Config(GuardConfig):
         """Options of MSP."""
 
         temperature: float = Field(1.0, gt=0, description="divides the logits")
@@ -63,7 +63,7 @@ class Msp(ClassifierDetector):
 
 
 @register
-class MaxLogit(ClassifierDetector):
+class MaxLogit(Guard):
     """`logit_scores.max_logit`: minus the largest logit."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -83,7 +83,7 @@ class MaxLogit(ClassifierDetector):
 
 
 @register
-class Energy(ClassifierDetector):
+class Energy(Guard):
     """`logit_scores.energy`: free energy of the logits."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -97,7 +97,7 @@ class Energy(ClassifierDetector):
         summary="free energy, minus the log-sum-exp of the logits",
     )
 
-    class Config(ClassifierConfig):
+    class Config(GuardConfig):
         """Options of the energy."""
 
         temperature: float = Field(1.0, gt=0, description="T; 1 in the paper")
@@ -110,7 +110,7 @@ class Energy(ClassifierDetector):
 
 
 @register
-class Entropy(ClassifierDetector):
+class Entropy(Guard):
     """`logit_scores.entropy`: entropy of the softmax."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -130,7 +130,7 @@ class Entropy(ClassifierDetector):
 
 
 @register
-class Gen(ClassifierDetector):
+class Gen(Guard):
     """`logit_scores.gen`: generalised entropy of the most likely classes."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -145,7 +145,7 @@ class Gen(ClassifierDetector):
         summary="generalised entropy, which weighs small probabilities more than Shannon's",
     )
 
-    class Config(ClassifierConfig):
+    class Config(GuardConfig):
         """Options of GEN."""
 
         gamma: float = Field(0.1, gt=0, lt=1, description="exponent; 0.1 in the paper")

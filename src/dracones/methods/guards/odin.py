@@ -8,11 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dracones.detectors.fitting import FitContext
-from dracones.detectors.prediction import Scores
-from dracones.images import ImageCollection, open_images
-from dracones.methods.config import DetectorConfig
-from dracones.methods.guards.guard import GATHERING_BATCH, ClassifierConfig, ClassifierDetector
+from dracones.images import ImageCollection
+from dracones.methods.config import MethodConfig
+from dracones.methods.guards.guard import GATHERING_BATCH, Guard, GuardConfig
 from dracones.methods.guards.logit_scores import msp
 from dracones.methods.guards.perturbation import Precision, perturbed_logits
 from dracones.methods.guards.probe import ClassifierProbe
@@ -24,11 +22,13 @@ from dracones.methods.guards.tuning import (
     choose_in_distribution,
 )
 from dracones.methods.info import MethodInfo
+from dracones.methods.learning import FitContext
 from dracones.methods.registry import register
+from dracones.methods.scores import Scores
 
 
 @register
-class Odin(ClassifierDetector):
+class Odin(Guard):
     """One minus the maximum softmax of the temperature-scaled logits of an input moved towards its predicted class.
 
     ``x~ = x - eps * sign(grad_x CE(f(x) / T, y)) / std`` with y the class predicted at T = 1, then
@@ -61,7 +61,7 @@ class Odin(ClassifierDetector):
         summary="softmax at high temperature after a small step of the input towards the predicted class",
     )
 
-    class Config(ClassifierConfig):
+    class Config(GuardConfig):
         """Options of ODIN."""
 
         temperature: float = Field(1000.0, gt=0, description="T; the paper's tuning chose 1000 everywhere")
@@ -74,7 +74,7 @@ class Odin(ClassifierDetector):
         )
         tuning_images: int = Field(1000, ge=1, description="normal images that epsilon is chosen on, at most")
 
-    def __init__(self, config: DetectorConfig | None = None, **options: Any) -> None:
+    def __init__(self, config: MethodConfig | None = None, **options: Any) -> None:
         super().__init__(config, **options)
         self.register_buffer("temperature", torch.tensor(self._options.temperature, dtype=torch.float64))
         self.register_buffer("epsilon", torch.tensor(self._options.epsilon or 0.0, dtype=torch.float64))
@@ -100,24 +100,21 @@ class Odin(ClassifierDetector):
         scores = self.grid(images, (self._options.temperature,), EPSILONS)
         self.adopt_tuning(choose_in_distribution(scores))
 
-    def tune(self, normal: Any, anomalous: Any, *, name: str) -> Self:
+    def tune(self, normal: ImageCollection, anomalous: ImageCollection, *, name: str) -> Self:
         """Choose T and epsilon by FPR at 95 % TPR on a validation set, and remember its name.
 
-        The calibration is dropped, as it belongs to the former scores: call `calibrate` again.
-
         Args:
-            normal: normal images, not those that are reported on.
-            anomalous: anomalous images, not those that are reported on.
+            normal: treated normal images, not those that are reported on.
+            anomalous: treated anomalous images, not those that are reported on.
             name: what the set is, such as ``"Tiny ImageNet resized, first 1000"``; it is saved.
 
         Raises:
-            ValueError: not fitted, or an empty name.
+            ValueError: an empty name.
         """
-        self.require_fitted()
         if not name.strip():
             raise ValueError("name the validation set: a result that was tuned on anomalous images must say on which")
-        inside = self.grid(self.adopt(open_images(normal)), TEMPERATURES, EPSILONS)
-        outside = self.grid(self.adopt(open_images(anomalous)), TEMPERATURES, EPSILONS)
+        inside = self.grid(normal, TEMPERATURES, EPSILONS)
+        outside = self.grid(anomalous, TEMPERATURES, EPSILONS)
         return self.adopt_tuning(choose_by_validation(inside, outside, name=name))
 
     def grid(
@@ -132,7 +129,7 @@ class Odin(ClassifierDetector):
                     found[t, e].append(msp(logits, temperature=t).cpu())
         return {key: torch.cat(parts).numpy() for key, parts in found.items()}
 
-    def score(self, images: Tensor) -> Scores:
+    def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
         """Scores after the step: one backward and two passes."""
         temperature = float(self.temperature)
         (moved,) = perturbed_logits(
@@ -148,11 +145,10 @@ class Odin(ClassifierDetector):
         return first, msp(moved, temperature=temperature).to(self.device)
 
     def adopt_tuning(self, tuning: Tuning) -> Self:
-        """Take settings over, with the record of how they were chosen; the calibration of the former is dropped."""
+        """Take settings over, with the record of how they were chosen; a calibration of the former is void."""
         self.temperature.fill_(tuning.temperature)
         self.epsilon.fill_(tuning.epsilon)
         self.tuning = tuning
-        self.forget_calibration()
         return self
 
     def header_extras(self) -> dict[str, Any]:

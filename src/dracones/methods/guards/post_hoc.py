@@ -20,7 +20,7 @@ class PostHocScore(nn.Module, ABC):
         - keeps all that it learns in buffers, which are created empty in ``__init__``;
         - overrides `score_outputs`, and `fit_outputs` where there is something to learn.
 
-    The buffers' sizes depend on the classifier: load a state with `dracones.detectors.scoring.load_state`.
+    The buffers' sizes depend on the classifier: load a state with `dracones.methods.load_state`.
     """
 
     reads: ClassVar[tuple[Input, ...]] = ("logits",)

@@ -5,14 +5,14 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from dracones.methods.guards import shaped
-from dracones.methods.guards.guard import ClassifierConfig, ClassifierDetector
+from dracones.methods.guards.guard import Guard, GuardConfig
 from dracones.methods.guards.post_hoc import PostHocScore
 from dracones.methods.info import MethodInfo
 from dracones.methods.registry import register
 
 
 @register
-class React(ClassifierDetector):
+class React(Guard):
     """`shaped.RectifiedEnergy`: activations clipped at a percentile of the training activations."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -26,7 +26,7 @@ class React(ClassifierDetector):
         summary="energy after clipping large activations",
     )
 
-    class Config(ClassifierConfig):
+    class Config(GuardConfig):
         """Options of ReAct."""
 
         percentile: float = Field(0.9, gt=0, le=1, description="of the training activations, where they are clipped")
@@ -39,7 +39,7 @@ class React(ClassifierDetector):
 
 
 @register
-class Ash(ClassifierDetector):
+class Ash(Guard):
     """`shaped.PrunedEnergy`: small activations pruned, the rest scaled."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -53,7 +53,7 @@ class Ash(ClassifierDetector):
         summary="energy after pruning small activations and scaling the rest",
     )
 
-    class Config(ClassifierConfig):
+    class Config(GuardConfig):
         """Options of ASH."""
 
         percentile: float = Field(0.9, ge=0, lt=1, description="share of an image's activations that is pruned")
@@ -69,7 +69,7 @@ class Ash(ClassifierDetector):
 
 
 @register
-class Scale(ClassifierDetector):
+class Scale(Guard):
     """`shaped.ScaledEnergy`: all activations scaled by how concentrated they are."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -83,7 +83,7 @@ class Scale(ClassifierDetector):
         summary="energy after scaling activations by how concentrated they are",
     )
 
-    class Config(ClassifierConfig):
+    class Config(GuardConfig):
         """Options of SCALE."""
 
         percentile: float = Field(0.85, ge=0, lt=1, description="share of the activations left out of the denominator")
@@ -96,7 +96,7 @@ class Scale(ClassifierDetector):
 
 
 @register
-class Dice(ClassifierDetector):
+class Dice(Guard):
     """`shaped.SparseEnergy`: the last layer's small contributions zeroed."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -110,7 +110,7 @@ class Dice(ClassifierDetector):
         summary="energy with the last layer's small contributions zeroed",
     )
 
-    class Config(ClassifierConfig):
+    class Config(GuardConfig):
         """Options of DICE."""
 
         sparsity: float = Field(0.9, ge=0, lt=1, description="share of the last layer's weights that is zeroed")

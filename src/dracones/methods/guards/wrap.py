@@ -1,14 +1,12 @@
 """A classifier and its guard as one module for serving."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from dracones.methods.guards.guard import Guard, check_fingerprint
 from dracones.methods.guards.probe import ClassifierProbe
-
-if TYPE_CHECKING:
-    from dracones.methods.guards.guard import ClassifierDetector
 
 
 class GuardedAnswer(NamedTuple):
@@ -33,15 +31,14 @@ class GuardedClassifier(nn.Module):
 
     Args:
         guard: a fitted guard.
+        threshold: score above which an image is anomalous, where one was calibrated.
         model: the classifier to serve, with the weights the guard was fitted on; the guard's own if not given.
 
     Raises:
         ValueError: not fitted, or a model with other weights.
     """
 
-    def __init__(self, guard: "ClassifierDetector", model: nn.Module | None = None) -> None:
-        from dracones.methods.guards.guard import check_fingerprint
-
+    def __init__(self, guard: Guard, threshold: float | None = None, model: nn.Module | None = None) -> None:
         super().__init__()
         if guard.classifier_fingerprint is None:
             raise ValueError(f"this {guard.info.name} is not fitted; call fit(normal_images) before wrap")
@@ -59,11 +56,11 @@ class GuardedClassifier(nn.Module):
         else:
             probe = guard.probe
         self.guard = guard
+        self.threshold = threshold
         self.probe = probe
 
     def forward(self, images: Tensor) -> GuardedAnswer:
         """Logits, scores and, once calibrated, verdicts."""
         with torch.no_grad():
             logits, scores = self.guard.logits_and_scores(images, self.probe)
-        threshold = self.guard.threshold
-        return GuardedAnswer(logits, scores, None if threshold is None else scores > threshold)
+        return GuardedAnswer(logits, scores, None if self.threshold is None else scores > self.threshold)

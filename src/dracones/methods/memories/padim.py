@@ -8,10 +8,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from dracones.detectors.fitting import FitContext
 from dracones.methods.heatmap import at_size, blur
 from dracones.methods.info import MethodInfo
-from dracones.methods.on_features import FeatureConfig, FeatureDetector, Preset
+from dracones.methods.learning import FitContext
+from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
 from dracones.methods.registry import register
 from dracones.training import TrainingConfig
 
@@ -33,7 +33,7 @@ class PaDiMConfig(FeatureConfig):
 
 
 @register
-class PaDiM(FeatureDetector):
+class PaDiM(FeatureMethod):
     """Mahalanobis distance of each position's feature to the Gaussian of normal features there; not trained.
 
     Levels are brought to the finest one's size and concatenated, `dimensions` of them drawn at random. The heat map is

@@ -8,12 +8,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from dracones.detectors.fitting import FitContext
-from dracones.detectors.prediction import Scores
 from dracones.methods.heatmap import at_size, blur
 from dracones.methods.info import MethodInfo
-from dracones.methods.on_features import FeatureConfig, FeatureDetector, Preset
+from dracones.methods.learning import FitContext
+from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
 from dracones.methods.registry import register
+from dracones.methods.scores import Scores
 from dracones.training import TrainingConfig
 
 _ROWS = 1024
@@ -36,7 +36,7 @@ class PatchCoreConfig(FeatureConfig):
 
 
 @register
-class PatchCore(FeatureDetector):
+class PatchCore(FeatureMethod):
     """The distance of each patch to its nearest neighbour among normal patches; exact, not trained.
 
     A patch is a position of the second level and the neighbourhood around it: each level is averaged over 3×3
@@ -100,7 +100,7 @@ class PatchCore(FeatureDetector):
             return joined
         return F.adaptive_avg_pool1d(joined.flatten(0, 2), width).view(*joined.shape[:3], width)
 
-    def score(self, images: Tensor) -> Scores:
+    def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
         """Weighed distance of the worst patch `[B]`, and smoothed distances `[B, H, W]`."""
         size = (images.shape[2], images.shape[3])
         with self.scoring_precision(images):

@@ -1,19 +1,10 @@
 """Disjoint parts of the normal images: what trains, what stops training and fits rules, what calibrates."""
 
 import math
-from dataclasses import dataclass
 from typing import cast
 
 from dracones.images import ImageCollection
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Three disjoint parts of one collection."""
-
-    train: ImageCollection
-    validation: ImageCollection
-    calibration: ImageCollection
+from dracones.methods import Parts
 
 
 def split(images: ImageCollection, validation_share: float, calibration_share: float, seed: int) -> Parts:

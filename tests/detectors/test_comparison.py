@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import dracones
+from dracones.detectors import compare
+from dracones.detectors.comparison import classifier_methods
 from dracones.images import open_images
-from dracones.methods.guards import compare
-from dracones.methods.guards.comparison import classifier_methods
 from dracones.metrics import auroc
 
 OPTIONS = {"knn": {"k": 3}, "odin": {"epsilon": 0.01}}

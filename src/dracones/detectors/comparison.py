@@ -3,17 +3,19 @@
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from dracones.detectors.fitting import choose_preprocess
 from dracones.images import ImageCollection, open_images
-from dracones.methods.guards.guard import ClassifierDetector
+from dracones.methods import FitContext, method_class, method_names
+from dracones.methods.guards.guard import Guard
 from dracones.methods.guards.odin import Odin
 from dracones.methods.guards.outputs import ClassifierOutputs
-from dracones.methods.registry import create, detector_class, method_names
 from dracones.metrics import evaluate_scores
 from dracones.training import Progress
 
@@ -102,7 +104,7 @@ class Comparison:
 
 def classifier_methods() -> tuple[str, ...]:
     """Names of all methods that guard a classifier."""
-    return tuple(name for name in method_names() if detector_class(name).info.family == "classifier")
+    return tuple(name for name in method_names() if method_class(name).info.family == "classifier")
 
 
 def compare(
@@ -124,7 +126,7 @@ def compare(
     away by their resampling.
 
     Args:
-        classifier: module, or text that names it (see `ClassifierConfig.classifier`).
+        classifier: module, or text that names it (see `GuardConfig.classifier`).
         train: normal images with labels to fit on.
         normal: normal images the classifier was not trained on.
         near: name -> anomalous images that resemble the normal ones.
@@ -149,7 +151,8 @@ def compare(
     names = classifier_methods() if methods == "all" else _known([methods] if isinstance(methods, str) else methods)
     guards = _guards(classifier, names, options or {}, shared)
     reader = next((guard for guard in guards.values() if guard.reads_features), next(iter(guards.values())))
-    train_images = reader.adopt(open_images(train, labels=labels))
+    opened = open_images(train, labels=labels)
+    train_images = opened.with_preprocess(choose_preprocess(reader.info, reader.config, opened))
     collections = {
         name: open_images(data).with_preprocess(train_images.preprocess)
         for name, data in {"normal": normal, **(near or {}), **(far or {})}.items()
@@ -201,7 +204,7 @@ def _groups(near: Mapping[str, Any], far: Mapping[str, Any]) -> dict[str, Group]
 def _known(names: Iterable[str]) -> tuple[str, ...]:
     chosen = tuple(dict.fromkeys(names))
     for name in chosen:
-        if not issubclass(detector_class(name), ClassifierDetector):
+        if not issubclass(method_class(name), Guard):
             raise ValueError(
                 f"{name} does not guard a classifier, compare takes {', '.join(classifier_methods())}; evaluate "
                 "a saved "
@@ -217,16 +220,14 @@ def _guards(
     names: tuple[str, ...],
     options: Mapping[str, Mapping[str, Any]],
     shared: Mapping[str, Any],
-) -> dict[str, ClassifierDetector]:
+) -> dict[str, Guard]:
     strangers = set(options) - set(names)
     if strangers:
         raise ValueError(f"options for {sorted(strangers)}, which are not compared; compared are {', '.join(names)}")
-    guards: dict[str, ClassifierDetector] = {}
+    guards: dict[str, Guard] = {}
     held = dict(shared)
     for name in names:
-        guard = create(name, classifier=classifier, **held, **options.get(name, {}))
-        if not isinstance(guard, ClassifierDetector):
-            raise ValueError(f"{name} does not guard a classifier")
+        guard = cast(type[Guard], method_class(name))(classifier=classifier, **held, **options.get(name, {}))
         if isinstance(classifier, str):
             # Read once; the others get the module, and the normalisation that came with its name.
             classifier = guard.classifier
@@ -236,17 +237,16 @@ def _guards(
     return guards
 
 
-def _fit(
-    guards: Mapping[str, ClassifierDetector], reader: ClassifierDetector, images: ImageCollection, clock: _Clock
-) -> dict[str, ClassifierDetector]:
+def _fit(guards: Mapping[str, Guard], reader: Guard, images: ImageCollection, clock: _Clock) -> dict[str, Guard]:
     """Fit all from one pass; a method that this classifier cannot serve is left out, with its reason."""
     learning = any(guard.score_module is not None and guard.score_module.learns for guard in guards.values())
     outputs, labels = clock.measure("shared passes", lambda: reader.gather(images)) if learning else (None, None)
+    everything = FitContext(images, images.subset([]), torch.Generator().manual_seed(0), None)
     fitted = {}
     for name, guard in guards.items():
         try:
             if guard.score_module is None:
-                clock.measure(name, lambda g=guard: g.fit(images, device=g.probe.device))
+                clock.measure(name, lambda g=guard: g.fit_statistics(everything))
             elif outputs is not None:
                 clock.measure(name, lambda g=guard: g.fit_outputs(outputs, labels, reader.probe.head))
         except ValueError as error:
@@ -259,8 +259,8 @@ def _fit(
 
 
 def _score_sets(
-    guards: Mapping[str, ClassifierDetector],
-    reader: ClassifierDetector,
+    guards: Mapping[str, Guard],
+    reader: Guard,
     collections: Mapping[str, ImageCollection],
     clock: _Clock,
     progress: Progress | None,
@@ -280,10 +280,10 @@ def _score_sets(
     return scores
 
 
-def _score(guard: ClassifierDetector, outputs: ClassifierOutputs, images: ImageCollection) -> Scores:
+def _score(guard: Guard, outputs: ClassifierOutputs, images: ImageCollection) -> Scores:
     if guard.score_module is not None:
         return guard.score_outputs(outputs).cpu().numpy()
-    return np.concatenate([guard.score(batch.images).image.cpu().numpy() for batch in images.batches(128)])
+    return np.concatenate([guard(batch.images).image.cpu().numpy() for batch in images.batches(128)])
 
 
 def _judge(normal: Scores, anomalous: Scores) -> dict[str, dict[str, float]]:

@@ -1,0 +1,56 @@
+"""What a fit and a calibration found, beside the weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dracones.calibration import Conformal
+from dracones.detectors.heat_range import HeatRange
+from dracones.images import Preprocess
+
+
+@dataclass(frozen=True)
+class Record:
+    """Facts of one fitted detector; a new one takes its place, it never changes.
+
+    Attributes:
+        preprocess: how every image is treated.
+        image_shape: ``(C, H, W)`` of what the method sees.
+        calibration: scores of normal images that no fit has seen; empty where there were none.
+        false_alarm_rate: promised for ``threshold``.
+        confidence: with which the rate is promised for the calibration images at hand; ``None``: on average.
+        threshold: score above which an image is anomalous; ``None`` where nothing could be promised.
+        heat_range: how hot the maps of normal images are.
+        provenance: versions, seed, data, training.
+    """
+
+    preprocess: Preprocess
+    image_shape: tuple[int, int, int]
+    calibration: Conformal = field(default_factory=Conformal)
+    false_alarm_rate: float | None = None
+    confidence: float | None = None
+    threshold: float | None = None
+    heat_range: HeatRange | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def uncalibrated(self) -> "Record":
+        """The same without what was learnt from calibration images: their scores are of other settings."""
+        return Record(self.preprocess, self.image_shape, provenance=self.provenance)
+
+    def seen(self, calibration: Conformal, heat_range: HeatRange | None) -> "Record":
+        """The same with scores of normal images, and no promise yet."""
+        return replace(self.uncalibrated(), calibration=calibration, heat_range=heat_range)
+
+    def promising(self, false_alarm_rate: float, confidence: float | None) -> "Record":
+        """The same with the threshold that promises this rate.
+
+        Raises:
+            TooFewScores: the calibration images are too few for it; the needed count is named.
+        """
+        return replace(
+            self,
+            false_alarm_rate=false_alarm_rate,
+            confidence=confidence,
+            threshold=self.calibration.threshold(false_alarm_rate, confidence),
+            heat_range=None if self.heat_range is None else self.heat_range.at(false_alarm_rate, confidence),
+        )

@@ -1,0 +1,140 @@
+"""What a paper describes: tensors in, tensors out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from dracones.images import ImageCollection, reading_threads
+from dracones.methods.config import MethodConfig
+from dracones.methods.info import MethodInfo
+from dracones.methods.learning import FitContext, Parts, Trainee
+from dracones.methods.scores import Scores
+from dracones.training import Progress, TrainingConfig, counting
+
+
+class Method(nn.Module, ABC):
+    """A score of images, and how it is learnt; larger score = more anomalous.
+
+    A subclass gives:
+
+    - ``info``: its `MethodInfo`;
+    - ``Config``: its options, a subclass of `MethodConfig`;
+    - `build`: make its submodules for a shape (called by a fit and, before the state is read, by `dracones.load`);
+    - `forward`: scores of a batch, as a **pure graph** of tensors: no ``len(tensor)`` or ``.item()``, no check of
+      values, file, change of mode, or cutting by the size of the batch, so that it exports with a free batch. The
+      detector has checked the images; scores are checked after;
+    - `host_statistics`, where the score needs what no graph holds (sizes of codecs);
+    - what learning it needs: `training_config` and `training_loss` for gradient descent, `fit_statistics` for
+      what is gathered. `training_data` may swap images for something computed from them (frozen features).
+
+    Everything that changes a score after loading must be a parameter or a buffer, or follow from ``Config``.
+    Buffers may change their size while fitting (register them empty); parameters may not.
+    """
+
+    info: ClassVar[MethodInfo]
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+
+    def __init__(self, config: MethodConfig | None = None, **options: Any) -> None:
+        super().__init__()
+        self.config = config if config is not None else self.Config.from_options(**options)
+
+    @abstractmethod
+    def build(self, image_shape: tuple[int, int, int]) -> None:
+        """Make the submodules for images ``[C, H, W]``; called under the configuration's seed."""
+
+    @abstractmethod
+    def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:
+        """Score treated images ``[B, C, H, W]`` in [0, 1]; a score must not depend on the rest of the batch.
+
+        Args:
+            images: as the treatment leaves them.
+            host: what `host_statistics` gave for the same images; computed here if it is left out.
+        """
+
+    def host_statistics(self, images: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Numbers ``[B, k]`` that no graph can hold, for treated images; ``None`` for a method that needs none."""
+        return None
+
+    @property
+    def gives_maps(self) -> bool:
+        """Whether scores come with heat maps, as this method is set up."""
+        return "map" in self.info.gives
+
+    def settle(self, device: torch.device) -> None:
+        """Turn options that follow the machine into what they mean on ``device``; what is saved says it."""
+
+    def training_config(self) -> TrainingConfig | None:
+        """How to train; ``None`` for a method that only gathers statistics."""
+        return getattr(self.config, "training", None)
+
+    def training_data(self, images: ImageCollection, progress: Progress | None = None) -> Dataset[Any]:
+        """What the training loop draws batches from; the treated images unless a method says otherwise."""
+        with counting(progress, len(images), "reading images") as count:
+            return images.to_dataset(workers=reading_threads(), progress=count)
+
+    def training_loss(self, batch: Any, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
+        """Scalar to minimise for a batch of `training_data`."""
+        raise TypeError(f"{self.info.name} is not trained by gradient descent; its training_config should be None")
+
+    def trainees(self, parts: Parts, progress: Progress | None = None) -> Iterator[Trainee]:
+        """The modules to train, one after the other; the method itself unless it says otherwise."""
+        config = self.training_config()
+        if config is not None:
+            validation = self.training_data(parts.validation, progress) if len(parts.validation) else None
+            yield Trainee(0, self, config, self.training_data(parts.train, progress), validation)
+
+    def fit_statistics(self, context: FitContext) -> None:
+        """Gather what the score needs beside trained weights; called after training, in eval mode."""
+
+    def saved_state(self) -> dict[str, Tensor]:
+        """Tensors that go into a file; all of ``state_dict`` unless a method leaves out what it is handed again."""
+        return dict(self.state_dict())
+
+    def header_extras(self) -> dict[str, Any]:
+        """What a method adds to a file's header, such as the fingerprint of a model that it wraps."""
+        return {}
+
+    def restore(self, header: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:  # noqa: ARG002
+        """Take over what `saved_state` and `header_extras` gave; sizes of buffers follow the file.
+
+        Raises:
+            RuntimeError: names that do not match, or a parameter of another shape.
+        """
+        load_state(self, state)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the method's tensors are."""
+        for tensor in [*self.parameters(), *self.buffers()]:
+            return tensor.device
+        return torch.device("cpu")
+
+
+def build(method: Method, shape: tuple[int, int, int]) -> None:
+    """Make a method's submodules for ``shape``, under its configuration's seed."""
+    # Modules draw their first weights from torch's global generator: seed a fork of it, leave the global alone.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(method.config.seed)
+        method.build(shape)
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict whose buffers may have grown while fitting (memory banks, fitted statistics).
+
+    Raises:
+        RuntimeError: names that do not match, or a parameter of another shape.
+    """
+    for name, tensor in state.items():
+        path, _, leaf = name.rpartition(".")
+        try:
+            owner = module.get_submodule(path)
+        except AttributeError:
+            continue  # load_state_dict below names it
+        held = owner._buffers.get(leaf)
+        if leaf in owner._buffers and (held is None or held.shape != tensor.shape or held.dtype != tensor.dtype):
+            owner._buffers[leaf] = torch.empty_like(tensor)
+    module.load_state_dict(dict(state), strict=True)

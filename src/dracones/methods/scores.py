@@ -1,0 +1,17 @@
+"""What a method answers for a batch."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Scores(NamedTuple):
+    """Scores of one batch; larger = more anomalous. A tuple of tensors, so that graphs can return it.
+
+    Attributes:
+        image: ``[B]``.
+        map: ``[B, H, W]`` at the size of the scored batch, or ``None`` where the method cannot say where.
+    """
+
+    image: Tensor
+    map: Tensor | None = None

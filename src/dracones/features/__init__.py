@@ -4,7 +4,7 @@ from dracones.features.cache import FeatureCache, features_in_memory
 from dracones.features.dataset import ComputedFeatures, Extractor, FeatureDataset, StoredFeatures
 from dracones.features.extractor import FeatureExtractor
 from dracones.features.names import backbone_names
-from dracones.features.pooling import Statistic, StatisticPool
+from dracones.features.pooling import Statistic, StatisticPool, pooled_statistics
 from dracones.features.position import SinusoidalPosition, sinusoidal_position
 from dracones.features.precision import InPrecision, computes_bf16
 from dracones.features.pyramid import ImagePyramid, RotatedEmbedding, rotated
@@ -28,6 +28,7 @@ __all__ = [
     "backbone_names",
     "computes_bf16",
     "features_in_memory",
+    "pooled_statistics",
     "read_weights",
     "rotated",
     "sinusoidal_position",

@@ -9,9 +9,29 @@ from torch import Tensor, nn
 from dracones.features.extractor import FeatureExtractor
 from dracones.features.pyramid import ImagePyramid
 
-__all__ = ["Statistic", "StatisticPool"]
+__all__ = ["Statistic", "StatisticPool", "pooled_statistics"]
 
 Statistic = Literal["mean", "max", "std"]
+
+
+def pooled_statistics(maps: Sequence[Tensor], statistics: Sequence[Statistic]) -> Tensor:
+    """Embedding `[B, D]` of maps `[B, C_l, h_l, w_l]`: level by level, statistic by statistic over all positions.
+
+    Example:
+        >>> pooled_statistics([torch.tensor([[[[1.0, 3.0]]]])], ("mean", "max", "std"))
+        tensor([[2., 3., 1.]])
+    """
+    parts = []
+    for level in maps:
+        flat = level.float().flatten(2)
+        for statistic in statistics:
+            if statistic == "mean":
+                parts.append(flat.mean(dim=2))
+            elif statistic == "max":
+                parts.append(flat.amax(dim=2))
+            else:
+                parts.append(flat.std(dim=2, correction=0))
+    return torch.cat(parts, dim=1)
 
 
 class StatisticPool(nn.Module):
@@ -36,17 +56,7 @@ class StatisticPool(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """`[B, D]`: level by level, statistic by statistic."""
-        parts = []
-        for level in self.extractor(images):
-            flat = level.float().flatten(2)
-            for statistic in self.statistics:
-                if statistic == "mean":
-                    parts.append(flat.mean(dim=2))
-                elif statistic == "max":
-                    parts.append(flat.amax(dim=2))
-                else:
-                    parts.append(flat.std(dim=2, correction=0))
-        return (torch.cat(parts, dim=1),)
+        return (pooled_statistics(self.extractor(images), self.statistics),)
 
     def fingerprint(self) -> str:
         """The extractor's, and the statistics."""

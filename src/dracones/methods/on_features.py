@@ -81,7 +81,8 @@ class FeatureConfig(MethodConfig):
 class FeatureMethod(Method):
     """Base of methods that see images through a frozen backbone.
 
-    A subclass makes its model in `build_on`, and gives a heat map per image in `heat`; or overrides `forward`.
+    A subclass makes its model in `build_on`, and gives a heat map per image in `heat`, or overrides `score_maps`; both
+    see feature maps alone, so that several methods can share one pass of the backbone.
     Without random augmentation the features are computed once and read from the cache in each epoch.
     """
 
@@ -103,17 +104,24 @@ class FeatureMethod(Method):
     def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:
         """Make the submodules for feature maps of these widths and sizes, finest first."""
 
+    def full_precision(self) -> AbstractContextManager[Any]:
+        """Float32 within `scoring_precision`: for distances, which lose their digits in bfloat16."""
+        return torch.autocast(self.device.type, enabled=False)
+
     def heat(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
         """Heat map `[B, H, W]`, for images of `size`, from their feature maps; larger = more anomalous."""
         del maps, size
-        raise TypeError(f"{type(self).__name__} scores without a heat map and overrides forward")
+        raise TypeError(f"{type(self).__name__} scores without a heat map and overrides score_maps")
 
     def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
         """Scores `[B]` and heat maps `[B, H, W]` of images `[B, C, H, W]` in [0, 1]."""
-        size = (images.shape[2], images.shape[3])
         with self.scoring_precision(images):
-            heat = self.heat(self.extractor(images), size)
-        heat = at_size(heat.float(), size)
+            maps = self.extractor(images)
+            return self.score_maps(maps, (images.shape[2], images.shape[3]))
+
+    def score_maps(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores:
+        """Scores `[B]` and heat maps `[B, H, W]` of images of `size`, from their feature maps."""
+        heat = at_size(self.heat(maps, size).float(), size)
         return Scores(image_score(heat, self.config.image_score, self.config.top_share), heat)
 
     def scoring_precision(self, images: Tensor) -> AbstractContextManager[Any]:

@@ -241,11 +241,9 @@ class CSFlow(FeatureMethod):
         log_det = torch.stack([share.float().flatten(1).sum(dim=1) for share in log_dets]).sum(dim=0)
         return ((energy - log_det) / sum(z[0].numel() for z in latents)).mean()
 
-    def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
+    def score_maps(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores:
         """The mean of z²/2 `[B]` (or what ``image_score`` says of the map), and the finest scale's heat map."""
-        size = (images.shape[2], images.shape[3])
-        with self.scoring_precision(images):
-            latents, _ = self.encode(self.extractor(images))
+        latents, _ = self.encode(maps)
         squares = [0.5 * z.float().square() for z in latents]
         heat = at_size(squares[0].mean(dim=1), size)
         if self.config.image_score != "mean":

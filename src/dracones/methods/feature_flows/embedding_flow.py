@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dracones.features import Extractor, FeatureExtractor, ImagePyramid, Statistic, StatisticPool
+from dracones.features import Extractor, FeatureExtractor, ImagePyramid, Statistic, StatisticPool, pooled_statistics
 from dracones.flows import MLP, AffineCoupling, Chain, Flow, StandardNormal, TanhScale, channels
 from dracones.flows.bijection import Bijection
 from dracones.methods.feature_flows.whitening import Whitening
@@ -119,12 +119,13 @@ class EmbeddingFlow(FeatureMethod):
     def log_prob(self, images: Tensor) -> Tensor:
         """Log-likelihood of the images' embeddings, nats, `[B]`."""
         with self.scoring_precision(images):
-            (embedding,) = self.pool()(images)
-        return self.log_density(embedding.float())
+            maps = self.extractor(images)
+        return self.log_density(pooled_statistics(maps, self.config.pooling))
 
-    def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
+    def score_maps(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores:  # noqa: ARG002
         """Negative log-likelihood per dimension `[B]`."""
-        return Scores(-self.log_prob(images) / self.dims)
+        with self.full_precision():
+            return Scores(-self.log_density(pooled_statistics(maps, self.config.pooling)) / self.dims)
 
 
 def _real_nvp(dims: int, config: EmbeddingFlowConfig) -> Chain:

@@ -177,11 +177,9 @@ class MSFlow(FeatureMethod):
         latents, _ = self.encode(pooled(maps))
         return [-0.5 * z.float().square().mean(dim=1) for z in latents]
 
-    def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
+    def score_maps(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores:
         """Mean of the top share of the product map `[B]`, and the sum map `[B, H, W]`."""
-        size = (images.shape[2], images.shape[3])
-        with self.scoring_precision(images):
-            levels = self.log_densities(self.extractor(images))
+        levels = self.log_densities(maps)
         relative = [at_size(level - top, size) for level, top in zip(levels, self.highest, strict=True)]
         heat = torch.stack([1 - level.exp() for level in relative]).sum(dim=0)
         product = 1 - torch.stack(relative).sum(dim=0).exp()

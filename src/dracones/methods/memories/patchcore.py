@@ -100,18 +100,18 @@ class PatchCore(FeatureMethod):
             return joined
         return F.adaptive_avg_pool1d(joined.flatten(0, 2), width).view(*joined.shape[:3], width)
 
-    def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
+    def score_maps(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores:
         """Weighed distance of the worst patch `[B]`, and smoothed distances `[B, H, W]`."""
-        size = (images.shape[2], images.shape[3])
-        with self.scoring_precision(images):
-            maps = self.extractor(images)
-        patches = self.patches(maps)
+        with self.full_precision():
+            return self._score_patches(self.patches(maps), size)
+
+    def _score_patches(self, patches: Tensor, size: tuple[int, int]) -> Scores:
         count, height, width, _ = patches.shape
         flat = patches.reshape(count, height * width, -1)
         distance, nearest = nearest_in(flat.flatten(0, 1), self.memory)
         distance, nearest = distance.view(count, -1), nearest.view(count, -1)
         worst = distance.argmax(dim=1)
-        rows = torch.arange(count, device=images.device)
+        rows = torch.arange(count, device=patches.device)
         largest = distance[rows, worst]
         weight = self._loneliness(flat[rows, worst], nearest[rows, worst], largest)
         heat = blur(at_size(distance.view(count, height, width), size), self.config.blur_sigma)

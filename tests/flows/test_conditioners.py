@@ -1,4 +1,4 @@
-"""Conditioners: zeros at the end, bottlenecks, the papers' sizes, and the pixelwise path against convolutions."""
+"""Conditioners: zeros at the end, bottlenecks, the papers' sizes, every way to differentiate."""
 
 from functools import partial
 
@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from dracones.flows import MLP, Bottleneck, ConvNet, Highway, ResNet
-from dracones.flows.conditioners.pixelwise import PixelwiseNetwork, convolve, matrices
 
 SPATIAL = {
     "convnet": partial(ConvNet, hidden=6),
@@ -102,81 +101,20 @@ def test_batch_norm_sits_inside_the_resnet():
     assert not any(isinstance(m, nn.BatchNorm2d) for m in ResNet(2, 4, hidden=5, batch_norm=False).modules())
 
 
-class TestPixelwise:
-    """The matrix products give what convolutions give, gradients and second derivatives included."""
+@pytest.mark.parametrize("make", SPATIAL.values(), ids=SPATIAL.keys())
+def test_every_way_to_differentiate_gives_one_jacobian(make):
+    network = moved(make(1, 2))
+    x = torch.randn(2, 1, 3, 3, dtype=torch.float64)
+    by_rows = torch.autograd.functional.jacobian(network, x)
+    torch.testing.assert_close(torch.func.jacrev(network)(x), by_rows)
+    torch.testing.assert_close(torch.func.jacfwd(network)(x), by_rows)
+    _, along = torch.autograd.functional.jvp(network, x, torch.ones_like(x))
+    torch.testing.assert_close(along, by_rows.sum((4, 5, 6, 7)))
 
-    def network(self, kernels=(3, 1, 3), hidden=5, channels=(2, 3), dtype=torch.float64):
-        torch.manual_seed(0)
-        widths = [channels[0], *(hidden for _ in kernels[1:]), channels[1]]
-        convolutions = [
-            nn.Conv2d(a, b, k, padding=k // 2) for a, b, k in zip(widths, widths[1:], kernels, strict=False)
-        ]
-        return [c.to(dtype) for c in convolutions]
 
-    def plain(self, convolutions, x):
-        for convolution in convolutions[:-1]:
-            x = convolution(x).relu()
-        return convolutions[-1](x)
-
-    @pytest.mark.parametrize("size", [(1, 1), (2, 5), (9, 4)])
-    @pytest.mark.parametrize("kernels", [(3, 1, 3), (3, 3), (1, 3), (5, 1, 1, 3), (3, 1, 5), (1, 1, 1)])
-    @pytest.mark.parametrize("pixels", [1, 40, 10_000])
-    def test_equals_convolutions(self, monkeypatch, kernels, size, pixels):
-        monkeypatch.setattr("dracones.flows.conditioners.pixelwise._PIXELS", pixels)
-        convolutions = self.network(kernels)
-        bias, weights = matrices(convolutions)
-        x = torch.randn(5, 2, *size, dtype=torch.float64, requires_grad=True)
-        expected = self.plain(convolutions, x)
-        outputs = [
-            PixelwiseNetwork.apply(x, (kernels[0], kernels[-1]), bias, *weights),
-            convolve(x, (kernels[0], kernels[-1]), bias, weights),
-        ]
-        direction = torch.randn_like(expected)
-        inputs = [x, *(p for c in convolutions for p in c.parameters())]
-        wanted = torch.autograd.grad(expected, inputs, direction)
-        for output in outputs:
-            torch.testing.assert_close(output, expected)
-            for a, b in zip(torch.autograd.grad(output, inputs, direction), wanted, strict=True):
-                torch.testing.assert_close(a, b)
-
-    def test_first_and_second_derivatives_by_differences(self):
-        convolutions = self.network(hidden=3, channels=(1, 2))
-        bias, weights = matrices(convolutions)
-        x = torch.randn(2, 1, 3, 2, dtype=torch.float64, requires_grad=True)
-        inputs = (x, bias.detach().requires_grad_(), *(w.detach().requires_grad_() for w in weights))
-
-        def function(x, bias, *weights):
-            return PixelwiseNetwork.apply(x, (3, 3), bias, *weights)
-
-        assert torch.autograd.gradcheck(function, inputs)
-        assert torch.autograd.gradgradcheck(function, inputs)
-
-    def test_is_what_convnet_takes_and_when(self):
-        assert ConvNet(2, 4, hidden=64).pixelwise
-        assert not ConvNet(64, 128, hidden=64).pixelwise
-        assert not ConvNet(2, 4, kernels=(3, 3, 3)).pixelwise
-        network = moved(ConvNet(2, 4, hidden=64))
-        x = torch.randn(3, 2, 6, 5, dtype=torch.float64)
-        fast = network(x)
-        network.pixelwise = False
-        torch.testing.assert_close(network(x), fast)
-
-    def test_other_ways_to_differentiate_still_work(self):
-        network = moved(ConvNet(1, 2, hidden=64))
-        x = torch.randn(2, 1, 3, 3, dtype=torch.float64)
-        by_rows = torch.autograd.functional.jacobian(network, x)
-        torch.testing.assert_close(torch.func.jacrev(network)(x), by_rows)
-        torch.testing.assert_close(torch.func.jacfwd(network)(x), by_rows)
-        _, along = torch.autograd.functional.jvp(network, x, torch.ones_like(x))
-        torch.testing.assert_close(along, by_rows.sum((4, 5, 6, 7)))
-
-    def test_mixed_precision_is_left_to_convolutions(self):
-        network = moved(ConvNet(2, 4, hidden=64)).float()
-        x = torch.randn(2, 2, 6, 6)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert network(x).dtype == torch.bfloat16
-        torch.testing.assert_close(network(x), network(x).float())
-
-    def test_a_convolution_without_bias_is_refused(self):
-        with pytest.raises(ValueError, match="expected convolutions with a bias"):
-            matrices([nn.Conv2d(1, 2, 3, bias=False), nn.Conv2d(2, 1, 3)])
+def test_hidden_maps_on_a_cpu_are_channels_last_and_the_result_contiguous():
+    network, seen = ConvNet(2, 4, hidden=8), []
+    network.network[0].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    output = network(torch.randn(2, 2, 5, 6))
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    assert output.is_contiguous()

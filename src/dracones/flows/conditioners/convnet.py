@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from dracones.flows.autodiff import plain_autograd
 from dracones.flows.conditioners.bottleneck import bottleneck_or_nothing
 from dracones.flows.conditioners.layout import with_channels_last
-from dracones.flows.conditioners.pixelwise import PixelwiseNetwork, matrices
 from dracones.flows.conditioners.zeros import ZeroConv2d
 
 
@@ -17,10 +14,10 @@ class ConvNet(nn.Module):
 
     `kernels=(3, 1, 3)` is Glow's (Kingma and Dhariwal 2018, section 5), `(3, 3)` and `(1, 1)` FastFlow's (Yu et al.
     2021). `bottleneck=l` passes the maps after the first half of the layers through l numbers and needs their `size`
-    (H, W). On a CPU, in full precision and with few channels in and out, the layers run pixel by pixel, which is
-    faster and keeps no hidden map for backward (see `pixelwise`); results differ by float rounding alone.
+    (H, W).
 
     Example:
+        >>> import torch
         >>> ConvNet(2, 4, hidden=8)(torch.ones(1, 2, 5, 7)).shape
         torch.Size([1, 4, 5, 7])
     """
@@ -45,25 +42,7 @@ class ConvNet(nn.Module):
             if bottleneck is not None and index == (len(kernels) - 2) // 2:
                 modules.append(bottleneck_or_nothing(hidden, bottleneck, size, "ConvNet"))
         self.network = nn.Sequential(*modules, ZeroConv2d(hidden, out_channels, kernels[-1]))
-        self.pixelwise = (
-            bottleneck is None
-            and all(k == 1 for k in kernels[1:-1])
-            and max(kernels) > 1
-            # Measured: with more shifted copies than this, convolutions over the whole batch are faster.
-            and in_channels * kernels[0] ** 2 <= hidden
-            and out_channels * kernels[-1] ** 2 <= 2 * hidden
-        )
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, in, H, W] -> [B, out, H, W]`."""
-        if self.pixelwise and x.dtype == self.network[0].weight.dtype and _runs_plainly(x):
-            convolutions = [m for m in self.network if isinstance(m, nn.Conv2d)]
-            kernels = convolutions[0].kernel_size[0], convolutions[-1].kernel_size[0]
-            bias, weights = matrices(convolutions)
-            pixelwise: Tensor = PixelwiseNetwork.apply(x, kernels, bias, *weights)
-            return pixelwise
         return with_channels_last(self.network, x)
-
-
-def _runs_plainly(x: Tensor) -> bool:
-    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and plain_autograd()

@@ -1,13 +1,14 @@
-"""Write RESULTS.md from the JSON files in results/: python benchmarks/classifiers/page.py."""
+"""Write RESULTS.md from the JSON files in results/: `python -m benchmarks.classifiers.page`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from published import NEAR_TARGET, ODIN_ERRORS, ODIN_PAPER, OPENOOD
-from sets import NATURAL, NOISE
+from benchmarks.classifiers.published import NEAR_TARGET, ODIN_ERRORS, ODIN_PAPER, OPENOOD
+from benchmarks.classifiers.sets import NATURAL, NOISE
+from benchmarks.records import read
 
 HERE = Path(__file__).parent
+PAGE = HERE / "RESULTS.md"
 PROTOCOLS = {
     "in_distribution": "ODIN, normal images only",
     "validation": "ODIN, one validation set",
@@ -25,8 +26,8 @@ COLUMNS = {
 
 def main() -> None:
     results = HERE / "results"
-    tables = [json.loads(path.read_text()) for path in sorted(results.glob("table_*.json"))]
-    race = json.loads((results / "race.json").read_text())
+    tables = [read(path) for path in sorted(results.glob("table_*.json"))]
+    race = read(results / "race.json")
     lines = [
         "# Classifier guards: results",
         "",
@@ -39,7 +40,7 @@ def main() -> None:
     for table in tables:
         lines += network(table)
     lines += race_section(race)
-    (HERE / "RESULTS.md").write_text("\n".join(lines).rstrip() + "\n")
+    PAGE.write_text("\n".join(lines).rstrip() + "\n")
 
 
 def targets(tables: list[dict[str, Any]], race: dict[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
 """Side by side with pytorch-ood: agreement of scores, ODIN's speed, ten detectors on one set, metrics of many scores.
 
-    python benchmarks/classifiers/race.py --data DIR [--environment DIR] [--scores 10000000]
+    python -m benchmarks.classifiers.race --data DIR [--environment DIR] [--scores 10000000]
 
 makes an environment of its own for pytorch-ood 0.4.0 and torchmetrics (same torch as here), runs both libraries in one
 process, in turns, at one thread, and writes results/race.json. Times are CPU seconds, medians of the rounds.
@@ -11,12 +11,14 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks.peers import POOLS, environment
+from benchmarks.provenance import ROOT, Stopwatch, provenance
+from benchmarks.records import read, write
 
 HERE = Path(__file__).parent
 PEERS = ("pytorch-ood==0.4.0", "torchmetrics==1.9.0", "lightning-utilities", "pandas", "tqdm", "requests")
@@ -25,41 +27,25 @@ PEERS = ("pytorch-ood==0.4.0", "torchmetrics==1.9.0", "lightning-utilities", "pa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=os.environ.get("DRACONES_TEST_DATA"))
-    parser.add_argument("--environment", type=Path, default=Path(tempfile.gettempdir()) / "dracones-race")
+    parser.add_argument("--environment", type=Path, help="of the peers; default: in the temporary folder")
     parser.add_argument("--scores", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--parts", default="agreement,odin,ten_detectors,metrics", help="others keep their last result")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not options.inside:
-        python = environment(options.environment)
-        arguments = [*sys.argv[1:], "--inside"]
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        raise SystemExit(subprocess.call([python, __file__, *arguments], env={**os.environ, **threads}))
+        python = environment("classifiers", PEERS, beside_ours=True, folder=options.environment)
+        command = [python, "-m", "benchmarks.classifiers.race", *sys.argv[1:], "--inside"]
+        raise SystemExit(subprocess.call(command, env={**os.environ, **dict.fromkeys(POOLS, "1")}, cwd=ROOT))
     race(options)
-
-
-def environment(path: Path) -> str:
-    """A virtual environment with the peers, which sees this one's torch and dracones."""
-    python = path / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", path], check=True)
-        site = next(path.glob("lib/python*/site-packages"))
-        here = [sysconfig.get_path("purelib"), str(HERE.parents[1] / "src")]
-        (site / "here.pth").write_text("\n".join(here) + "\n")
-        install = ["uv", "pip", "install", "--quiet", "--no-deps", "--python", str(python), *PEERS]
-        subprocess.run(install, check=True)
-    return str(python)
 
 
 def race(options: argparse.Namespace) -> None:
     import torch
-    from machine import provenance
 
     torch.set_num_threads(1)
     path = HERE / "results" / "race.json"
-    path.parent.mkdir(exist_ok=True)
-    result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    result: dict[str, Any] = read(path) if path.exists() else {}
     case = Case(options.data)
     result |= {"images": len(case.images), "train": len(case.train)}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
@@ -69,11 +55,11 @@ def race(options: argparse.Namespace) -> None:
         "metrics": lambda: metrics(options.scores, options.rounds),
     }
     for name in options.parts.split(","):
-        started, cpu_started = time.monotonic(), time.process_time()
+        watch = Stopwatch()
         result[name] = parts[name]()
-        result[name]["provenance"] = provenance(started, cpu_started)
+        result[name]["provenance"] = provenance() | watch.read()
         print(json.dumps({name: result[name]}, indent=1), flush=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        write(path, result)
 
 
 class Case:
@@ -82,9 +68,10 @@ class Case:
     def __init__(self, data: Path) -> None:
         import numpy as np
         import torch
-        from networks import MEAN, STD, resnet20
         from safetensors.torch import load_file
-        from sets import as_is, encoded, load_normal
+
+        from benchmarks.classifiers.networks import MEAN, STD, resnet20
+        from benchmarks.classifiers.sets import as_is, encoded, load_normal
 
         self.net = resnet20().eval()
         self.net.load_state_dict(load_file(data / "classifiers/cifar10_resnet20_akamaster.safetensors"))

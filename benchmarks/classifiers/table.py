@@ -1,12 +1,11 @@
 """Every post-hoc score, and ODIN under three tuning protocols, on a pretrained CIFAR-10 network.
 
-    python benchmarks/classifiers/table.py --data DIR --network resnet20 [--normal 9000 --count 4000 --tuning 1000]
+    python -m benchmarks.classifiers.table --data DIR --network resnet20 [--normal 9000 --count 4000 --tuning 1000]
 
 writes results/table_NETWORK.json. One thread.
 """
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -14,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import provenance
-from networks import MEAN, STD
-from sets import NEAR, Part, load_anomalous, load_normal, load_training
 
 import dracones
+from benchmarks.classifiers.networks import MEAN, STD
+from benchmarks.classifiers.sets import NEAR, Part, load_anomalous, load_normal, load_training
+from benchmarks.provenance import Stopwatch, provenance
+from benchmarks.records import read, write
 from dracones.detectors.comparison import classifier_methods, compare
 from dracones.images import open_images
 from dracones.methods.guards.odin import Odin
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--wide", action="store_true", help="add ODIN with larger steps to an existing result")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    started, cpu_started = time.monotonic(), time.process_time()
+    watch = Stopwatch()
     path = HERE / "results" / f"table_{options.network}.json"
     guard = {
         "classifier": f"{HERE / 'networks.py'}:{options.network}",
@@ -57,10 +57,10 @@ def main() -> None:
     normal = load_normal(options.data, tuning=options.tuning, count=options.normal)
     anomalous = load_anomalous(options.data, tuning=options.tuning, count=options.count)
     if options.wide:
-        result = json.loads(path.read_text())
+        result = read(path)
         result["odin"]["per_set_wide"] = wide_steps(guard, normal, anomalous)
         result["odin"]["wide_grid"] = {"temperatures": TEMPERATURES, "epsilons": WIDE_STEPS}
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        write(path, result)
         return
     result = {
         "network": options.network,
@@ -70,9 +70,8 @@ def main() -> None:
         "scores": scores_of_all(guard, normal, anomalous, options.data),
         "odin": odin_protocols(guard, normal, anomalous, options.protocols.split(",")),
     }
-    result["provenance"] = provenance(started, cpu_started)
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    result["provenance"] = provenance() | watch.read()
+    write(path, result)
     print(f"wrote {path} after {result['provenance']['seconds']} s")
 
 

@@ -1,6 +1,6 @@
 """Memory of a training step against the number of couplings, with standard and with constant memory.
 
-    python benchmarks/flows/depth.py [--depths 8 16 32 64]
+    python -m benchmarks.flows.depth [--depths 8 16 32 64]
 
 A Glow level of the given number of steps (64 hidden channels, batches of 64 images of 1×28×28), each in a process of
 its own with one thread: how far the process grew during forward and backward, its speed, and how far the gradients of
@@ -9,9 +9,7 @@ the constant-memory run are from the ordinary ones. Writes depth.json and depth.
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from functools import partial
@@ -19,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contestants import BATCH, HIDDEN, resident_bytes
-from provenance import footer, provenance
 from torch import Tensor
 
+from benchmarks.flows.contestants import BATCH, HIDDEN, resident_bytes
+from benchmarks.peers import measured
+from benchmarks.provenance import footer, provenance
+from benchmarks.records import write
 from dracones.flows import ActNorm, AffineCoupling, Chain, ConvNet, Flow, InvertibleConv1x1, Squeeze, channels
 
 HERE = Path(__file__).parent
@@ -103,7 +103,7 @@ def page(record: dict[str, Any]) -> str:
             cells += [f"{r['images_per_cpu_second']:.0f}" for r in (one, two)]
             cells += [f"{two[key]:.1e}" for key in ("from_ordinary", "ordinary_from_double")]
             lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", footer(record, "depth.py")]) + "\n"
+    return "\n".join([*lines, "", footer(record, "flows/depth.py")]) + "\n"
 
 
 def main() -> None:
@@ -116,17 +116,15 @@ def main() -> None:
         return child(int(depth), memory, tuple(map(int, kernels.split(","))))
     record: dict[str, Any] = provenance()
     start = time.monotonic()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     results: dict[str, Any] = {}
     for kernels in ("3,1,3", "3,3,3"):
         for depth in map(str, arguments.depths):
             for memory in ("standard", "constant"):
-                command = [sys.executable, __file__, "--child", depth, memory, kernels]
-                done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-                results.setdefault(kernels, {}).setdefault(depth, {})[memory] = json.loads(done.stdout)
-                print(kernels, depth, memory, done.stdout.strip(), file=sys.stderr)
+                command = [sys.executable, "-m", "benchmarks.flows.depth", "--child", depth, memory, kernels]
+                results.setdefault(kernels, {}).setdefault(depth, {})[memory] = found = measured(command)
+                print(kernels, depth, memory, found, file=sys.stderr)
     record |= {"seconds": round(time.monotonic() - start), "results": results}
-    (HERE / "depth.json").write_text(json.dumps(record, indent=1) + "\n")
+    write(HERE / "depth.json", record)
     (HERE / "depth.md").write_text(page(record))
     print(page(record))
     return None

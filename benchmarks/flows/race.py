@@ -1,27 +1,24 @@
 """Race of the flows: a Glow of 8 steps beside the same Glow in FrEIA, normflows and nflows.
 
-    python benchmarks/flows/race.py [--peers PYTHON] [--rounds 5] [--repeats 10] [--variants NAME ...]
+    python -m benchmarks.flows.race [--peers PYTHON] [--rounds 5] [--repeats 10] [--variants NAME ...]
 
-PYTHON is an interpreter that has the peers; without it one is made with uv (or venv and pip) in the temporary folder
-and kept for the next run. Every measurement is a process of its own with one thread; in each round all libraries
-run in turn, so that a busy moment of the machine hits all, and the medians over the rounds are reported. `--variants`
-adds other ways to run dracones ("dracones, bfloat16"). Writes race.json and race.md beside this file.
+PYTHON is an interpreter that has the peers; without it one is made in the temporary folder and kept for the next run.
+Every measurement is a process of its own with one thread; in each round all libraries run in turn, so that a busy
+moment of the machine hits all, and the medians over the rounds are reported. `--variants` adds other ways to run
+dracones ("dracones, bfloat16"). Writes race.json and race.md beside this file.
 """
 
 import argparse
-import json
-import os
-import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from contestants import BATCH, CONTESTANTS, HIDDEN, SHAPES, STEPS
-from provenance import footer, provenance
+from benchmarks.flows.contestants import BATCH, CONTESTANTS, HIDDEN, SHAPES, STEPS
+from benchmarks.peers import environment, measured
+from benchmarks.provenance import footer, provenance
+from benchmarks.records import write
 
 HERE = Path(__file__).parent
 PEERS = ("FrEIA", "normflows", "nflows")
@@ -29,29 +26,8 @@ TASKS = ("log_prob", "train")
 VARIANTS = [name for name in CONTESTANTS if name.startswith("dracones,")]
 
 
-def make_peers(folder: Path) -> str:
-    """An interpreter with this one's torch and the peers."""
-    import torch
-
-    python = folder / "bin" / "python"
-    wanted = [f"torch=={torch.__version__.split('+')[0]}", *PEERS]
-    if shutil.which("uv"):
-        if not python.exists():
-            subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
-        subprocess.run(["uv", "pip", "install", "--quiet", "--python", str(python), *wanted], check=True)
-    else:
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted], check=True)
-    return str(python)
-
-
 def run(python: str, contestant: str, size: str, task: str, repeats: int) -> dict[str, Any]:
-    command = [python, str(HERE / "contestants.py"), contestant, size, task, "--repeats", str(repeats)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{contestant}, {size}, {task}: {done.stderr.strip()[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return measured([python, str(HERE / "contestants.py"), contestant, size, task, "--repeats", str(repeats)])
 
 
 def race(
@@ -121,7 +97,7 @@ def page(record: dict[str, Any]) -> str:
             )
             lines.append(f"- {peer}: {speeds}; memory {factors['train_memory']:.1f} times less")
         lines.append("")
-    lines.append(footer(record, "race.py"))
+    lines.append(footer(record, "flows/race.py"))
     return "\n".join(lines) + "\n"
 
 
@@ -132,14 +108,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--variants", nargs="*", default=[], choices=VARIANTS, metavar="NAME", help=", ".join(VARIANTS))
     arguments = parser.parse_args()
-    peers = arguments.peers or make_peers(Path(tempfile.gettempdir()) / "dracones-flow-race")
+    peers = arguments.peers or environment("flows", PEERS)
     contestants = [c for c in CONTESTANTS if c == "dracones" or c in PEERS or c in arguments.variants]
     interpreters = {c: peers if c in PEERS else sys.executable for c in contestants}
     record: dict[str, Any] = provenance() | {"rounds": arguments.rounds, "repeats": arguments.repeats}
     start = time.monotonic()
     results = race(contestants, interpreters, arguments.rounds, arguments.repeats)
     record |= {"seconds": round(time.monotonic() - start), "ahead": ahead(results), "results": results}
-    (HERE / "race.json").write_text(json.dumps(record, indent=1) + "\n")
+    write(HERE / "race.json", record)
     (HERE / "race.md").write_text(page(record))
     print(page(record))
 

@@ -1,6 +1,6 @@
 """Does training ever reach NaN? 32 couplings, large inputs, a constant channel, 200 steps at 1e-2, 50 seeds.
 
-    python benchmarks/flows/robustness.py [--seeds 50] [--steps 200] [--couplings 32] [--workers 1] [--again]
+    python -m benchmarks.flows.robustness [--seeds 50] [--steps 200] [--couplings 32] [--workers 1] [--again]
 
 Each seed draws a flow and a data set of its own: channels of scale 1 to `largest`, far from zero, one of them constant.
 After every step loss and gradients must be finite, at the end all values inside the flow; where they are not, the run
@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from provenance import footer, provenance
 from torch import Tensor
 
+from benchmarks.provenance import footer, provenance
+from benchmarks.records import write
 from dracones.flows import (
     MLP,
     ActNorm,
@@ -174,7 +175,7 @@ def page(record: dict[str, Any]) -> str:
         finite, trip = f"{result['finite']} of {result['seeds']}", result["median_round_trip"]
         cells = [name, f"{result['largest_scale']:.0e}", finite, str(len(result["stopped"]))]
         lines.append(f"| {' | '.join(cells)} | {'–' if trip is None else format(trip, '.1e')} |")
-    lines += ["", footer(record, "robustness.py")]
+    lines += ["", footer(record, "flows/robustness.py")]
     return "\n".join(lines) + "\n"
 
 
@@ -186,7 +187,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="keep the recorded seeds that were finite, run the others")
     arguments = parser.parse_args()
-    record: dict[str, Any] = provenance()
+    record: dict[str, Any] = provenance(threads=arguments.workers)
     start = time.monotonic()
     record |= {"couplings": arguments.couplings, "steps": arguments.steps, "workers": arguments.workers, "results": {}}
     earlier = HERE / "robustness.json"
@@ -198,7 +199,7 @@ def main() -> None:
             found = summary(name, list(pool.map(task, seeds)))
             record["results"][name] = merged(kept[name], found) if name in kept else found
             record["seconds"] = round(time.monotonic() - start)
-            (HERE / "robustness.json").write_text(json.dumps(record, indent=1) + "\n")
+            write(HERE / "robustness.json", record)
             (HERE / "robustness.md").write_text(page(record))
             print(f"{name}: {record['results'][name]['finite']} of {arguments.seeds} finite", flush=True)
 

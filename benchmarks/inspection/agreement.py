@@ -1,13 +1,13 @@
 """With the peer's weights copied over, do the maps agree? Reads what `peer/dump.py` wrote.
 
-    python benchmarks/inspection/agreement.py DUMP WEIGHTS
+    python -m benchmarks.inspection.agreement DUMP WEIGHTS
 
 Prints the largest difference between its maps and ours. Its CFLOW subtracts the maximum over the batch from the
 log-densities and from the map; ours, the maximum over the training images: the batch's is put in its place.
 """
 
+import argparse
 import json
-import sys
 
 import torch
 from safetensors.torch import load_file
@@ -71,5 +71,13 @@ def compare(dump: str, weights: str) -> dict[str, float]:
     return found
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dump")
+    parser.add_argument("weights")
+    arguments = parser.parse_args()
+    print(json.dumps(compare(arguments.dump, arguments.weights)))
+
+
 if __name__ == "__main__":
-    print(json.dumps(compare(*sys.argv[1:])))
+    main()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sets import data_root
+from benchmarks.inspection.sets import data_root
 
 BACKBONES: dict[str, dict[str, Any]] = {
     "resnet18": {"backbone": "resnet18", "file": "resnet18_tv_layer123_fp16"},

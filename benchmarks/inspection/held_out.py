@@ -1,6 +1,6 @@
 """Held-out likelihood of normal images after each epoch: what settings of training are chosen by, without a defect.
 
-    DRACONES_TEST_DATA=... python benchmarks/inspection/held_out.py cflow screw '{"epochs": 5, "chunks": 64}'
+    DRACONES_TEST_DATA=... python -m benchmarks.inspection.held_out cflow screw '{"epochs": 5, "chunks": 64}'
 
 Fits a method with a tenth of the good training images held out; prints a line of JSON: the options, the loss on the
 held-out images after each epoch (the method's own loss, smaller is better), and CPU seconds in all.
@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 import torch
-from entries import METHODS, options
-from sets import SETS, unpacked
 
 import dracones
+from benchmarks.inspection.entries import METHODS, options
+from benchmarks.inspection.sets import SETS, unpacked
 from dracones.images import MvtecLayout
 
 

@@ -81,7 +81,7 @@ def main(method: str, root: str, weights: str, epochs: int, threads: int, folder
         "scores": prediction.scores.tolist(),
         "labels": test.labels.tolist(),
     }
-    print("RESULT " + json.dumps(found))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

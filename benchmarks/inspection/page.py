@@ -1,6 +1,6 @@
 """Write README.md from the committed results.
 
-python benchmarks/inspection/page.py
+python -m benchmarks.inspection.page
 """
 
 import json
@@ -9,7 +9,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.records import read
+
 HERE = Path(__file__).parent
+PAGE = HERE / "README.md"
 
 # Published image AUROC / pixel AUROC: papers at full size with large backbones; the peer's re-runs at 256 px.
 PUBLISHED = {
@@ -42,9 +45,7 @@ category, complete, at 256 px: 320 train, 41 good and 119 defective test.
 
 def main() -> None:
     runs = [
-        json.loads(path.read_text())
-        for path in sorted((HERE / "results").glob("*-*.json"))
-        if path.name.startswith(("screw", "mtd"))
+        read(path) for path in sorted((HERE / "results").glob("*-*.json")) if path.name.startswith(("screw", "mtd"))
     ]
     lines = [HEAD]
     for set_name, title in (("screw", "Screw"), ("mtd", "Magnetic tile defects")):
@@ -52,13 +53,13 @@ def main() -> None:
     lines += _other_scores(runs)
     races = sorted((HERE / "results").glob("race*.json"))
     if races:
-        lines += [RACE, *(line for path in races for line in _race(json.loads(path.read_text())))]
+        lines += [RACE, *(line for path in races for line in _race(read(path)))]
     shares = HERE / "results" / "profile_step.json"
     if shares.exists():
-        lines += _profile(json.loads(shares.read_text()))
+        lines += _profile(read(shares))
     agreement = HERE / "results" / "agreement.json"
     if agreement.exists():
-        found = json.loads(agreement.read_text())
+        found = read(agreement)
         lines += [
             "## The peer's weights in our flows\n",
             "Four random images of 128 px, the peer's flow weights (disturbed) copied over; largest difference of "
@@ -68,7 +69,7 @@ def main() -> None:
     notes = HERE / "notes.md"
     if notes.exists():
         lines.append(notes.read_text())
-    (HERE / "README.md").write_text("\n".join(lines))
+    PAGE.write_text("\n".join(lines))
 
 
 def _grouped(runs: list[dict[str, Any]]) -> list[tuple[tuple[str, str, str, str], list[dict[str, Any]]]]:

@@ -1,6 +1,6 @@
 """Where a training step and a scored batch spend their time: shares by kind of operator, one thread, as JSON.
 
-    DRACONES_TEST_DATA=... python benchmarks/inspection/profile_step.py --out results/profile_step.json
+    DRACONES_TEST_DATA=... python -m benchmarks.inspection.profile_step --out results/profile_step.json
 
 Features of random images through the real backbone; the network, batch and precision of the race. Self time as
 PyTorch's profiler reports it, which itself costs some time: read shares, not seconds; seconds are taken without it.
@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from run import machine
-from sets import data_root
 from torch.profiler import ProfilerActivity, profile
 
 import dracones
+from benchmarks.inspection.sets import data_root
+from benchmarks.provenance import provenance
+from benchmarks.records import write
 from dracones.training.optimizers import make_optimizer
 
 HERE = Path(__file__).parent
@@ -120,7 +121,7 @@ def main() -> None:
         for precision in arguments.precisions:
             rows.append(measure(method, precision, arguments.repeats))
             print(json.dumps(rows[-1]), flush=True)
-    arguments.out.write_text(json.dumps({**machine(), "threads": arguments.threads, "results": rows}, indent=1) + "\n")
+    write(arguments.out, {**provenance(threads=arguments.threads), "results": rows})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Race against anomalib: same weights, images, epochs, batch, threads; one after the other in one run.
 
-    DRACONES_TEST_DATA=... python benchmarks/inspection/race.py --out results/race.json
+    DRACONES_TEST_DATA=... python -m benchmarks.inspection.race --out results/race.json
 
-The peer gets an environment of its own under --work, made on the first run (`uv`, several gigabytes). Both sides start
+The peer gets an environment of its own, made on the first run (several gigabytes). Both sides start
 cold, with their libraries imported before the clock. With one thread the time that counts is CPU seconds, because
 other processes may share the machine; wall seconds are recorded too, and the load before each side.
 """
@@ -11,27 +11,18 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from run import machine
-from sets import data_root, unpacked
+from benchmarks.inspection.sets import data_root, unpacked
+from benchmarks.peers import environment, measured
+from benchmarks.provenance import commit, provenance
+from benchmarks.records import read, write
 
 HERE = Path(__file__).parent
 PEER = "anomalib==2.7.0"
-
-
-def peer_python(work: Path) -> Path:
-    """The peer's interpreter; its environment is made where there is none."""
-    folder = work / "peer-venv"
-    python = folder / "bin" / "python"
-    if not python.exists():
-        subprocess.run(["uv", "venv", "--python", "3.11", str(folder)], check=True)
-        subprocess.run(["uv", "pip", "install", "--python", str(python), PEER], check=True)
-    return python
 
 
 def fewer(root: Path, target: Path, train: int, test: int) -> Path:
@@ -47,16 +38,6 @@ def fewer(root: Path, target: Path, train: int, test: int) -> Path:
     return target
 
 
-def run(command: list[str], threads: int) -> dict[str, Any]:
-    """The result line of one side."""
-    limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **limits})
-    line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
-    if line is None:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    return json.loads(line.removeprefix("RESULT "))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=["fastflow", "cflow", "csflow"])
@@ -69,12 +50,12 @@ def main() -> None:
     arguments = parser.parse_args()
     root = fewer(unpacked("screw", arguments.work), arguments.work / "race", arguments.train, arguments.test)
     weights = str(data_root() / "backbones" / "resnet18_tv_layer123_fp16.safetensors")
-    peer = peer_python(arguments.work)
+    peer = environment("inspection", [PEER])
     common = [str(root), weights, str(arguments.epochs), str(arguments.threads)]
     results = kept(arguments)
     for method in arguments.methods:
         sides = {
-            "anomalib": [str(peer), str(HERE / "peer" / "fit.py"), method, *common],
+            "anomalib": [peer, str(HERE / "peer" / "fit.py"), method, *common],
             "dracones fp32": [sys.executable, str(HERE / "ours.py"), method, *common, "fp32"],
             "dracones bf16": [sys.executable, str(HERE / "ours.py"), method, *common, "bf16"],
         }
@@ -82,7 +63,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 place = len(command) - (1 if side.startswith("dracones") else 0)
                 load = os.getloadavg()[0]
-                found = run([*command[:place], folder, *command[place:]], arguments.threads)
+                found = measured([*command[:place], folder, *command[place:]], threads=arguments.threads)
             scores, labels = found.pop("scores"), found.pop("labels")
             from dracones.metrics import auroc
 
@@ -90,16 +71,16 @@ def main() -> None:
             found = {key: round(value, 3) for key, value in found.items()}
             batch = 16 if method == "csflow" else 32
             about = {"method": method, "side": side, "batch": batch, "load_before": round(load, 2)}
-            results.append({**about, "commit": machine()["commit"], **found})
+            results.append({**about, "commit": commit(), **found})
             print(json.dumps(results[-1]), flush=True)
-            write(arguments, results)
+            keep(arguments, results)
 
 
 def kept(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of methods that are not raced now, from a race of the same length: all sides of one method go together."""
     if not arguments.out.exists():
         return []
-    before = json.loads(arguments.out.read_text())
+    before = read(arguments.out)
     same = (before["epochs"], before["train_images"], before["threads"]) == (
         arguments.epochs,
         arguments.train,
@@ -108,12 +89,10 @@ def kept(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return [row for row in before["results"] if same and row["method"] not in arguments.methods]
 
 
-def write(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+def keep(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> None:
     """All that is known so far: a long race that is cut off leaves what it has."""
-    about = {"epochs": arguments.epochs, "train_images": arguments.train, "peer": PEER, "batch": 32, **machine()}
-    about["threads"] = arguments.threads
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+    about = {"epochs": arguments.epochs, "train_images": arguments.train, "peer": PEER, "batch": 32}
+    write(arguments.out, {**about, **provenance(threads=arguments.threads), "results": results})
 
 
 if __name__ == "__main__":

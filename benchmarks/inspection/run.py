@@ -1,6 +1,6 @@
 """Run methods on the inspection sets and write one JSON a run.
 
-    DRACONES_TEST_DATA=... python benchmarks/inspection/run.py --out results --method fastflow --set screw --seeds 0 1 2
+    DRACONES_TEST_DATA=... python -m benchmarks.inspection.run --out results --method fastflow --set screw --seeds 0 1 2
 
 The last epoch is used, no image is held out of training, and no test image chooses anything: each method's image score
 is the one of its defaults; the other ways to make a score of a map are recorded beside it.
@@ -9,9 +9,7 @@ is the one of its defaults; the other ways to make a score of a map are recorded
 import argparse
 import json
 import os
-import platform
 import resource
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -19,10 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from entries import BACKBONES, METHODS, options
-from sets import SETS, unpacked
 
 import dracones
+from benchmarks.inspection.entries import BACKBONES, METHODS, options
+from benchmarks.inspection.sets import SETS, unpacked
+from benchmarks.provenance import provenance
+from benchmarks.records import write
 from dracones.images import MvtecLayout
 from dracones.metrics import auroc
 from dracones.metrics.pixels import PixelRanking
@@ -40,12 +40,9 @@ def main() -> None:
             continue
         extra, variants = json.loads(arguments.options), json.loads(arguments.variants)
         results = run(arguments.set, arguments.method, arguments.backbone, seed, arguments.work, extra, variants)
-        target.parent.mkdir(parents=True, exist_ok=True)
         for variant, result in zip(({}, *variants), results, strict=True):
             tag = "".join(f"-{value}" for value in variant.values())
-            target.with_name(f"{name.removesuffix(f'-{seed}')}{tag}-{seed}.json").write_text(
-                json.dumps(result, indent=1) + "\n"
-            )
+            write(target.with_name(f"{name.removesuffix(f'-{seed}')}{tag}-{seed}.json"), result)
             shown = {key: result[key] for key in ("image_auroc", "pixel_auroc", "aupro", "fit_cpu_seconds")}
             print(name + tag, json.dumps(shown), flush=True)
 
@@ -83,7 +80,9 @@ def run(
         detector.config = detector.config.model_copy(update=variant)
         shown = {key: value for key, value in {**chosen, **variant}.items() if key != "weights"}
         maps = work / "maps" / "-".join([set_name, method, backbone, *variant.values(), str(seed)])
-        results.append({**about, "options": shown, **judged(detector, layout, maps), **machine()})
+        results.append(
+            {**about, "options": shown, **judged(detector, layout, maps), **provenance(threads=torch.get_num_threads())}
+        )
     return results
 
 
@@ -137,19 +136,6 @@ def judged(detector: dracones.detectors.Detector, layout: MvtecLayout, keep: Pat
         "images_per_cpu_second": round(len(labels) / score_cpu, 2),
         "file_megabytes": round(size / 1e6, 2),
         "peak_megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-    }
-
-
-def machine() -> dict[str, Any]:
-    """Commit, processor, threads, versions."""
-    root = Path(__file__).parents[2]
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
-    return {
-        "commit": os.environ.get("BENCHMARK_COMMIT", git.stdout.strip()),
-        "machine": f"{cpu}, {platform.system()}, {torch.get_num_threads()} thread(s)",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "dracones": dracones.__version__},
     }
 
 

@@ -1,29 +1,29 @@
 """Race of the metrics: CPU seconds of one thread and peak memory beside the libraries in common use.
 
-    python benchmarks/metrics/race.py [--peers PYTHON] [--rounds 3] [--quick]
+    python -m benchmarks.metrics.race [--peers PYTHON] [--rounds 3] [--quick]
 
-PYTHON is an interpreter that has the peers (`pip install anomalib pytorch-ood torchmetrics scikit-learn`); what is not
-installed there is left out and said so. Every entrant runs in its own process, all in turn in each round, so
-that a busy moment of the machine hits all. Writes results.json and README.md beside this file.
+PYTHON is an interpreter that has the peers; without it one is made in the temporary folder and kept for the next run.
+What is not installed there is left out and said so. Every entrant runs in its own process, all in turn in each round,
+so that a busy moment of the machine hits all. Writes results.json and README.md beside this file.
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from entrants import ENTRANTS
+
+from benchmarks.metrics.entrants import ENTRANTS
+from benchmarks.peers import environment, measured
+from benchmarks.provenance import provenance
+from benchmarks.records import read, write
 
 HERE = Path(__file__).parent
+PEERS = ("anomalib==2.7.0", "pytorch-ood==0.4.0", "torchmetrics==1.9.0", "scikit-learn")
 
 
 def make_data(folder: Path, quick: bool) -> dict[str, tuple[Path, Path]]:
@@ -51,49 +51,21 @@ def make_data(folder: Path, quick: bool) -> dict[str, tuple[Path, Path]]:
 def run(entrant: str, python: str, files: tuple[Path, Path]) -> dict[str, Any] | str:
     """The child's JSON, or the last line of its error."""
     command = [python, str(HERE / "entrants.py"), entrant, *map(str, files)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def machine() -> dict[str, Any]:
-    """The processor as the system names it, and what the numbers depend on."""
-    cpu = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text().splitlines()
-        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), cpu)
-        flags = next((line for line in lines if line.startswith("flags")), "")
-        cpu += ", AVX-512" if "avx512f" in flags else ", no AVX-512"
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "load_at_start": os.getloadavg()[0],
-    }
-
-
-def commit() -> str:
-    """The revision raced, marked where the metrics differ from it."""
-    revision = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=HERE, text=True).strip()
-    room = HERE.parents[1] / "src" / "dracones" / "metrics"
-    changed = subprocess.check_output(["git", "status", "--porcelain", "--", str(room)], cwd=HERE, text=True)
-    return revision + (" with changes" if changed else "")
+    try:
+        return measured(command)
+    except RuntimeError as error:
+        return str(error).strip().splitlines()[-1]
 
 
 def page(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    machine_ = results["machine"]
     lines = [
         "# Race of the metrics",
         "",
-        f"Made by `python benchmarks/metrics/race.py` on {results['date']} at commit `{results['commit'][:10]}`"
-        f"{' with changes' if 'changes' in results['commit'] else ''}: {machine_['cpu']}, Python {machine_['python']}, "
-        f"NumPy {machine_['numpy']}; one thread, medians of {results['rounds']} interleaved rounds "
-        f"(range in brackets), {results['seconds']:.0f} s in all.",
+        f"Made by `python -m benchmarks.metrics.race` on {results['date'][:10]} at commit `{results['commit'][:10]}`"
+        f"{' with changes' if 'changes' in results['commit'] else ''}: {results['machine']}, "
+        f"Python {results['python']}, NumPy {results['numpy']}; one thread, "
+        f"medians of {results['rounds']} interleaved rounds (range in brackets), {results['seconds']:.0f} s in all.",
         "Extra memory: peak of the process during the computation, above what it held with the data loaded.",
     ]
     titles = {
@@ -133,29 +105,28 @@ def page(results: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", default=sys.executable, help="interpreter that has the peers")
+    parser.add_argument("--peers", help="interpreter that has the peers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="small sizes, nothing written: does it run?")
     parser.add_argument("--page", action="store_true", help="only write README.md anew from results.json")
     options = parser.parse_args()
     if options.page:
-        (HERE / "README.md").write_text(page(json.loads((HERE / "results.json").read_text())))
+        (HERE / "README.md").write_text(page(read(HERE / "results.json")))
         return
     start = time.monotonic()
     entrants: dict[str, Any] = {}
     results: dict[str, Any] = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": commit(),
-        "machine": machine(),
+        **provenance(),
         "rounds": options.rounds,
         "sizes": {"images": 10_000_000, "maps": 1000},
         "entrants": entrants,
     }
     with tempfile.TemporaryDirectory() as folder:
+        peers = options.peers or environment("metrics", PEERS)
         files = make_data(Path(folder), options.quick)
         for _ in range(options.rounds):
             for entrant, (library, _make) in ENTRANTS.items():
-                python = sys.executable if library == "dracones" else options.peers
+                python = sys.executable if library == "dracones" else peers
                 got = run(entrant, python, files[entrant.split("/")[0]])
                 print(entrant, got, file=sys.stderr)
                 if isinstance(got, str):
@@ -168,7 +139,7 @@ def main() -> None:
     if options.quick:
         print(page(results))
         return
-    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    write(HERE / "results.json", results, digits=12)
     (HERE / "README.md").write_text(page(results))
 
 

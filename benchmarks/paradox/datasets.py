@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmarks.paradox.house_numbers import house_numbers
 from PIL import Image
 from torch import Tensor
+
+from benchmarks.paradox.house_numbers import house_numbers
 
 GRAY = ("FashionMNIST", "MNIST", "notMNIST")
 

@@ -8,19 +8,20 @@ knowledge than that of a density of pixels, and has its own table.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.paradox.datasets import data_root, test_images, train_images
-from benchmarks.paradox.evaluate import AGAINST, RESULTS, commit, scored, shuffled
-from benchmarks.paradox.runs import RUNS
-from benchmarks.paradox.train import MODELS, load
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from benchmarks.paradox.datasets import data_root, test_images, train_images
+from benchmarks.paradox.evaluate import AGAINST, RESULTS, scored, shuffled
+from benchmarks.paradox.runs import RUNS
+from benchmarks.paradox.train import MODELS, load
+from benchmarks.provenance import provenance
+from benchmarks.records import write
 from dracones.densities import create_tabular
 from dracones.features import FeatureExtractor
 from dracones.metrics import Ranking, auroc_interval
@@ -101,7 +102,7 @@ def evaluate(name: str, models: Path, seed: int = 0) -> dict[str, Any]:
         "training": {"images": int((~held_out).sum()), "epochs": report.epochs, "config": config.model_dump()},
         "rules_fitted_on": f"{int(held_out.sum())} held-out images of the training set",
         "test_images_at_most": TESTED_ON,
-        "commit": commit(),
+        **provenance(),
         "cpu_seconds": round(time.process_time() - started, 1),
         "auroc": table,
     }
@@ -143,11 +144,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    arguments.results.mkdir(exist_ok=True)
     for name in arguments.names:
         result = evaluate(name, arguments.models)
         file = arguments.results / f"embeddings-{name.lower().replace('-', '')}.json"
-        file.write_text(json.dumps(result, indent=1) + "\n")
+        write(file, result)
         for title, row in result["auroc"].items():
             print(f"  {title:34s}", {other: cell["value"] for other, cell in row.items()}, flush=True)
 

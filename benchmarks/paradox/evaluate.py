@@ -6,18 +6,18 @@ out-of-distribution image.
 """
 
 import argparse
-import json
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from benchmarks.paradox.datasets import fingerprint, test_images, train_images
 from benchmarks.paradox.runs import RUNS, Run
 from benchmarks.paradox.train import MODELS, load
-from torch import Tensor
-
+from benchmarks.provenance import provenance
+from benchmarks.records import write
 from dracones.densities import Density, bits_per_dim
 from dracones.metrics import Ranking, auroc, auroc_interval
 from dracones.rules import cheap_statistics, create_for, gather
@@ -142,7 +142,7 @@ def evaluate(run: Run, models: Path, skip: tuple[str, ...] = (), at_most: int | 
         "run": run.key,
         "trained_on": run.data,
         "model": record,
-        "commit": commit(),
+        **provenance(),
         "rules_fitted_on": f"{at_most or FITTED_ON} images of the training set, no out-of-distribution image",
         "test_images_at_most": at_most,
         "bits_per_dim": {
@@ -209,13 +209,6 @@ def _of_image(name: str, density: Density) -> bool:
     return name not in density.available_statistics
 
 
-def commit() -> str:
-    """The commit that the figures belong to."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
-    return done.stdout.strip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="runs, by key or by a part of it; default: all that are trained")
@@ -225,12 +218,11 @@ def main() -> None:
     parser.add_argument("--skip", nargs="*", default=[], help=f"leave out costly statistics: {', '.join(COSTLY_ON)}")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    arguments.results.mkdir(exist_ok=True)
     for key, run in RUNS.items():
         asked = not arguments.names or any(name in f"/{key}" for name in arguments.names)
         if asked and not run.replace_rate and (arguments.models / f"{key}.safetensors").exists():
             result = evaluate(run, arguments.models, tuple(arguments.skip), arguments.at_most)
-            (arguments.results / f"{key}.json").write_text(json.dumps(result, indent=1) + "\n")
+            write(arguments.results / f"{key}.json", result)
             for title, row in result["auroc"].items():
                 print(f"  {title:34s}", {other: cell["value"] for other, cell in row.items()}, flush=True)
 

@@ -1,13 +1,15 @@
 """Make the page from the results: `python -m benchmarks.paradox.page` writes `benchmarks/paradox/README.md`."""
 
-import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
 
 from benchmarks.paradox.evaluate import AGAINST, RESULTS, RULES
+from benchmarks.records import read
 
-PAGE = Path(__file__).parent / "README.md"
+HERE = Path(__file__).parent
+PAGE = HERE / "README.md"
 TARGETS = {
     ("FashionMNIST", "MNIST"): 0.99,
     ("FashionMNIST", "notMNIST"): 0.95,
@@ -45,7 +47,7 @@ Runs = list[dict[str, Any]]
 
 def runs_of(name: str, results: Path) -> Runs:
     """The results of all seeds of a run."""
-    return [json.loads(file.read_text()) for file in sorted(results.glob(f"{name}-seed*.json"))]
+    return [read(file) for file in sorted(results.glob(f"{name}-seed*.json"))]
 
 
 def cell(runs: Runs, title: str, other: str) -> str:
@@ -151,7 +153,7 @@ def embeddings_section(results: Path) -> str:
     parts: list[str] = []
     merged: list[float] = []
     for file in sorted(results.glob("embeddings-*.json")):
-        result = json.loads(file.read_text())
+        result = read(file)
         others = list(AGAINST[result["trained_on"]])
         rows = [[title, *(f"{row[other]['value']:.3f}" for other in others)] for title, row in result["auroc"].items()]
         parts.append(
@@ -173,7 +175,7 @@ def resizing_section(results: Path) -> str:
     file = results / "resizing.json"
     if not file.exists():
         return ""
-    found = json.loads(file.read_text())["table"]
+    found = read(file)["table"]
     rows = [
         [f"{name}, {resizing}", *(f"{value:.3f}" for value in cells.values())]
         for name, by_filter in found.items()
@@ -214,8 +216,10 @@ def main() -> None:
     }
     for name, section in sections.items():
         text = text.replace(f"<!-- {name} -->", section(results).strip())
-    commits = sorted({json.loads(file.read_text()).get("commit", "") for file in results.glob("*.json")} - {""})
-    PAGE.write_text(text.replace("<!-- COMMITS -->", ", ".join(commits)))
+    commits = sorted({read(file).get("commit", "") for file in results.glob("*.json")} - {""})
+    PAGE.write_text(
+        text.replace("<!-- COMMITS -->", re.sub(r"\b([0-9a-f]{10})[0-9a-f]{30}\b", r"\1", ", ".join(commits)))
+    )
 
 
 if __name__ == "__main__":

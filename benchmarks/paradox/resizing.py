@@ -5,18 +5,19 @@ ours. The same Glow, the same rules, only the filter changes.
 """
 
 import argparse
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.paradox.datasets import LARGER, resized_by
-from benchmarks.paradox.evaluate import RESULTS, commit, scored, shuffled, statistics_of
-from benchmarks.paradox.runs import RUNS
-from benchmarks.paradox.train import MODELS, load
 from PIL import Image
 
+from benchmarks.paradox.datasets import LARGER, resized_by
+from benchmarks.paradox.evaluate import RESULTS, scored, shuffled, statistics_of
+from benchmarks.paradox.runs import RUNS
+from benchmarks.paradox.train import MODELS, load
+from benchmarks.provenance import provenance
+from benchmarks.records import write
 from dracones.metrics import auroc
 from dracones.rules import cheap_statistics, create, create_for, gather
 
@@ -57,9 +58,8 @@ def main() -> None:
             rounded = {key: round(value, 4) for key, value in cell.items()}
             table.setdefault(name, {})[resizing.lower()] = rounded
             print(name, resizing, rounded, flush=True)
-    result = {"run": run.key, "images_at_most": AT_MOST, "commit": commit(), "table": table}
-    arguments.results.mkdir(exist_ok=True)
-    (arguments.results / "resizing.json").write_text(json.dumps(result, indent=1) + "\n")
+    result = {"run": run.key, "images_at_most": AT_MOST, **provenance(), "table": table}
+    write(arguments.results / "resizing.json", result)
 
 
 if __name__ == "__main__":

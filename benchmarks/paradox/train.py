@@ -5,18 +5,19 @@ A finished run is a safetensors file of the weights with its record beside it; a
 
 import argparse
 import json
-import platform
 import resource
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.paradox.datasets import fingerprint, train_images
-from benchmarks.paradox.runs import RUNS, Run
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from benchmarks.paradox.datasets import fingerprint, train_images
+from benchmarks.paradox.runs import RUNS, Run
+from benchmarks.provenance import provenance
+from benchmarks.records import write
 from dracones.densities import Density, create
 from dracones.rules import replace_pixels
 from dracones.training import RichProgress, train
@@ -74,11 +75,10 @@ def fit(run: Run, models: Path) -> None:
         "images_seen": report.images,
         "skipped_steps": report.skipped_steps,
         "final_train_bits_per_dim": report.history[-1].train_loss,
-        "machine": f"{platform.processor() or platform.machine()}, 1 thread",
-        "torch": torch.__version__,
+        **provenance(),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
-    (models / f"{run.key}.json").write_text(json.dumps(record, indent=1))
+    write(models / f"{run.key}.json", record)
     state = {name: tensor.contiguous() for name, tensor in density.state_dict().items()}
     save_file(state, str(weights) + ".part")
     Path(str(weights) + ".part").rename(weights)

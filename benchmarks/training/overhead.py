@@ -1,23 +1,25 @@
 """What a training step costs beside its arithmetic: `train` against a loop written by hand, CPU seconds, one thread.
 
-`python benchmarks/training/overhead.py [OUTPUT.json]`. The two take turns, so that whatever else the machine does falls
+    python -m benchmarks.training.overhead [--out overhead.json]
+
+The two take turns, so that whatever else the machine does falls
 on both; the medians over the turns are compared. The hand-written loop does what most do: index, loss, backward, fused
 Adam, read the loss. `train` also seeds each step, checks loss and gradients for NaN, follows a schedule, clips, and
 tells its progress.
 """
 
+import argparse
 import copy
 import json
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.provenance import Stopwatch, provenance
+from benchmarks.records import write
 from dracones.training import TrainingConfig, train
 
 TURNS = 15
@@ -83,21 +85,20 @@ def race(width: int, depth: int, batch_size: int) -> dict[str, float]:
 
 def main() -> None:
     """Race all models; print the result, and write it where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    begun = time.time()
+    watch = Stopwatch()
     result = {
         "models": {name: race(*shape) for name, shape in MODELS.items()},
-        "commit": commit.strip(),
-        "machine": f"{platform.machine()}, {platform.processor() or platform.system()}, 1 thread",
-        "torch": torch.__version__,
+        **provenance(),
         "turns": TURNS,
-        "seconds": round(time.time() - begun, 1),
+        **watch.read(),
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(text + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+    if arguments.out:
+        write(arguments.out, result)
 
 
 if __name__ == "__main__":

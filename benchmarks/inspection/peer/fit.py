@@ -141,7 +141,7 @@ def main(method: str, root: str, weights: str, epochs: int, threads: int, folder
         "scores": scores,
         "labels": labels,
     }
-    print("RESULT " + json.dumps(found))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -14,22 +14,22 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import dracones
-from dracones.methods.feature_flows.flow_step import FlowStep
+from dracones.flows import AllInOne
 
 
-def copy_step(step: FlowStep, state: dict[str, Tensor], prefix: str) -> None:
+def copy_step(step: AllInOne, state: dict[str, Tensor], prefix: str) -> None:
     """One of the peer's all-in-one blocks; it shifts by the offset after scaling, and mixes by a dense matrix."""
     gain = 0.1 * nn.functional.softplus(state[f"{prefix}global_scale"].flatten(), beta=0.5)
     layers = {"0": "first", "2": "last"}
     with torch.no_grad():
-        step.log_scale.copy_(gain.log())
-        step.shift.copy_(state[f"{prefix}global_offset"].flatten())
+        step.affine.log_scale.copy_(gain.log())
+        step.affine.shift.copy_(state[f"{prefix}global_offset"].flatten())
         order = state[f"{prefix}w_perm"].flatten(1).argmax(dim=1)
-        step.mixing.copy_(order)
-        step.unmixing.copy_(order.argsort())
+        step.mix.index.copy_(order)
+        step.mix.inverse_index.copy_(order.argsort())
         for number in layers:
             weight, bias = (state[f"{prefix}subnet.{number}.{what}"] for what in ("weight", "bias"))
-            conditioner = step.conditioner
+            conditioner = step.coupling.conditioner
             if hasattr(conditioner, "network"):
                 layer = conditioner.network[0 if number == "0" else -1]
                 layer.weight.copy_(weight)

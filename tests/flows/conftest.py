@@ -121,13 +121,13 @@ CASES = [
     Case("squeeze", lambda: f.Squeeze(), (2, 4, 6), shown="factor=2"),
     Case("squeeze-3", lambda: f.Squeeze(3), (1, 6, 3)),
     Case("logit", lambda: f.Logit(), (2, 3, 3), values="unit", shown="margin=0.05"),
-    Case(
-        "dequantize",
-        lambda: f.Dequantize((1, 3, 4), seed=torch.initial_seed()),
-        (1, 3, 4),
-        values="levels",
-        shown="levels=256",
-    ),
+    Case("channel-affine", lambda: f.ChannelAffine(3), (3, 2, 4), shown="ChannelAffine(3)"),
+    Case("channel-affine-vector", lambda: f.ChannelAffine(5), (5,)),
+    Case("rotation", lambda: f.Rotation(4, torch.Generator().manual_seed(0)), (4, 2, 3), shown="Rotation(4)"),
+    Case("rotation-vector", lambda: f.Rotation(5, torch.Generator().manual_seed(0)), (5,)),
+    Case("all-in-one", lambda: f.AllInOne(5, small, clamp=1.9), (5, 3, 4), shown="mask 5: reads 3, changes 2"),
+    Case("all-in-one-rotation", lambda: f.AllInOne(4, mlp, clamp=1.9, mixing="rotation"), (4,)),
+    Case("all-in-one-context", lambda: f.AllInOne(4, mlp, clamp=1.9, context_features=3), (4,), context=3),
     Case("inverse", lambda: f.Inverse(f.AffineCoupling(f.channels(4), small)), (4, 3, 3)),
     Case("inverse-squeeze", lambda: f.Inverse(f.Squeeze()), (8, 2, 2)),
     Case("chain-empty", lambda: f.Chain(), (2, 3)),
@@ -160,4 +160,4 @@ case = _fixture(lambda case: True)
 conditional_case = _fixture(lambda case: case.context > 0)
 shaped_case = _fixture(lambda case: case.make().x_pattern != (...,))
 weighted_case = _fixture(lambda case: any(True for _ in case.make().parameters()) and case.values == "real")
-reversible_case = _fixture(lambda case: not any(isinstance(m, f.Dequantize) for m in case.make().modules()))
+reversible_case = _fixture(lambda case: True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from dracones.flows import Dequantize, Flow
+from dracones.flows import Flow
 
 
 def log_det_of(function, point):
@@ -41,9 +41,17 @@ def test_log_det_is_the_jacobians(case):
     z, log_det = bijection.encode(x, context)
     expected = log_det_of(lambda v: bijection.encode(v, context)[0], x[0])
     torch.testing.assert_close(log_det[0], expected, rtol=1e-8, atol=1e-8)
-    if not isinstance(bijection, Dequantize):  # its decode is a step function
-        decoded = log_det_of(lambda v: bijection.decode(v, context)[0], z[0].detach())
-        torch.testing.assert_close(bijection.decode(z, context)[1][0], -decoded, rtol=1e-7, atol=1e-7)
+    decoded = log_det_of(lambda v: bijection.decode(v, context)[0], z[0].detach())
+    torch.testing.assert_close(bijection.decode(z, context)[1][0], -decoded, rtol=1e-7, atol=1e-7)
+
+
+def test_shares_of_positions_sum_to_the_log_det(case):
+    bijection, x, context = case.build(), case.input(2), case.condition(2)
+    z, log_det = bijection.encode(x, context)
+    same, shares = bijection.encode_map(x, context)
+    torch.testing.assert_close(same, z)
+    assert shares.shape == (2, *x.shape[2:])
+    torch.testing.assert_close(shares.reshape(2, -1).sum(1), log_det)
 
 
 def test_single_precision(case):

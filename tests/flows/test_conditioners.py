@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from dracones.flows import MLP, Bottleneck, ConvNet, Highway, ResNet
+from dracones.flows.autodiff import plain_autograd
 
 SPATIAL = {
     "convnet": partial(ConvNet, hidden=6),
@@ -118,3 +119,15 @@ def test_hidden_maps_on_a_cpu_are_channels_last_and_the_result_contiguous():
     output = network(torch.randn(2, 2, 5, 6))
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
     assert output.is_contiguous()
+
+
+def test_the_private_questions_to_torch_are_still_answered():
+    """What `plain_autograd` asks: that neither function transforms nor forward mode are at work."""
+    assert torch._C._are_functorch_transforms_active() is False
+    assert torch.autograd.forward_ad._current_level == -1
+    assert plain_autograd()
+    seen = []
+    torch.func.jacrev(lambda x: seen.append(plain_autograd()) or x)(torch.ones(1))
+    with torch.autograd.forward_ad.dual_level():
+        seen.append(plain_autograd())
+    assert seen == [False, False]

@@ -16,7 +16,6 @@ from dracones.flows import (
     AffineCoupling,
     Chain,
     ConvNet,
-    Dequantize,
     Flow,
     InvertibleConv1x1,
     MultiScale,
@@ -228,8 +227,6 @@ def test_layers_that_do_not_qualify_are_refused():
     ):
         dropout.train().encode(torch.randn(2, 4))
     dropout.eval().encode(torch.randn(2, 4))
-    with pytest.raises(ValueError, match=r"layer 0 \(Dequantize\): Dequantize cannot be recomputed"):
-        Chain(Dequantize((1, 2, 2)), memory="constant").encode(torch.rand(1, 1, 2, 2))
     with pytest.raises(ValueError, match="expected memory to be one of standard, constant; got 'tiny'"):
         Chain(memory="tiny")
 

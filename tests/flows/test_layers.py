@@ -12,7 +12,6 @@ from dracones.flows import (
     AffineCoupling,
     Chain,
     ConvNet,
-    Dequantize,
     Flow,
     Inverse,
     InvertibleConv1x1,
@@ -170,46 +169,6 @@ class TestLogit:
         for margin in (-0.1, 0.5):
             with pytest.raises(ValueError, match=r"expected a margin in \[0, 0.5\)"):
                 Logit(margin)
-
-
-class TestDequantize:
-    def test_every_level_comes_back_in_single_precision(self):
-        levels = torch.arange(256.0).view(1, 1, 16, 16) / 255
-        for seed in range(20):
-            layer = Dequantize((1, 16, 16), seed=seed)
-            z, _ = layer.encode(levels)
-            assert z.min() >= 0
-            assert z.max() < 1
-            assert torch.equal((layer.decode(z)[0] * 255).round(), torch.arange(256.0).view(1, 1, 16, 16))
-        for _ in range(20):
-            drawn, _ = layer.draw(levels, torch.Generator().manual_seed(0))
-            assert torch.equal((layer.decode(drawn)[0] * 255).round(), torch.arange(256.0).view(1, 1, 16, 16))
-
-    def test_256_bins_not_255(self):
-        """A uniform density over the unit cube gives every 8-bit image exactly 8 bits per dimension."""
-        layer = Dequantize((3, 4, 4))
-        z, log_det = layer.encode(torch.randint(0, 256, (5, 3, 4, 4)) / 255)
-        assert ((z >= 0) & (z < 1)).all()
-        # log p(x) of the continuous x in [0, 1] is 0 + log_det; one level is a bin of width 1/255 in x.
-        bits = -(log_det - 48 * math.log(255)) / (48 * math.log(2))
-        torch.testing.assert_close(bits, torch.full((5,), 8.0))
-
-    def test_scores_use_one_noise_and_training_draws(self):
-        layer, x = Dequantize((1, 4, 4)), torch.rand(3, 1, 4, 4)
-        assert torch.equal(layer.encode(x)[0], layer.encode(x)[0])
-        assert torch.equal(layer.encode(x)[0][1], layer.encode(x[1:2])[0][0])
-        first, same, other = (layer.draw(x, torch.Generator().manual_seed(s))[0] for s in (0, 0, 1))
-        assert torch.equal(first, same)
-        assert not torch.equal(first, other)
-        with pytest.raises(ValueError, match=r"Dequantize.draw: expected a shape \[B, 1, 4, 4\]"):
-            layer.draw(torch.rand(3, 1, 4, 5))
-
-    def test_other_numbers_of_levels(self):
-        layer = Dequantize((1, 2, 2), levels=4)
-        x = torch.tensor([0, 1, 2, 3]).view(1, 1, 2, 2) / 3
-        torch.testing.assert_close(layer.decode(layer.encode(x)[0])[0], x)
-        with pytest.raises(ValueError, match="at least 2 levels; got 1"):
-            Dequantize((1,), levels=1)
 
 
 def test_log_dets_of_inverse_have_their_sign():

@@ -4,11 +4,21 @@ Directions are `encode: x -> z` and `decode: z -> x`; log-determinants are of en
 """
 
 from dracones.flows.actnorm import ActNorm
+from dracones.flows.all_in_one import AllInOne, Mixing
 from dracones.flows.bijection import Bijection
 from dracones.flows.chain import Chain, Inverse
-from dracones.flows.conditioners import MLP, Bottleneck, ConvNet, Highway, ResNet, ZeroConv2d, ZeroLinear
+from dracones.flows.channel_affine import ChannelAffine
+from dracones.flows.conditioners import (
+    MLP,
+    Bottleneck,
+    ContextConditioner,
+    ConvNet,
+    Highway,
+    ResNet,
+    ZeroConv2d,
+    ZeroLinear,
+)
 from dracones.flows.coupling import AdditiveCoupling, AffineCoupling, Coupling
-from dracones.flows.dequantize import Dequantize
 from dracones.flows.distributions import Base, StandardNormal
 from dracones.flows.flow import Flow, FlowTerms
 from dracones.flows.invertible_conv import InvertibleConv1x1
@@ -16,6 +26,7 @@ from dracones.flows.logit import Logit
 from dracones.flows.masks import channels, checkerboard, cycle, halves
 from dracones.flows.multiscale import FactorOut, MultiScale
 from dracones.flows.permutation import Permutation
+from dracones.flows.rotation import Rotation
 from dracones.flows.scales import AtanScale, SigmoidScale, TanhScale
 from dracones.flows.squeeze import Squeeze
 from dracones.flows.trace import TraceStep
@@ -25,14 +36,16 @@ __all__ = [
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
+    "AllInOne",
     "AtanScale",
     "Base",
     "Bijection",
     "Bottleneck",
     "Chain",
+    "ChannelAffine",
+    "ContextConditioner",
     "ConvNet",
     "Coupling",
-    "Dequantize",
     "FactorOut",
     "Flow",
     "FlowTerms",
@@ -40,9 +53,11 @@ __all__ = [
     "Inverse",
     "InvertibleConv1x1",
     "Logit",
+    "Mixing",
     "MultiScale",
     "Permutation",
     "ResNet",
+    "Rotation",
     "SigmoidScale",
     "Squeeze",
     "StandardNormal",

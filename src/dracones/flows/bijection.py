@@ -1,5 +1,6 @@
 """What every bijection promises, and the checks that are the same for all of them."""
 
+import math
 from abc import ABC, abstractmethod
 from types import EllipsisType
 
@@ -24,9 +25,10 @@ class Bijection(nn.Module, ABC):
     - all that changes behaviour after loading is a parameter or a buffer;
     - `x_pattern` / `z_pattern` say which event shapes are taken (`None`: any size, `...`: any further dimensions);
     - a layer that moves positions also overrides `to_image_layout` and `to_latent_layout`;
-    - a layer whose log-det differs between positions also overrides `trace`.
+    - a layer whose log-det differs between positions also overrides `_encode_map`.
 
-    Shapes: `x` and `z` are `[B, C, H, W]` or `[B, D]`; `context` is `[B, P]` or `[B, P, H, W]`.
+    Shapes: `x` and `z` are `[B, C, H, W]` or `[B, D]`; `context` is `[B, P]` or `[B, P, H, W]`, or has a batch of 1
+    where it is the same for all samples.
     Raises `ValueError` on a wrong shape or a missing context, `TypeError` on a wrong dtype.
     """
 
@@ -41,6 +43,19 @@ class Bijection(nn.Module, ABC):
         """Map latent to data: `(x, log_det)`, the log-det that `encode(x)` has, shape `[B]`."""
         self._check("decode", z, self.z_pattern, context)
         return self._decode(z, context)
+
+    def encode_map(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `encode`, with each position's share of the log-det, `[B, H, W]` in nats (vectors: `[B]`).
+
+        What a heat map is made of: the shares sum to `encode`'s log-det. Where a layer sees a coarser grid than x, a
+        cell's share is spread evenly over the positions it covers.
+        """
+        self._check("encode_map", x, self.x_pattern, context)
+        return self._encode_map(x, context)
+
+    def _encode_map(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        z, log_det = self._encode(x, context)
+        return z, evenly(log_det, x.shape[2:])
 
     def recompute(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """(x, z, log_det) from z: x a new leaf, z and log_det its differentiable functions.
@@ -108,8 +123,8 @@ class Bijection(nn.Module, ABC):
 
     def trace(self, x: Tensor, context: Tensor | None = None) -> list[TraceStep]:
         """Encode x and keep, per elementary layer, its input, output and log-det."""
-        z, log_det = self.encode(x, context)
-        return [TraceStep(name="", layer=self, input=x, output=z, log_det=log_det)]
+        z, shares = self.encode_map(x, context)
+        return [TraceStep(name="", layer=self, input=x, output=z, log_det=sum_events(shares), per_position=shares)]
 
     def _check(self, verb: str, value: Tensor, pattern: Pattern, context: Tensor | None) -> None:
         if not matches(pattern, value.shape[1:]) or value.dim() < 2:
@@ -152,9 +167,23 @@ def show_pattern(pattern: Pattern) -> str:
 
 def positions(x: Tensor) -> int:
     """Number of positions a channel has: H·W for maps, 1 for vectors."""
-    return x[0, 0].numel() if x.shape[0] else x.shape[2:].numel()
+    return math.prod(x.shape[2:])
 
 
 def sum_events(values: Tensor) -> Tensor:
     """Sum over all but the batch dimension: `[B, ...] -> [B]`, in float32 at least."""
-    return values.flatten(1).sum(1, dtype=torch.promote_types(values.dtype, torch.float32))
+    wide = torch.promote_types(values.dtype, torch.float32)
+    return values.flatten(1).sum(1, dtype=wide) if values.dim() > 1 else values.to(wide)
+
+
+def evenly(log_det: Tensor, size: torch.Size) -> Tensor:
+    """`[B] -> [B, *size]`: the same share for every position."""
+    return (log_det / max(math.prod(size), 1)).view(-1, *(1 for _ in size)).expand(-1, *size)
+
+
+def spread(shares: Tensor, size: torch.Size) -> Tensor:
+    """`[B, h, w] -> [B, H, W]`: each cell's share divided evenly among the positions it covers."""
+    if shares.shape[1:] == size:
+        return shares
+    rows, columns = size[0] // shares.shape[1], size[1] // shares.shape[2]
+    return (shares / (rows * columns)).repeat_interleave(rows, 1).repeat_interleave(columns, 2)

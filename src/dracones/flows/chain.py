@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from dracones.flows.autodiff import plain_autograd
-from dracones.flows.bijection import Bijection, Pattern
+from dracones.flows.bijection import Bijection, Pattern, spread
 from dracones.flows.constant_memory import encode_with_constant_memory
 from dracones.flows.folding import folded
 from dracones.flows.places import at_layer
@@ -23,7 +23,7 @@ class Chain(Bijection):
     input from its output (Gomez et al. 2017) instead of keeping it, for one more evaluation of every conditioner.
     Every layer qualifies whose `decode` is an exact inverse and that gives the same result when run twice: couplings
     (BatchNorm inside conditioners included, its running statistics are updated once), ActNorm, 1×1 convolutions,
-    permutations, squeezes, logit, nested chains. Dropout in a conditioner and Dequantize do not, and are refused; so
+    permutations, squeezes, logit, nested chains. Dropout in a conditioner does not, and is refused; so
     is a batch whose inputs cannot be recomputed to a thousandth. Second derivatives and function transforms take the
     memory of the standard way.
 
@@ -84,6 +84,16 @@ class Chain(Bijection):
             with at_layer(index, layer):
                 x, log_det = layer.encode(x, context)
             total = total + log_det
+        return x, total
+
+    @override
+    def _encode_map(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        size = x.shape[2:]
+        total = x.new_zeros(x.shape[0], *size)
+        for index, layer in enumerate(self):
+            with at_layer(index, layer):
+                x, shares = layer.encode_map(x, context)
+            total = total + spread(shares, size)
         return x, total
 
     def encode_levels(self, x: Tensor, context: Tensor | None = None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

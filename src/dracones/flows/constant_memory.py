@@ -32,7 +32,7 @@ def encode_with_constant_memory(
     """Encode x through the layers, keeping only the last output for backward (Gomez et al. 2017, RevNet).
 
     `steps` are the layers, each with its index in the chain.
-    Raises ValueError for a layer that gives another result the second time (dropout in train mode, Dequantize).
+    Raises ValueError for a layer that gives another result the second time (dropout in train mode).
     """
     for index, layer in steps:
         _refuse_if_not_repeatable(index, layer)
@@ -168,7 +168,7 @@ def frozen_running_statistics(modules: list[Bijection | Folded]) -> Iterator[Non
 
 def _refuse_if_not_repeatable(index: int, layer: Bijection | Folded) -> None:
     for module in layer.modules():
-        if getattr(module, "inexact", False) or (_is_dropout(module) and module.training):
+        if _is_dropout(module) and module.training:
             name = type(module).__name__
             raise ValueError(
                 f"layer {index} ({type(layer).__name__}): {name} cannot be recomputed from its output, so it does not "

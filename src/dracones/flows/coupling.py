@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from dracones.flows.bijection import Bijection, Pattern, sum_events
+from dracones.flows.conditioners.contextual import ContextConditioner
 from dracones.flows.scales import make_scale
 from dracones.flows.selection import Selection
 from dracones.flows.trace import TraceStep
@@ -21,7 +22,8 @@ class Coupling(Bijection):
     `reads` and `changes` are boolean: over channels, `[C]`, or over positions, `[C, H, W]` (see `masks`). Positions in
     neither pass through. With channel masks the conditioner sees only the channels read, with spatial masks the whole
     image with zeros where nothing is read. It is a module of one tensor, or a factory called with the number of
-    input channels (context included) and of output channels.
+    input channels (context included) and of output channels. The context is further input channels, unless the
+    conditioner is a `ContextConditioner` and takes it by itself.
     """
 
     outputs_per_channel: int
@@ -80,6 +82,12 @@ class Coupling(Bijection):
         s, t = self._terms(z, context)  # what is read has passed through unchanged
         return self._write(z, self._backwards(self._changed(z), s, t)), self._log_det(z, s)
 
+    @override
+    def _encode_map(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        s, t = self._terms(x, context)
+        z = self._write(x, self._forwards(self._changed(x), s, t))
+        return z, x.new_zeros(x.shape[0], *x.shape[2:]) if s is None else s.sum(1)
+
     def recompute(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """(x, z, log_det) from z: x a new leaf, z and log_det its differentiable functions.
 
@@ -113,15 +121,24 @@ class Coupling(Bijection):
 
     def _terms(self, x: Tensor, context: Tensor | None) -> tuple[Tensor | None, Tensor]:
         seen = x * self.reads.to(x.dtype) if self.spatial else self._read.take(x)
-        if self.context_features:
-            seen = torch.cat([seen, self._spread(context, seen)], 1)
-        s, t = self._split(self._checked_output(self.conditioner(seen), x))
+        s, t = self._split(self._checked_output(self._condition(seen, context), x))
         t = t.to(x.dtype)
         s = None if s is None else s.to(x.dtype)
         if self.spatial:
             changes = self.changes.to(x.dtype)
             return None if s is None else s * changes, t * changes
         return s, t
+
+    def _condition(self, seen: Tensor, context: Tensor | None) -> Tensor:
+        output: Tensor
+        if not self.context_features:
+            output = self.conditioner(seen)
+        elif isinstance(self.conditioner, ContextConditioner):
+            output = self.conditioner(seen, self._checked_context(context, seen))
+        else:
+            around = self._checked_context(context, seen).expand(seen.shape[0], -1, *seen.shape[2:])
+            output = self.conditioner(torch.cat([seen, around.to(seen.dtype)], 1))
+        return output
 
     def _checked_output(self, raw: Tensor, x: Tensor) -> Tensor:
         expected = (x.shape[0], self.outputs_per_channel * self.changed_channels, *x.shape[2:])
@@ -132,15 +149,14 @@ class Coupling(Bijection):
             )
         return raw
 
-    def _spread(self, context: Tensor | None, like: Tensor) -> Tensor:
-        if context is None or context.shape[0] != like.shape[0] or context.shape[1] != self.context_features:
+    def _checked_context(self, context: Tensor | None, like: Tensor) -> Tensor:
+        """The context with as many dimensions as the maps."""
+        if context is None or context.shape[1] != self.context_features or context.shape[0] not in (1, like.shape[0]):
             raise ValueError(
                 f"{type(self).__name__}: expected a context of shape [{like.shape[0]}, {self.context_features}, ...]; "
                 f"got {None if context is None else list(context.shape)}"
             )
-        if context.dim() < like.dim():
-            context = context.reshape(*context.shape, *(1 for _ in range(like.dim() - context.dim())))
-        return context.expand(-1, -1, *like.shape[2:])
+        return context.reshape(*context.shape, *(1 for _ in range(like.dim() - context.dim())))
 
     def _changed(self, x: Tensor) -> Tensor:
         return x if self.spatial else self._change.take(x)
@@ -171,8 +187,8 @@ class AffineCoupling(Coupling):
 
     `scale` bounds s: `"tanh"` (Kirichenko et al. 2020), `"atan"` (DifferNet), `"sigmoid"` (Glow), or a module of
     `scales`.
-    `shift_first=False` gives `z = x exp(s) + t`, the other convention. In the first form `-t` is the flow's prediction
-    of the changed positions. log|det| is the sum of s.
+    `shift_first=False` gives `z = x exp(s) + t`, the other convention; `shift_gain` multiplies t. In the first form
+    `-t` is the flow's prediction of the changed positions. log|det| is the sum of s.
 
     Example:
         >>> from dracones.flows import MLP, channels
@@ -192,16 +208,18 @@ class AffineCoupling(Coupling):
         changes: Tensor | None = None,
         scale: str | nn.Module = "tanh",
         shift_first: bool = True,
+        shift_gain: float = 1.0,
         context_features: int = 0,
     ) -> None:
         super().__init__(reads, conditioner, changes=changes, context_features=context_features)
         self.scale = make_scale(scale, self.changed_channels)
         self.shift_first = shift_first
+        self.shift_gain = shift_gain
 
     @override
     def _split(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         s, t = raw.float().chunk(2, 1) if raw.dtype in (torch.bfloat16, torch.float16) else raw.chunk(2, 1)
-        return self.scale(s), t
+        return self.scale(s), t if self.shift_gain == 1 else t * self.shift_gain
 
     @override
     def extra_repr(self) -> str:

@@ -110,17 +110,14 @@ class Flow(nn.Module):
     def log_prob_map(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The log-likelihood per pixel, `[B, H, W]` in nats (vectors: `[B]`); sums to `log_prob`.
 
-        Each latent's log-density lies at the pixel it came from; a layer's log-det at a position is spread evenly
-        over the pixels of that position.
+        Each latent's log-density lies at the pixel it came from; a layer's log-det lies where
+        `Bijection.encode_map` says.
         """
         if x.dim() == 2:
             return self.log_prob(x, context)
-        steps = self.trace(x, context)
         latents, _ = self.encode(x, context)
-        total = self.latents_as_image(tuple(self.base.elementwise_log_prob(z) for z in latents)).sum(1)
-        for step in steps:
-            total = total + _spread(step.log_det_map, total.shape[-2:])
-        return total
+        _, shares = self.bijection.encode_map(x, context)
+        return self.latents_as_image(tuple(self.base.elementwise_log_prob(z) for z in latents)).sum(1) + shares
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
@@ -159,9 +156,3 @@ class Flow(nn.Module):
                 f"Flow: got a context of shape {list(context.shape)}, but no layer takes one; "
                 "give couplings context_features"
             )
-
-
-def _spread(values: Tensor, size: torch.Size) -> Tensor:
-    """[B, h, w] to [B, H, W], each value divided evenly among its pixels."""
-    rows, columns = size[0] // values.shape[-2], size[1] // values.shape[-1]
-    return (values / (rows * columns)).repeat_interleave(rows, -2).repeat_interleave(columns, -1)

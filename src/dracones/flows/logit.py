@@ -6,7 +6,6 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from dracones.flows.bijection import Bijection, sum_events
-from dracones.flows.trace import TraceStep
 
 
 class Logit(Bijection):
@@ -41,11 +40,10 @@ class Logit(Bijection):
         margin = self.margin.to(z.dtype)
         return (torch.sigmoid(z) - margin) / (1 - 2 * margin), sum_events(self._log_slope(z))
 
-    def trace(self, x: Tensor, context: Tensor | None = None) -> list[TraceStep]:
-        """One step with its log-det per position."""
-        z, log_det = self.encode(x, context)
-        per_position = self._log_slope(z).sum(1)
-        return [TraceStep(name="", layer=self, input=x, output=z, log_det=log_det, per_position=per_position)]
+    @override
+    def _encode_map(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        z, _ = self._encode(x, context)
+        return z, self._log_slope(z).sum(1)
 
     def _log_slope(self, z: Tensor) -> Tensor:
         return F.softplus(z) + F.softplus(-z) + torch.log1p(-2 * self.margin.to(z.dtype))

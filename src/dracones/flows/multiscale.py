@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from dracones.flows.bijection import Bijection, Pattern
+from dracones.flows.bijection import Bijection, Pattern, spread
 from dracones.flows.chain import Chain
 from dracones.flows.places import at_level
 from dracones.flows.trace import Placement, TraceStep
@@ -50,6 +50,19 @@ class MultiScale(Bijection):
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         latents, log_dets = self.encode_levels(x, context)
         return self.levels_to_image(latents), torch.stack(log_dets).sum(0)
+
+    @override
+    def _encode_map(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        size = x.shape[2:]
+        total, latents = x.new_zeros(x.shape[0], *size), []
+        for index, level in enumerate(self._levels()):
+            with at_level(index):
+                x, shares = level.encode_map(x, context)
+            total = total + spread(shares, size)
+            if index < len(self.levels) - 1:
+                x, factored_out = self._split(index, x)
+                latents.append(factored_out)
+        return self.levels_to_image((*latents, x)), total
 
     @override
     def _decode(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

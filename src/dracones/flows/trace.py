@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -66,8 +65,3 @@ class TraceStep:
         """This step as seen from the bijection around it."""
         joined = f"{name}/{self.name}" if self.name else name
         return replace(self, name=joined, level=self.level + level, placements=self.placements + placements)
-
-
-def summed_log_det(steps: list[TraceStep]) -> Tensor:
-    """Total log-det of a trace, `[B]`."""
-    return torch.stack([step.log_det for step in steps]).sum(0)

@@ -36,7 +36,7 @@ def test_score_of_a_tiny_frozen_case_by_hand(mixing, heat):
             for step in method.flows[0].steps:
                 net = {
                     key: value.detach().numpy().astype(np.float64)
-                    for key, value in step.conditioner.state_dict().items()
+                    for key, value in step.coupling.conditioner.state_dict().items()
                 }
                 hidden = (
                     net["vector.weight"] @ x[:32] + net["vector.bias"] + net["position.weight"] @ codes[:, row, column]
@@ -44,9 +44,9 @@ def test_score_of_a_tiny_frozen_case_by_hand(mixing, heat):
                 raw = net["last.weight"] @ np.maximum(hidden, 0) + net["last.bias"]
                 s = 1.9 * np.tanh(0.1 * raw[:32])
                 y = np.concatenate((x[:32], x[32:] * np.exp(s) + 0.1 * raw[32:]))
-                scale = step.log_scale.detach().numpy().astype(np.float64)
-                y = y * np.exp(scale) + step.shift.detach().numpy()
-                mixing_ = step.mixing.numpy()
+                scale = step.affine.log_scale.detach().numpy().astype(np.float64)
+                y = y * np.exp(scale) + step.affine.shift.detach().numpy()
+                mixing_ = (step.mix.index if mixing == "permutation" else step.mix.matrix).numpy()
                 x = y[mixing_] if mixing_.ndim == 1 else mixing_.astype(np.float64) @ y
                 log_det += s.sum() + scale.sum()
             log_prob = (log_det - 0.5 * (x**2).sum()) / channels - 0.5 * np.log(2 * np.pi)
@@ -58,15 +58,26 @@ def test_score_of_a_tiny_frozen_case_by_hand(mixing, heat):
 
 def test_two_parts_of_the_first_layer_are_one_on_vector_and_code():
     torch.manual_seed(0)
-    network = PositionedMLP(3, 4, 10, 8)
+    network = PositionedMLP(11, 4, hidden=10, context_features=8)
     nn.init.normal_(network.last.weight)
-    vectors, codes = torch.randn(6, 3), torch.randn(2, 8)
-    whole = nn.Linear(11, 10)
+    maps, codes = torch.randn(3, 3, 2, 5), torch.randn(1, 8, 2, 5)
+    whole = nn.Conv2d(11, 10, 1)
     with torch.no_grad():
-        whole.weight.copy_(torch.cat((network.vector.weight, network.position.weight), 1))
+        whole.weight.copy_(torch.cat((network.vector.weight, network.position.weight), 1)[:, :, None, None])
         whole.bias.copy_(network.vector.bias)
-    expected = network.last(whole(torch.cat((vectors, codes.repeat(3, 1)), 1)).relu())
-    torch.testing.assert_close(network(vectors, codes), expected)
+    hidden = whole(torch.cat((maps, codes.expand(3, -1, -1, -1)), 1)).relu()
+    expected = network.last(hidden.movedim(1, -1)).movedim(-1, 1)
+    torch.testing.assert_close(network(maps, codes), expected)
+
+
+def test_training_and_scoring_give_one_log_density():
+    for mixing in ("permutation", "rotation"):
+        flow = built(levels=(2,), mixing=mixing).flows[0]
+        vectors, codes = torch.randn(6, 64), torch.randn(6, 8)
+        torch.testing.assert_close(flow.training_log_prob(vectors, codes), flow.log_prob(vectors, codes))
+        maps, shared = vectors.view(2, 3, 64).movedim(1, -1)[..., None], codes[:3].T[None, :, :, None]
+        expected = flow.log_prob(vectors, codes[:3].repeat(2, 1)).view(2, 3, 1)
+        torch.testing.assert_close(flow.log_prob(maps, shared), expected)
 
 
 def test_scores_do_not_look_at_other_test_images():

@@ -24,7 +24,8 @@ class Bottleneck(nn.Module):
             raise ValueError(
                 f"Bottleneck: expected a shape [B, {', '.join(map(str, self.shape))}]; got {list(x.shape)}"
             )
-        return self.widen(self.narrow(x.flatten(1))).view(x.shape)
+        widened: Tensor = self.widen(self.narrow(x.flatten(1)))
+        return widened.view(x.shape)
 
 
 def bottleneck_or_nothing(channels: int, dimensions: int | None, size: tuple[int, int] | None, name: str) -> nn.Module:

@@ -84,8 +84,10 @@ class _Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.path(x)
+        change: Tensor = self.path(x)
+        return x + change
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, *, bias: bool = True) -> nn.Module:
-    return weight_norm(nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=bias))
+    normalised: nn.Module = weight_norm(nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=bias))
+    return normalised

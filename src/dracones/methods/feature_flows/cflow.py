@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dracones.features import SinusoidalPosition
+from dracones.flows import AllInOne, Chain, Permutation
 from dracones.images import ImageCollection
-from dracones.methods.feature_flows.flow_step import FlowStep
 from dracones.methods.feature_flows.vector_step import PositionedMLP, positioned_step
 from dracones.methods.feature_flows.vectors import FeatureVectors
 from dracones.methods.heatmap import at_size
@@ -22,7 +22,6 @@ from dracones.methods.registry import register
 from dracones.training import Progress, TrainingConfig
 
 _LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
-_ROWS = 2048
 
 
 class CFlowConfig(FeatureConfig):
@@ -66,29 +65,45 @@ class VectorFlow(nn.Module):
     def __init__(self, channels: int, config: CFlowConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.channels = channels
-        self.rotates = config.mixing == "rotation"
 
-        def conditioner(read: int, out: int) -> nn.Module:
+        def conditioner(inputs: int, out: int) -> nn.Module:
             # Twice the width of what it reads, code included, as in the paper's code.
-            return PositionedMLP(read, out, 2 * (read + config.position_dims), config.position_dims)
+            return PositionedMLP(inputs, out, hidden=2 * inputs, context_features=config.position_dims)
 
-        self.steps = nn.ModuleList(
-            FlowStep(channels, conditioner, clamp=config.clamp, mixing=config.mixing, generator=generator)
-            for _ in range(config.steps)
+        self.steps = Chain(
+            *(
+                AllInOne(
+                    channels,
+                    conditioner,
+                    clamp=config.clamp,
+                    mixing=config.mixing,
+                    context_features=config.position_dims,
+                    generator=generator,
+                )
+                for _ in range(config.steps)
+            )
         )
 
     def forward(self, vectors: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """z `[N, C]` and log-det `[N]` of vectors that come in N / P runs through P positions of codes `[P, D]`."""
-        z, shares = vectors, []
+        """z and log-det of vectors `[N, C]` given codes `[N, D]`; or of maps `[B, C, h, w]` given `[1, D, h, w]`."""
+        return self.steps.encode_map(vectors, codes)
+
+    def training_log_prob(self, vectors: Tensor, codes: Tensor) -> Tensor:
+        """As `log_prob` of vectors `[N, C]` given codes `[N, D]`, by `positioned_step` where channels are permuted."""
+        z, total = vectors, vectors.new_zeros(len(vectors))
         for step in self.steps:
-            assert isinstance(step, FlowStep)
-            z, share = step.encode_map(z, codes) if self.rotates else positioned_step(step, z, codes)
-            shares.append(share)
-        return z, torch.stack(shares).sum(dim=0)
+            if isinstance(step, AllInOne) and isinstance(step.mix, Permutation):
+                z, share = positioned_step(step, z, codes)
+            else:
+                z, share = step.encode_map(z, codes)
+            total = total + share
+        return self._per_channel(z, total)
 
     def log_prob(self, vectors: Tensor, codes: Tensor) -> Tensor:
-        """log p of each vector given its position, nats per channel, `[N]`."""
-        z, log_det = self(vectors, codes)
+        """log p of each vector given its position, nats per channel, `[N]` or `[B, h, w]`."""
+        return self._per_channel(*self(vectors, codes))
+
+    def _per_channel(self, z: Tensor, log_det: Tensor) -> Tensor:
         return (log_det - 0.5 * z.square().sum(dim=1)) / self.channels - _LOG_SQRT_2_PI
 
 
@@ -145,8 +160,9 @@ class CFlow(FeatureMethod):
     def training_loss(self, batch: Any, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
         """-log sigmoid of the log-density per channel, mean over vectors, summed over levels."""
         losses = []
-        for flow, (vectors, rows, size) in zip(self.flows, batch, strict=True):
-            log_prob = flow.log_prob(vectors, self._codes(size)[rows])  # type: ignore[operator]
+        for flow, (vectors, rows, size) in zip(self._vector_flows(), batch, strict=True):
+            codes: Tensor = self.position(*size)
+            log_prob = flow.training_log_prob(vectors, codes.flatten(1).T[rows])
             losses.append(-nn.functional.logsigmoid(log_prob).mean())
         return torch.stack(losses).sum()
 
@@ -161,19 +177,13 @@ class CFlow(FeatureMethod):
 
     def log_probs(self, maps: tuple[Tensor, ...]) -> list[Tensor]:
         """Log-density per channel `[B, h_l, w_l]` of every position of every level."""
-        found = []
-        for flow, level in zip(self.flows, maps, strict=True):
-            images, channels, height, width = level.shape
-            vectors = level.permute(0, 2, 3, 1).reshape(images, height * width, channels)
-            codes = self._codes((height, width))
-            # Few positions of all images at a time: what a layer gives then stays in the processor's cache.
-            few = max(1, _ROWS // images)
-            parts = [
-                flow.log_prob(some.flatten(0, 1), here).view(images, -1)  # type: ignore[operator]
-                for some, here in zip(vectors.split(few, dim=1), codes.split(few), strict=True)
-            ]
-            found.append(torch.cat(parts, dim=1).view(images, height, width))
-        return found
+        return [
+            flow.log_prob(level.contiguous(memory_format=torch.channels_last), self._codes(level))
+            for flow, level in zip(self._vector_flows(), maps, strict=True)
+        ]
+
+    def _vector_flows(self) -> list[VectorFlow]:
+        return [flow for flow in self.flows if isinstance(flow, VectorFlow)]
 
     def heat(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
         """Sum over levels of 1 - p, or of the log-density's distance from its highest."""
@@ -182,5 +192,6 @@ class CFlow(FeatureMethod):
             deficits = [1 - torch.exp(-deficit) for deficit in deficits]
         return torch.stack([at_size(level, size, align_corners=True) for level in deficits]).sum(dim=0)
 
-    def _codes(self, size: tuple[int, int]) -> Tensor:
-        return self.position(*size).flatten(1).T
+    def _codes(self, maps: Tensor) -> Tensor:
+        codes: Tensor = self.position(maps.shape[2], maps.shape[3])
+        return codes[None]

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from dracones.features import FeatureExtractor, ImagePyramid
 from dracones.flows import ActNorm
-from dracones.methods.feature_flows.cross_scale import convolve, convolve_enlarged
 from dracones.methods.heatmap import ImageScore, at_size, image_score
 from dracones.methods.info import MethodInfo
 from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
@@ -83,28 +82,22 @@ class CrossScaleConv(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """One map `[B, out, h_s, w_s]` a scale."""
-        hidden = [
-            F.leaky_relu(convolve(layer, level), 0.1, inplace=True)
-            for layer, level in zip(_convs(self.first), maps, strict=True)
-        ]
-        same, up, down = _convs(self.same), _convs(self.up), _convs(self.down)
+        hidden = [F.leaky_relu(layer(level), 0.1, inplace=True) for layer, level in zip(self.first, maps, strict=True)]
         outputs = []
         for scale, own in enumerate(hidden):
-            size = (own.shape[2], own.shape[3])
-            total = convolve(same[scale], own)
+            total = self.same[scale](own)
             if scale + 1 < len(hidden):
-                total = total + convolve_enlarged(up[scale], hidden[scale + 1], size)
+                total = total + self.up[scale](_at_size(hidden[scale + 1], own))
             if scale > 0:
-                fine = convolve(down[scale - 1], hidden[scale - 1])
-                if fine.shape[2:] != size:
-                    fine = F.interpolate(fine, size=size, mode="bilinear", align_corners=False)
-                total = total + fine
+                total = total + _at_size(self.down[scale - 1](hidden[scale - 1]), own)
             outputs.append(total * self.gain[scale])
         return outputs
 
 
-def _convs(layers: nn.ModuleList) -> list[nn.Conv2d]:
-    return [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+def _at_size(x: Tensor, like: Tensor) -> Tensor:
+    """Bilinearly brought to the height and width of `like`."""
+    size = like.shape[2:]
+    return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 class CrossScaleStep(nn.Module):

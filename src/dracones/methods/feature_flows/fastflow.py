@@ -1,16 +1,14 @@
 """FastFlow: two-dimensional flows on the maps of a frozen backbone."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dracones.flows import ConvNet
+from dracones.flows import AllInOne, Chain, ConvNet
 from dracones.methods.feature_flows import folded_flow
-from dracones.methods.feature_flows.flow_step import FlowStep
 from dracones.methods.heatmap import mean_at_size
 from dracones.methods.info import MethodInfo
 from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
@@ -53,28 +51,19 @@ class MapFlow(nn.Module):
 
     def __init__(self, channels: int, config: FastFlowConfig, generator: torch.Generator) -> None:
         super().__init__()
-        self.steps = nn.ModuleList()
-        for index in range(config.steps):
-            kernel = 1 if config.kernels == "3-1" and index % 2 else 3
+        self.steps = Chain(*(self._step(index, channels, config, generator) for index in range(config.steps)))
 
-            def conditioner(read: int, out: int, kernel: int = kernel) -> nn.Module:
-                hidden = max(1, int(read * config.hidden_ratio))
-                return ConvNet(read, out, hidden=hidden, kernels=(kernel, kernel))
+    def _step(self, index: int, channels: int, config: FastFlowConfig, generator: torch.Generator) -> AllInOne:
+        kernel = 1 if config.kernels == "3-1" and index % 2 else 3
 
-            self.steps.append(FlowStep(channels, conditioner, clamp=config.clamp, generator=generator))
+        def conditioner(read: int, out: int) -> nn.Module:
+            return ConvNet(read, out, hidden=max(1, int(read * config.hidden_ratio)), kernels=(kernel, kernel))
+
+        return AllInOne(channels, conditioner, clamp=config.clamp, generator=generator)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """z `[B, C, h, w]` and log-det per position `[B, h, w]` of normalised maps."""
-        z = self._normalised(maps)
-        if not torch.is_grad_enabled():
-            with _without_autocast(z) as precision:
-                return folded_flow.encode(folded_flow.fold(self._flow_steps()), z, precision)
-        z = z.contiguous(memory_format=torch.channels_last)
-        shares = []
-        for step in self._flow_steps():
-            z, share = step.encode_map(z)
-            shares.append(share)
-        return z, torch.stack(shares).sum(dim=0)
+        return self.steps.encode_map(self._normalised(maps))
 
     def loss(self, maps: Tensor, images_at_once: int | None = None) -> Tensor:
         """Negative log-likelihood, nats per feature value, mean over images, constant left out.
@@ -82,25 +71,16 @@ class MapFlow(nn.Module):
         Differentiable in the flow's parameters alone; memory is that of a few images, whatever the batch.
         """
         x = self._normalised(maps.detach())
-        with _without_autocast(x) as precision:
-            return folded_flow.loss(folded_flow.fold(self._flow_steps()), x, precision, images_at_once)
+        steps = [step for step in self.steps if isinstance(step, AllInOne)]
+        kind = x.device.type
+        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        with torch.autocast(kind, enabled=False):
+            return folded_flow.loss(folded_flow.fold(steps), x, precision, images_at_once)
 
     def _normalised(self, maps: Tensor) -> Tensor:
         # A map has 10^5 values: sums in float32 at least, under autocast too.
         wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
         return nn.functional.layer_norm(wide.contiguous(), maps.shape[1:])
-
-    def _flow_steps(self) -> list[FlowStep]:
-        return [step for step in self.steps if isinstance(step, FlowStep)]
-
-
-@contextmanager
-def _without_autocast(x: Tensor) -> Iterator[torch.dtype]:
-    """Autocast is off inside, and what it would run convolutions in is given instead."""
-    kind = x.device.type
-    precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    with torch.autocast(kind, enabled=False):
-        yield precision
 
 
 @register
@@ -147,8 +127,9 @@ class FastFlow(FeatureMethod):
 
     def training_loss(self, batch: Any, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
         """Negative log-likelihood of the feature maps, nats per feature value, summed over levels (equation 6)."""
-        limit = self.config.images_at_once
-        return torch.stack([flow.loss(maps, limit) for flow, maps in zip(self._map_flows(), batch, strict=True)]).sum()
+        return torch.stack(
+            [flow.loss(maps, self.config.images_at_once) for flow, maps in zip(self._map_flows(), batch, strict=True)]
+        ).sum()
 
     def _map_flows(self) -> list[MapFlow]:
         return [flow for flow in self.flows if isinstance(flow, MapFlow)]

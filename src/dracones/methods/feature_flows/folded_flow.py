@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from dracones.methods.feature_flows.flow_step import DAMPING, FlowStep
+from dracones.flows import AllInOne, ConvNet, Permutation
+from dracones.flows.all_in_one import DAMPING
 
 # Values of maps worked on together. On a CPU, for each thread; measured: fewer make convolutions slow, more leave its
 # cache. An accelerator wants many; there it is memory that bounds them.
@@ -51,20 +52,23 @@ class FoldedFlow(NamedTuple):
     clamp: float
 
 
-def fold(steps: Sequence[FlowStep]) -> FoldedFlow:
+def fold(steps: Sequence[AllInOne]) -> FoldedFlow:
     """Differentiable by autograd: vectors and weights alone, once a batch and not once an image.
 
     The steps mix by permutation and their conditioners are a `ConvNet` of two convolutions.
     """
-    log_gain = offset = torch.zeros_like(steps[0].log_scale)
+    log_gain = offset = torch.zeros_like(steps[0].affine.log_scale)
     folded = []
     for step in steps:
-        kept = step.channels - step.changed
+        changed, mix = step.coupling.changed_channels, step.mix
+        if not isinstance(mix, Permutation):
+            raise TypeError(f"fold: expected steps that mix by permutation; got {type(mix).__name__}")
+        kept = len(log_gain) - changed
         first, last = convolutions(step)
         folded.append(
             FoldedStep(
-                step.mixing,
-                step.unmixing,
+                mix.index,
+                mix.inverse_index,
                 offset[:kept],
                 offset[kept:],
                 log_gain[kept:],
@@ -74,29 +78,20 @@ def fold(steps: Sequence[FlowStep]) -> FoldedFlow:
                 _bias(last) * DAMPING,
             )
         )
-        log_gain = F.pad(log_gain[:kept], (0, step.changed)) + step.log_scale
-        offset = F.pad(offset[:kept], (0, step.changed)) + step.shift * (-log_gain).exp()
-        log_gain, offset = log_gain[step.mixing], offset[step.mixing]
+        log_gain = F.pad(log_gain[:kept], (0, changed)) + step.affine.log_scale
+        offset = F.pad(offset[:kept], (0, changed)) + step.affine.shift * (-log_gain).exp()
+        log_gain, offset = log_gain[mix.index], offset[mix.index]
     return FoldedFlow(tuple(folded), log_gain, offset, steps[0].clamp)
 
 
-def convolutions(step: FlowStep) -> tuple[nn.Conv2d, nn.Conv2d]:
+def convolutions(step: AllInOne) -> tuple[nn.Conv2d, nn.Conv2d]:
     """First and last of a step's conditioner."""
-    network = step.conditioner.network
-    return network[0], network[-1]  # type: ignore[index, return-value]
-
-
-@torch.no_grad()
-def encode(flow: FoldedFlow, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Latent maps, and log-det per position `[B, h, w]`, of maps `[B, C, h, w]`; convolutions in `dtype`."""
-    flow = _cast(flow, dtype)
-    latents, log_dets = [], []
-    for part in _parts(x):
-        stored, log_det = _run(flow, part, dtype, None)
-        z = stored.add_(flow.offset[:, None]).mul_(flow.log_gain[:, None].exp())
-        latents.append(z.view(part.shape))
-        log_dets.append(log_det.add_(flow.log_gain.sum()).view(len(part), *part.shape[2:]))
-    return torch.cat(latents), torch.cat(log_dets)
+    network = step.coupling.conditioner
+    layers = list(network.network) if isinstance(network, ConvNet) else []
+    match layers:
+        case [nn.Conv2d() as first, nn.ReLU(), nn.Conv2d() as last]:
+            return first, last
+    raise TypeError(f"fold: expected conditioners that are a ConvNet of two convolutions; got {network}")
 
 
 def loss(flow: FoldedFlow, x: Tensor, dtype: torch.dtype, images_at_once: int | None = None) -> Tensor:
@@ -168,7 +163,7 @@ def _run(flow: FoldedFlow, maps: Tensor, dtype: torch.dtype, kept: list[_Kept] |
     stored = maps.flatten(2).clone()
     log_det = torch.zeros_like(stored[:, 0])
     for step in flow.steps:
-        read, changed = stored.split((len(step.offset_read), len(step.offset_changed)), dim=1)
+        read, changed = stored.tensor_split([len(step.offset_read)], dim=1)
         seen = _as_images(_transposed((read + step.offset_read[:, None]).to(dtype)), size)
         hidden = F.conv2d(seen, step.first_weight, step.first_bias, padding=_padding(step.first_weight)).relu_()
         raw = F.conv2d(hidden, step.last_weight, step.last_bias, padding=_padding(step.last_weight))
@@ -199,7 +194,7 @@ def _run_back(
         step, (seen, hidden, raw, scaled) = flow.steps[index], kept.pop()
         offset_read, offset_changed, log_gain, *layers = sums[_TENSORS_OF_A_STEP * index :][:_TENSORS_OF_A_STEP]
         grad = grad.index_select(1, step.unmixing)
-        grad_read, grad_changed = grad.split((len(step.offset_read), len(step.offset_changed)), dim=1)
+        grad_read, grad_changed = grad.tensor_split([len(step.offset_read)], dim=1)
         tanh, log_factor = _tanh_and_log_factor(step, raw.chunk(2, dim=1)[0], flow.clamp, grad.dtype)
         # times the clamp, which the tanh's slope has
         grad_log_scale = torch.add(toll, scaled.mul_(grad_changed), alpha=flow.clamp)
@@ -237,7 +232,7 @@ def _parts(x: Tensor, images: int | None = None) -> Iterator[Tensor]:
     """A few images at a time, in planes; as many as suit the cache, where it is not said."""
     values = _VALUES_A_THREAD * torch.get_num_threads() if x.device.type == "cpu" else _VALUES_ON_ACCELERATOR
     size = images or max(1, values // x[0].numel())
-    return (part.contiguous() for part in x.split(size))
+    return (x[start : start + size].contiguous() for start in range(0, len(x), size))
 
 
 def _cast(flow: FoldedFlow, dtype: torch.dtype) -> FoldedFlow:

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dracones.features import SinusoidalPosition
-from dracones.flows import ZeroConv2d
+from dracones.flows import AllInOne, Chain, ZeroConv2d
 from dracones.methods.feature_flows.csflow import CrossScaleStep
-from dracones.methods.feature_flows.flow_step import FlowStep
 from dracones.methods.heatmap import ImageScore, at_size, image_score
 from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext
@@ -55,19 +54,18 @@ class MSFlowConfig(FeatureConfig):
 
 
 class PositionedConvNet(nn.Module):
-    """3×3 convolution, normalisation over channels, ReLU, 3×3 convolution; the position's code is further channels."""
+    """3×3 convolution, normalisation over channels, ReLU, 3×3 convolution; the position's code is among its input."""
 
-    def __init__(self, read: int, out: int, position_dims: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(read + position_dims, read + position_dims, 3, padding=1)
+        self.first = nn.Conv2d(in_channels, in_channels, 3, padding=1)
         # One group: over channels and positions of one image, so any size and no dependence on the batch.
-        self.norm = nn.GroupNorm(1, read + position_dims)
-        self.last = ZeroConv2d(read + position_dims, out, 3)
+        self.norm = nn.GroupNorm(1, in_channels)
+        self.last = ZeroConv2d(in_channels, out_channels, 3)
 
-    def forward(self, maps: Tensor, codes: Tensor) -> Tensor:
-        """`[B, read, h, w]` and codes `[D, h, w]` to `[B, out, h, w]`."""
-        seen = torch.cat((maps, codes.expand(len(maps), -1, -1, -1).to(maps.dtype)), dim=1)
-        out: Tensor = self.last(F.relu(self.norm(self.first(seen))))
+    def forward(self, maps: Tensor) -> Tensor:
+        """`[B, in, h, w]` to `[B, out, h, w]`."""
+        out: Tensor = self.last(F.relu(self.norm(self.first(maps))))
         return out
 
 
@@ -115,13 +113,8 @@ class MSFlow(FeatureMethod):
                 "set levels or steps"
             )
         generator = torch.Generator().manual_seed(config.seed)
-
-        def conditioner(read: int, out: int) -> nn.Module:
-            return PositionedConvNet(read, out, config.position_dims)
-
         self.flows = nn.ModuleList(
-            nn.ModuleList(FlowStep(width, conditioner, clamp=config.clamp, generator=generator) for _ in range(count))
-            for width, count in zip(channels, config.steps, strict=True)
+            level_flow(width, count, config, generator) for width, count in zip(channels, config.steps, strict=True)
         )
         self.fusion = CrossScaleStep(
             channels, hidden=config.fusion_hidden, kernel=3, clamp=config.clamp, generator=generator
@@ -132,27 +125,25 @@ class MSFlow(FeatureMethod):
     def encode(self, maps: Maps) -> tuple[Maps, Maps]:
         """Latent maps, and log-det per position `[B, h_l, w_l]`, of pooled feature maps."""
         latents, log_dets = [], []
-        for steps, level in zip(self.flows, maps, strict=True):
-            z, shares = level, []
-            codes = self.position(level.shape[2], level.shape[3])
-            for step in steps:  # type: ignore[attr-defined]
-                z, share = step.encode_map(z, codes)
-                shares.append(share)
+        for flow, level in zip(self._level_flows(), maps, strict=True):
+            z, shares = flow.encode_map(level, self._codes(level))
             latents.append(z)
-            log_dets.append(torch.stack(shares).sum(dim=0))
+            log_dets.append(shares)
         joined, more = self.fusion.encode(tuple(latents))
         return joined, tuple(a + b for a, b in zip(log_dets, more, strict=True))
 
     def decode(self, latents: Maps) -> Maps:
         """Pooled feature maps from latent maps; exact."""
         parallel, _ = self.fusion.decode(latents)
-        maps = []
-        for steps, z in zip(self.flows, parallel, strict=True):
-            codes = self.position(z.shape[2], z.shape[3])
-            for step in reversed([*steps]):  # type: ignore[misc]
-                z, _ = step.decode(z, codes)
-            maps.append(z)
-        return tuple(maps)
+        pairs = zip(self._level_flows(), parallel, strict=True)
+        return tuple(flow.decode(z, self._codes(z))[0] for flow, z in pairs)
+
+    def _level_flows(self) -> list[Chain]:
+        return [flow for flow in self.flows if isinstance(flow, Chain)]
+
+    def _codes(self, maps: Tensor) -> Tensor:
+        codes: Tensor = self.position(maps.shape[2], maps.shape[3])
+        return codes[None].to(maps.dtype)
 
     def training_loss(self, batch: Any, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
         """Negative log-likelihood, nats per feature value, summed over levels; constant left out."""
@@ -184,6 +175,22 @@ class MSFlow(FeatureMethod):
         heat = torch.stack([1 - level.exp() for level in relative]).sum(dim=0)
         product = 1 - torch.stack(relative).sum(dim=0).exp()
         return Scores(image_score(product, self.config.image_score, self.config.top_share), heat)
+
+
+def level_flow(channels: int, steps: int, config: MSFlowConfig, generator: torch.Generator) -> Chain:
+    """The conditional flow of one level, on pooled maps."""
+    return Chain(
+        *(
+            AllInOne(
+                channels,
+                PositionedConvNet,
+                clamp=config.clamp,
+                context_features=config.position_dims,
+                generator=generator,
+            )
+            for _ in range(steps)
+        )
+    )
 
 
 def pooled(maps: Maps) -> Maps:

@@ -62,7 +62,7 @@ class FeatureVectors(Dataset[tuple[LevelVectors, ...]]):
                 torch.from_numpy(flat[int(image)][share.numpy()]) for image, share in zip(images, shares, strict=True)
             ]
         else:
-            which, place = images.unique(return_inverse=True)
+            which, place = torch.unique(images, return_inverse=True)
             maps = self.features.batch(which)[level].flatten(2).transpose(1, 2)
             found = [maps[int(at)][share] for at, share in zip(place, shares, strict=True)]
         return LevelVectors(torch.cat(found).float(), torch.cat(shares), self.sizes[level])

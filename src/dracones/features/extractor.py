@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dracones.features.architectures import Backbone, build_backbone
 from dracones.features.fusion import fold_batch_norm
+from dracones.features.packaged import PACKAGED, read_packaged
 from dracones.features.weights import WeightReport, load_weights, read_weights
 
 __all__ = ["FeatureExtractor"]
@@ -31,7 +32,8 @@ class FeatureExtractor(nn.Module):
         name: a timm name, or a torchvision one where timm has none; see `backbone_names`.
         levels: level numbers, finest first; None takes all. Strides 2, 4, 8, 16, 32 are levels 0 to 4 in most
             convolutional networks; in a vision transformer levels are blocks, their tokens reshaped to a map.
-        weights: a file (.safetensors; a pickle is read with tensors only), "pretrained" (from the hub), or "random".
+        weights: a file (.safetensors; a pickle is read with tensors only), "pretrained" (from the hub), "packaged"
+            (from a package that is installed, see `PACKAGED`), or "random".
         channels: channels of the images.
         pooled: the embedding before the classifier, `[B, D]`, instead of maps.
 
@@ -68,7 +70,7 @@ class FeatureExtractor(nn.Module):
         self.load(weights)
 
     def load(self, weights: str | Path) -> Self:
-        """Fill the network from `weights` ("pretrained", "random" or a file); what a file gave is in `report`."""
+        """Fill the network from `weights` ("pretrained", "packaged", "random" or a file); what a file gave is in `report`."""
         inner_channels = 3 if self.image_channels == 1 else self.image_channels
         # Layers draw their first weights from torch's global generator: use a seeded fork, leave the global alone.
         with torch.random.fork_rng(devices=[]):
@@ -81,7 +83,10 @@ class FeatureExtractor(nn.Module):
                 pretrained=str(weights) == "pretrained",
             )
         self.report = None
-        if str(weights) not in ("pretrained", "random"):
+        if str(weights) == "packaged":
+            self.report = load_weights(backbone.network, read_packaged(self.name), backbone.known_keys, self.name)
+            backbone.mean, backbone.std = (PACKAGED[self.name].mean,) * 3, (PACKAGED[self.name].std,) * 3
+        elif str(weights) not in ("pretrained", "random"):
             state = read_weights(weights)
             self.report = load_weights(backbone.network, state, backbone.known_keys, str(weights))
         self._adopt(backbone, inner_channels)

@@ -1,0 +1,67 @@
+"""All levels of a backbone for the image as it is, and the deepest one again for the image at smaller sizes."""
+
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dracones.features.extractor import FeatureExtractor
+
+__all__ = ["ScaledExtractor"]
+
+
+class ScaledExtractor(nn.Module):
+    """One pass that serves methods of positions (all levels) and of the whole image (the deepest level, several sizes).
+
+    Images are shrunk bilinearly with antialiasing. Stands in for a `FeatureExtractor`.
+
+    Args:
+        extractor: of any levels.
+        scales: how many image sizes, each half the one before; 1 adds nothing.
+
+    Raises:
+        ValueError: no scale.
+
+    Example:
+        >>> backbone = FeatureExtractor("resnet18", levels=(1, 2), weights="random")
+        >>> [tuple(level.shape) for level in ScaledExtractor(backbone, 2)(torch.rand(1, 3, 64, 64))]
+        [(1, 64, 16, 16), (1, 128, 8, 8), (1, 128, 4, 4)]
+    """
+
+    def __init__(self, extractor: FeatureExtractor, scales: int) -> None:
+        super().__init__()
+        if scales < 1:
+            raise ValueError(f"an image is seen at one scale at least; got {scales}")
+        self.extractor = extractor
+        self.scales = scales
+        self.channels = extractor.channels + extractor.channels[-1:] * (scales - 1)
+        self.name = f"{extractor.name} and {scales - 1} smaller scales"
+
+    @property
+    def mean(self) -> Tensor:
+        """The extractor's; tells the device."""
+        return self.extractor.mean
+
+    def load(self, weights: str | Path) -> Self:
+        """Fill the backbone; see `FeatureExtractor.load`."""
+        self.extractor.load(weights)
+        return self
+
+    def map_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        """Height and width of every map for images of this size."""
+        blank = torch.zeros(1, self.extractor.image_channels, height, width, device=self.mean.device)
+        return tuple((level.shape[2], level.shape[3]) for level in self(blank))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Maps `[B, C, h, w]`: the levels, finest first, then the deepest of each smaller image."""
+        maps = list(self.extractor(images))
+        for scale in range(1, self.scales):
+            size = (images.shape[2] >> scale, images.shape[3] >> scale)
+            maps.append(self.extractor(F.interpolate(images, size=size, mode="bilinear", antialias=True))[-1])
+        return tuple(maps)
+
+    def fingerprint(self) -> str:
+        """The extractor's, and the scales."""
+        return f"{self.extractor.fingerprint()}/+{self.scales - 1}"

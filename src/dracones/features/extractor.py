@@ -70,7 +70,7 @@ class FeatureExtractor(nn.Module):
         self.load(weights)
 
     def load(self, weights: str | Path) -> Self:
-        """Fill the network from `weights` ("pretrained", "packaged", "random" or a file); what a file gave is in `report`."""
+        """Fill the network from `weights`, as in the class's arguments; what a file gave is in `report`."""
         inner_channels = 3 if self.image_channels == 1 else self.image_channels
         # Layers draw their first weights from torch's global generator: use a seeded fork, leave the global alone.
         with torch.random.fork_rng(devices=[]):

@@ -6,7 +6,9 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 import dracones
+from dracones.features import StoredFeatures
 from dracones.methods.memories.patchcore import nearest_in, spread_out
+from dracones.training import Silent
 from feature_case import SMALL, anomalies, normals
 
 
@@ -83,3 +85,53 @@ def test_wide_features_are_pooled_to_1024():
     method.build((3, 64, 64))
     assert method.memory.shape == (0, 1024)
     assert method.patches(method.extractor(normals(1))).shape == (1, 16, 16, 1024)
+
+
+def test_memory_and_candidates_are_bounded_and_progress_is_told():
+    class Counting(Silent):
+        def __init__(self):
+            self.seen = {}
+
+        def start(self, total, what):
+            self.what = what
+            self.seen[what] = [total, 0]
+
+        def advance(self, n=1, **numbers):
+            self.seen[self.what][1] += n
+
+    progress = Counting()
+    detector = dracones.create("patchcore", **SMALL, memory_share=0.5, memory_limit=128, candidates=2)
+    detector.fit(normals(40), progress=progress)
+    assert len(detector.method.memory) == 128
+    assert progress.seen["choosing the patches to keep"] == [128, 128]
+
+
+def test_candidates_come_from_all_images_and_positions():
+    method = dracones.create("patchcore", **SMALL).method
+    method.build((3, 64, 64))
+    features = StoredFeatures([np.arange(3 * 2 * 2 * 4, dtype=np.float32).reshape(3, 2, 2, 4)] * 1)
+    method.patches = lambda maps: maps[0].permute(0, 2, 3, 1)
+    everything = method._at(torch.arange(12), features)
+    np.testing.assert_array_equal(everything.numpy(), features.levels[0].reshape(12, 4))
+    np.testing.assert_array_equal(method._at(torch.tensor([0, 7, 11]), features), everything[[0, 7, 11]])
+
+
+def test_choosing_takes_time_in_proportion_to_the_images():
+    """Twice the images, memory kept at its limit: the same number of choices among the same number of candidates."""
+    sizes = []
+    for count in (20, 40):
+        detector = dracones.create(
+            "patchcore",
+            **SMALL,
+            memory_share=1.0,
+            memory_limit=50,
+            candidates=3,
+            validation_share=0,
+            calibration_share=0,
+        )
+        original = detector.method._at
+        detector.method._at = lambda places, features, original=original: (
+            sizes.append(len(places)) or original(places, features)
+        )
+        detector.fit(normals(count))
+    assert sizes == [150, 150]

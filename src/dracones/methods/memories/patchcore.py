@@ -1,6 +1,6 @@
 """PatchCore: a memory of normal patch features, and how far a patch is from it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -8,19 +8,23 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from dracones.features import FeatureDataset
 from dracones.methods.heatmap import at_size, blur
 from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext
 from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
-from dracones.training import TrainingConfig
+from dracones.training import TrainingConfig, counting
 
 _ROWS = 1024
 
 
 class PatchCoreConfig(FeatureConfig):
-    """The paper's values; it reports memories of 25 %, 10 % and 1 % of the patches, within .001 of each other."""
+    """The paper's values but for `candidates` and `memory_limit`.
+
+    The paper reports memories of 25 %, 10 % and 1 % of the patches, within .001 of each other.
+    """
 
     presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {
         "fast": {"memory_share": 0.002},
@@ -30,6 +34,10 @@ class PatchCoreConfig(FeatureConfig):
 
     levels: tuple[int, ...] | None = Field((2, 3), description="feature levels; the paper's strides are 8 and 16")
     memory_share: float = Field(0.1, gt=0, le=1, description="share of the training patches that is kept")
+    memory_limit: int = Field(20_000, ge=1, description="patches that are kept at most, however many images there are")
+    candidates: int = Field(
+        10, ge=1, description="patches drawn at random for each that is kept; the kept ones are chosen among them"
+    )
     projection: int = Field(128, ge=1, description="random dimensions in which the patches to keep are chosen")
     neighbours: int = Field(9, ge=1, description="neighbours that weigh the image score; 1: no weight")
     blur_sigma: float = Field(4.0, ge=0, description="Gaussian smoothing of the heat map, pixels")
@@ -44,8 +52,10 @@ class PatchCore(FeatureMethod):
     far away (k-centre, in a random projection). The image score is the distance of the worst patch, weighed by how
     lonely its nearest neighbour is in the memory (equation 7); the heat map is the distances, smoothed.
 
-    Deviation: the paper pools the concatenated features to 1,024 dimensions, because its WideResNet has 1,536;
-    narrower backbones are left as they are, wider ones pooled the same way.
+    Deviations. The choice is made among ``candidates`` patches drawn at random for each one kept, and at most
+    ``memory_limit`` are kept: memory is bounded, and time grows with the images and not with their square. The paper
+    pools the concatenated features to 1,024 dimensions, because its WideResNet has 1,536; narrower backbones are left
+    as they are, wider ones pooled the same way.
 
     Reference:
         Roth et al. 2022, "Towards Total Recall in Industrial Anomaly Detection", sections 3.1 to 3.3.
@@ -75,16 +85,30 @@ class PatchCore(FeatureMethod):
         return None
 
     def fit_statistics(self, context: FitContext) -> None:
-        """Gather all patches of the training images and keep the chosen share."""
-        patches = torch.cat(
-            [
-                self.patches(tuple(level.to(self.device) for level in maps)).flatten(0, 2)
-                for maps in self.features_of(context.train, context.progress).chunks(16)
-            ]
+        """Draw candidates from all patches of the training images, and keep those that are spread out the most."""
+        features = self.features_of(context.train, context.progress)
+        total = len(features) * self._patches_of(next(iter(features.chunks(1)))).shape[0]
+        count = min(
+            max(self.config.neighbours, round(self.config.memory_share * total)), self.config.memory_limit, total
         )
-        count = max(self.config.neighbours, round(self.config.memory_share * len(patches)))
-        chosen = spread_out(patches, min(count, len(patches)), self.config.projection, context.generator)
-        self.memory = patches[chosen].clone()
+        drawn = torch.randperm(total, generator=context.generator)[: self.config.candidates * count].sort().values
+        candidates = self._at(drawn, features)
+        with counting(context.progress, count, "choosing the patches to keep") as advance:
+            chosen = spread_out(candidates, count, self.config.projection, context.generator, advance)
+        self.memory = candidates[chosen].clone()
+
+    def _at(self, places: Tensor, features: FeatureDataset) -> Tensor:
+        """Patches `[N, D]` at ascending places among all patches of all images, read a few images at a time."""
+        found, start = [], 0
+        for maps in features.chunks(16):
+            patches = self._patches_of(maps)
+            here = places[(places >= start) & (places < start + len(patches))] - start
+            found.append(patches[here.to(patches.device)])
+            start += len(patches)
+        return torch.cat(found)
+
+    def _patches_of(self, maps: tuple[Tensor, ...]) -> Tensor:
+        return self.patches(tuple(level.to(self.device) for level in maps)).flatten(0, 2)
 
     def patches(self, maps: tuple[Tensor, ...]) -> Tensor:
         """Patch features `[B, h, w, D]` at the finest level's positions."""
@@ -140,11 +164,17 @@ def nearest_in(vectors: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
     return torch.linalg.vector_norm(vectors - memory[found], dim=1), found
 
 
-def spread_out(vectors: Tensor, count: int, projection: int, generator: torch.Generator) -> Tensor:
+def spread_out(
+    vectors: Tensor,
+    count: int,
+    projection: int,
+    generator: torch.Generator,
+    advance: Callable[[int], None] | None = None,
+) -> Tensor:
     """Indices `[count]` of vectors chosen greedily, each the farthest from those before (k-centre; algorithm 1).
 
     Distances are taken after a random projection to `projection` dimensions, which keeps them within a few percent
-    (Johnson and Lindenstrauss) and makes each of the `count` passes cheap.
+    (Johnson and Lindenstrauss) and makes each of the `count` passes cheap. `advance` counts the chosen.
     """
     device = vectors.device
     if projection < vectors.shape[1]:
@@ -163,4 +193,6 @@ def spread_out(vectors: Tensor, count: int, projection: int, generator: torch.Ge
         distance[latest] = -torch.inf
         if place + 1 < count:
             chosen[place + 1] = distance.argmax()
+        if advance is not None and place % 64 == 63:
+            advance(64)
     return chosen

@@ -9,6 +9,7 @@ from dracones.features.pooling import Statistic, StatisticPool, pooled_statistic
 from dracones.features.position import SinusoidalPosition, sinusoidal_position
 from dracones.features.precision import InPrecision, computes_bf16
 from dracones.features.pyramid import ImagePyramid, RotatedEmbedding, rotated
+from dracones.features.scaled import ScaledExtractor
 from dracones.features.weights import WeightReport, adapt_input_kernel, read_weights
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ImagePyramid",
     "InPrecision",
     "RotatedEmbedding",
+    "ScaledExtractor",
     "SinusoidalPosition",
     "Statistic",
     "StatisticPool",

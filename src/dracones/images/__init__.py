@@ -1,5 +1,6 @@
 """Images in: folders, archives, arrays, datasets and built-in photographs, read safely and treated alike."""
 
+from dracones.images.builtin.defects import DEFECT_KINDS, Defect, DefectKind, with_defect
 from dracones.images.builtin.photographs import builtin_photograph, builtin_photographs, crops, halves
 from dracones.images.builtin.scenes import Cutout, Scenes, blob_cutouts, coin_cutouts, compose_scenes
 from dracones.images.collection import Batch, ImageCollection
@@ -15,8 +16,11 @@ from dracones.images.tile_source import tiles_of
 from dracones.images.tiles import Tiling
 
 __all__ = [
+    "DEFECT_KINDS",
     "Batch",
     "Cutout",
+    "Defect",
+    "DefectKind",
     "ImageCollection",
     "ImageDataset",
     "ImageSource",
@@ -39,4 +43,5 @@ __all__ = [
     "reading_threads",
     "same_preprocess",
     "tiles_of",
+    "with_defect",
 ]

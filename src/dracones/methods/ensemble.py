@@ -1,8 +1,323 @@
 """The answer of several methods over one pass of the backbone, on the scale of normal images."""
 
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, cast
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dracones.features import (
+    FeatureDataset,
+    FeatureExtractor,
+    ScaledExtractor,
+    Statistic,
+    StoredFeatures,
+    pooled_statistics,
+)
+from dracones.images import DEFECT_KINDS, ImageCollection, with_defect
+from dracones.methods.feature_flows.cflow import CFlow
+from dracones.methods.feature_flows.embedding_flow import EmbeddingFlow
+from dracones.methods.info import MethodInfo
+from dracones.methods.learning import FitContext, Parts, Trainee
+from dracones.methods.memories.padim import PaDiM
+from dracones.methods.memories.patchcore import PatchCore
+from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
+from dracones.methods.registry import register
+from dracones.methods.scores import Scores
+from dracones.methods.witness_weights import Standard, witness_weights
+from dracones.training import Progress, TrainingConfig, counting
 
 WitnessName = Literal["whole", "place", "patch", "flow"]
 
-_POOLING = ("mean", "max", "std")
-_CHUNK = 32
+_POOLING: tuple[Statistic, ...] = ("mean", "max", "std")
+_AT_ONCE = 16
+
+
+class EnsembleConfig(FeatureConfig):
+    """What is asked, and how the answers are merged; each witness has the defaults of its own method otherwise.
+
+    ``fast`` leaves out the Gaussian of each place and trains the whole image's flow for 30 epochs; ``balanced`` has the
+    three that need little training; ``best`` a larger memory and, as a fourth witness, a conditional flow.
+    """
+
+    presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {
+        "fast": {"witnesses": ("whole", "patch"), "memory_share": 0.01, "training": {"epochs": 30}},
+        "balanced": {},
+        "best": {"witnesses": ("whole", "place", "patch", "flow"), "memory_share": 0.05, "training": {"epochs": 100}},
+    }
+
+    witnesses: tuple[WitnessName, ...] = Field(
+        ("whole", "place", "patch"),
+        min_length=1,
+        description="who is asked: the whole image (embedding flow), each place (padim), each patch (patchcore), cflow",
+    )
+    weighting: Literal["made_defects", "equal"] = Field(
+        "made_defects", description="by how far made defects on held-out normal images move a witness, or all alike"
+    )
+    made_defects: int = Field(150, ge=20, description="made defects that weigh the witnesses")
+    scales: int = Field(3, ge=1, description="image sizes of the whole image's embedding, each half the one before")
+    memory_share: float = Field(0.02, gt=0, le=1, description="share of the training patches that patchcore keeps")
+    flow_epochs: int = Field(12, ge=1, description="epochs of cflow, where it is asked")
+    validation_share: float = Field(
+        0.2, gt=0, lt=0.9, description="share of the normal images that brings the witnesses to one scale"
+    )
+    training: TrainingConfig = Field(
+        TrainingConfig(epochs=60, batch_size=64, learning_rate=1e-3, weight_decay=5e-5, optimizer="adamw"),
+        description="of the whole image's flow",
+    )
+
+
+@register
+class Ensemble(FeatureMethod):
+    r"""Several methods asked about one image, their answers merged in the currency of normal images.
+
+    One pass of the backbone feeds all *witnesses*: the whole image's embedding at several sizes (`EmbeddingFlow`), the
+    Gaussian of each place (`PaDiM`), the nearest normal patch (`PatchCore`), and a conditional flow (`CFlow`). Each
+    score, and each pixel of each heat map, is brought to standard deviations among held-out normal images, which no
+    witness has learnt from; score and map are the weighted means,
+
+    .. math:: s = \sum_w a_w \frac{s_w - \mu_w}{\sigma_w}.
+
+    The weights :math:`a_w` come from normal images too: defects are made on the held-out ones (patches, scars, foreign
+    texture, blur, missing parts; drawn sizes and contrasts), and a witness counts by how many of its standard
+    deviations the median made defect moves it (`witness_weights`). No real defect chooses anything.
+
+    Which inspection set favours which method is not known beforehand: defects of the whole surface are found by a
+    global embedding, small ones on parts that lie in any position by patches. The merged answer does not ask the
+    engineer to know.
+    """
+
+    Config = EnsembleConfig
+    config: EnsembleConfig
+    info = MethodInfo(
+        "ensemble",
+        "Several methods merged on the scale of normal images",
+        ("dracones",),
+        2026,
+        "docs/inspection.md",
+        "feature memory",
+        needs=("images", "backbone"),
+        gives=("score", "map"),
+        summary="whole image, places and patches in one answer: the method for who has no opinion",
+    )
+    centre: Tensor
+    spread: Tensor
+    map_centre: Tensor
+    map_spread: Tensor
+    weights: Tensor
+
+    def make_extractor(self, channels: int) -> ScaledExtractor:
+        """The backbone, once for all witnesses."""
+        config = self.config
+        backbone = FeatureExtractor(config.backbone, levels=config.levels, weights="random", channels=channels)
+        return ScaledExtractor(backbone, config.scales)
+
+    def build(self, image_shape: tuple[int, int, int]) -> None:
+        """The backbone and the witnesses."""
+        self._size = image_shape[1:]
+        super().build(image_shape)
+
+    def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:
+        """Each witness on the maps that it looks at, and what brings them to one scale."""
+        self.witnesses = nn.ModuleDict()
+        for name in self.config.witnesses:
+            seen = self._levels_of(name)
+            witness = _witness(name, self.config)
+            witness.build_on(tuple(channels[i] for i in seen), tuple(sizes[i] for i in seen))
+            self.witnesses[name] = witness
+        for buffer in ("centre", "spread", "map_centre", "map_spread", "weights"):
+            self.register_buffer(buffer, torch.ones(len(self.witnesses)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the witnesses, in the order of `Scores.evidence`."""
+        return self.config.witnesses
+
+    # Learning -----------------------------------------------------------------------------------------------------
+
+    def trainees(self, parts: Parts, progress: Progress | None = None) -> Iterator[Trainee]:
+        """The runs of all witnesses, one after the other."""
+        number = 0
+        self._share()
+        for witness in self._members():
+            for trainee in witness.trainees(parts, progress):
+                yield trainee._replace(number=number)
+                number += 1
+
+    def fit_statistics(self, context: FitContext) -> None:
+        """What each witness gathers; then the scale of held-out normal images, and the weights.
+
+        Raises:
+            ValueError: no image is held out, so there is no scale.
+        """
+        if len(context.held_out) < 2:
+            raise ValueError(
+                f"ensemble: {len(context.held_out)} normal images are held out; at least 2 bring the witnesses to one "
+                "scale (validation_share)"
+            )
+        for witness in self._members():
+            witness.fit_statistics(context)
+        self._standardise(context)
+        if self.config.weighting == "made_defects":
+            self.weights.copy_(witness_weights(self._answers_to_defects(context)))
+        else:
+            self.weights.fill_(1 / len(self.weights))
+        self._passes.clear()
+
+    def _standardise(self, context: FitContext) -> None:
+        scores, low, high = [], [], []
+        for maps in self._pass(context.held_out, context.progress).chunks(_AT_ONCE):
+            answers = self._answers(tuple(level.to(self.device) for level in maps), self._size)
+            scores.append(_scores(answers))
+            low.append(_per_map(answers, lambda heat: heat.mean(dim=(1, 2))))
+            high.append(_per_map(answers, lambda heat: heat.square().mean(dim=(1, 2))))
+        standard = Standard.of(torch.cat(scores))
+        self.centre.copy_(standard.centre)
+        self.spread.copy_(standard.spread)
+        mean, square = torch.cat(low).mean(dim=0), torch.cat(high).mean(dim=0)
+        self.map_centre.copy_(mean)
+        self.map_spread.copy_((square - mean.square()).clamp_min(1e-12).sqrt())
+
+    def _answers_to_defects(self, context: FitContext) -> Tensor:
+        """Standardised scores `[M, W]` of held-out images with made defects."""
+        generator, images = context.generator, context.held_out
+        order = torch.randint(len(images), (self.config.made_defects,), generator=generator).tolist()
+        found = []
+        with counting(context.progress, len(order), "weighing the witnesses") as advance:
+            for start in range(0, len(order), _AT_ONCE):
+                chosen = order[start : start + _AT_ONCE]
+                batch = images.subset(chosen).to_tensor()
+                made = torch.stack(
+                    [_made(batch[i], batch[i - 1], start + i, generator) for i in range(batch.shape[0])]
+                ).to(self.device)
+                with self.scoring_precision(made):
+                    answers = self._answers(self.extractor(made), self._size)
+                found.append(Standard(self.centre, self.spread)(_scores(answers)))
+                if advance is not None:
+                    advance(len(chosen))
+        return torch.cat(found)
+
+    def _share(self) -> None:
+        """Have every witness read its levels of the one pass, which is made once a fit for each part."""
+        self._passes: dict[int, FeatureDataset] = {}
+        for name, witness in zip(self.names, self._members(), strict=True):
+            witness.read_from(_reader(self._pass, self._levels_of(name), embedded=name == "whole"))
+
+    def _pass(self, images: ImageCollection, progress: Progress | None) -> FeatureDataset:
+        if id(images) not in self._passes:
+            self._passes[id(images)] = self.features_of(images, progress)
+        return self._passes[id(images)]
+
+    # Scoring ------------------------------------------------------------------------------------------------------
+
+    def score_maps(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores:
+        """Weighted means of standardised scores `[B]` and maps `[B, H, W]`; what each witness adds is `evidence`."""
+        answers = self._answers(maps, size)
+        evidence = self.weights * Standard(self.centre, self.spread)(_scores(answers))
+        return Scores(evidence.sum(dim=1), self._merged_map(answers), evidence)
+
+    def _merged_map(self, answers: Sequence[Scores]) -> Tensor | None:
+        heats = [
+            self.weights[i] * (answer.map - self.map_centre[i]) / self.map_spread[i]
+            for i, answer in enumerate(answers)
+            if answer.map is not None
+        ]
+        return torch.stack(heats).sum(dim=0) if heats else None
+
+    def _answers(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> list[Scores]:
+        return [
+            witness.score_maps(tuple(maps[i] for i in self._levels_of(name)), size)
+            for name, witness in zip(self.names, self._members(), strict=True)
+        ]
+
+    @property
+    def gives_maps(self) -> bool:
+        """Where a witness of places, patches or positions is asked."""
+        return any(name != "whole" for name in self.names)
+
+    def _members(self) -> list[FeatureMethod]:
+        return [cast(FeatureMethod, witness) for witness in self.witnesses.values()]
+
+    def _levels_of(self, name: str) -> tuple[int, ...]:
+        """Which of the shared maps a witness looks at."""
+        levels = len(self.extractor.channels) - self.config.scales + 1
+        if name == "whole":
+            return tuple(range(levels - 1, len(self.extractor.channels)))
+        return tuple(range(levels))[-2:] if name == "patch" else tuple(range(levels))
+
+
+def _witness(name: WitnessName, config: EnsembleConfig) -> FeatureMethod:
+    """A method that reads the ensemble's maps: its own defaults, the ensemble's backbone, precision and seed."""
+    shared: dict[str, Any] = {
+        name: getattr(config, name)
+        for name in ("backbone", "weights", "levels", "precision", "seed", "size", "image_score", "top_share")
+    }
+    if name == "whole":
+        return EmbeddingFlow(**shared, pooling=_POOLING, training=config.training.model_dump())
+    if name == "place":
+        return PaDiM(**shared)
+    if name == "patch":
+        # The smoothed map's maximum; the paper's weight of the neighbourhood is for the single worst patch.
+        return PatchCore(**shared, memory_share=config.memory_share, neighbours=1, score="map")
+    return CFlow(**shared, epochs=config.flow_epochs)
+
+
+def _reader(
+    shared: Callable[[ImageCollection, Progress | None], FeatureDataset], levels: tuple[int, ...], *, embedded: bool
+) -> Callable[[ImageCollection, Progress | None], FeatureDataset]:
+    def read(images: ImageCollection, progress: Progress | None) -> FeatureDataset:
+        features = shared(images, progress)
+        return _embedded(features, levels) if embedded else _some_levels(features, levels)
+
+    return read
+
+
+def _embedded(features: FeatureDataset, levels: tuple[int, ...]) -> StoredFeatures:
+    rows = [pooled_statistics([maps[i] for i in levels], _POOLING).cpu().numpy() for maps in features.chunks(_AT_ONCE)]
+    return StoredFeatures([np.concatenate(rows)], f"{features.fingerprint()}/embedded")
+
+
+def _some_levels(features: FeatureDataset, levels: tuple[int, ...]) -> FeatureDataset:
+    key = f"{features.fingerprint()}/{levels}"
+    if isinstance(features, StoredFeatures):
+        return StoredFeatures([features.levels[i] for i in levels], key)
+    return _SomeLevels(features, levels, key)
+
+
+class _SomeLevels(FeatureDataset):
+    """A view of some of the levels of features that are computed when asked for."""
+
+    def __init__(self, features: FeatureDataset, levels: tuple[int, ...], key: str) -> None:
+        self.features, self.levels, self.key = features, levels, key
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
+        maps = self.features.batch(indices)
+        return tuple(maps[i] for i in self.levels)
+
+    def fingerprint(self) -> str:
+        return self.key
+
+
+def _scores(answers: Sequence[Scores]) -> Tensor:
+    return torch.stack([answer.image.float() for answer in answers], dim=1)
+
+
+def _per_map(answers: Sequence[Scores], statistic: Callable[[Tensor], Tensor]) -> Tensor:
+    """A statistic of each image's maps `[B, W]`; zero for a witness that draws none."""
+    blank = torch.zeros_like(answers[0].image)
+    return torch.stack([blank if answer.map is None else statistic(answer.map) for answer in answers], dim=1)
+
+
+def _made(image: Tensor, donor: Tensor, number: int, generator: torch.Generator) -> Tensor:
+    """The image with a made defect, kind by number, of a drawn size and contrast."""
+    size, contrast = torch.rand(2, generator=generator).tolist()
+    kind = DEFECT_KINDS[number % len(DEFECT_KINDS)]
+    made = with_defect(
+        image, kind, size=0.06 + 0.24 * size, contrast=0.3 + 0.7 * contrast, donor=donor, generator=generator
+    )
+    return made.image

@@ -1,7 +1,7 @@
 """What every method on frozen features shares: backbone, cache, from maps to scores, small files."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal, Self
 
@@ -17,6 +17,7 @@ from dracones.features import (
     FeatureExtractor,
     ImagePyramid,
     InPrecision,
+    ScaledExtractor,
     computes_bf16,
     features_in_memory,
 )
@@ -27,6 +28,7 @@ from dracones.methods.method import Method
 from dracones.methods.scores import Scores
 from dracones.training import Progress, TrainingConfig
 
+FeatureReader = Callable[[ImageCollection, Progress | None], FeatureDataset]
 Preset = Literal["fast", "balanced", "best"]
 
 
@@ -89,6 +91,14 @@ class FeatureMethod(Method):
     Config: ClassVar[type[MethodConfig]] = FeatureConfig
     config: FeatureConfig
 
+    def __init__(self, config: MethodConfig | None = None, **options: Any) -> None:
+        super().__init__(config, **options)
+        self._reader: FeatureReader | None = None
+
+    def read_from(self, reader: FeatureReader) -> None:
+        """Have features come from elsewhere: for a method that shares another's pass of the backbone."""
+        self._reader = reader
+
     def build(self, image_shape: tuple[int, int, int]) -> None:
         """The backbone's architecture (its weights come at `fit`, or with the file), and the model on top."""
         channels, height, width = image_shape
@@ -96,7 +106,7 @@ class FeatureMethod(Method):
         self._has_weights = False
         self.build_on(self.extractor.channels, self.extractor.map_sizes(height, width))
 
-    def make_extractor(self, channels: int) -> FeatureExtractor | ImagePyramid:
+    def make_extractor(self, channels: int) -> FeatureExtractor | ImagePyramid | ScaledExtractor:
         """The frozen network, with weights to come."""
         return FeatureExtractor(self.config.backbone, levels=self.config.levels, weights="random", channels=channels)
 
@@ -157,6 +167,8 @@ class FeatureMethod(Method):
         self, images: ImageCollection, progress: Any = None, *, extractor: Extractor | None = None
     ) -> FeatureDataset:
         """Features of the images: computed once and kept on disk, or in memory without a cache."""
+        if self._reader is not None:
+            return self._reader(images, progress)
         self.load_backbone()
         network = self.cached_network() if extractor is None else extractor
         if self.config.precision == "bf16":

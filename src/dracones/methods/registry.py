@@ -18,6 +18,7 @@ _MODULES = {
     "feature_flows.embedding_flow": ("embedding_flow",),
     "feature_flows.fastflow": ("fastflow",),
     "feature_flows.msflow": ("msflow",),
+    "ensemble": ("ensemble",),
     "likelihood": ("glow", "pixelcnn", "realnvp", "vae"),
     "memories.padim": ("padim",),
     "memories.patchcore": ("patchcore",),

@@ -11,7 +11,9 @@ class Scores(NamedTuple):
     Attributes:
         image: ``[B]``.
         map: ``[B, H, W]`` at the size of the scored batch, or ``None`` where the method cannot say where.
+        evidence: ``[B, W]``, what each of the method's witnesses adds to the score; ``None`` where there are none.
     """
 
     image: Tensor
     map: Tensor | None = None
+    evidence: Tensor | None = None

@@ -7,7 +7,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dracones.features import Extractor, FeatureExtractor, ImagePyramid, Statistic, StatisticPool, pooled_statistics
+from dracones.features import (
+    Extractor,
+    FeatureExtractor,
+    ImagePyramid,
+    ScaledExtractor,
+    Statistic,
+    StatisticPool,
+    pooled_statistics,
+)
 from dracones.flows import MLP, AffineCoupling, Chain, Flow, StandardNormal, TanhScale, channels
 from dracones.flows.bijection import Bijection
 from dracones.methods.feature_flows.whitening import Whitening
@@ -84,7 +92,7 @@ class EmbeddingFlow(FeatureMethod):
         self.whitening = Whitening(self.dims, ridge=self.config.ridge)
         self.flow = Flow(_real_nvp(self.dims, self.config), StandardNormal())
 
-    def make_extractor(self, channels: int) -> FeatureExtractor | ImagePyramid:
+    def make_extractor(self, channels: int) -> FeatureExtractor | ImagePyramid | ScaledExtractor:
         """The backbone, at one or several image sizes."""
         backbone = super().make_extractor(channels)
         if self.config.scales == 1:

@@ -1,7 +1,7 @@
 """PatchCore: a memory of normal patch features, and how far a patch is from it."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dracones.features import FeatureDataset
-from dracones.methods.heatmap import at_size, blur
+from dracones.methods.heatmap import at_size, blur, image_score
 from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext
 from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
@@ -40,6 +40,10 @@ class PatchCoreConfig(FeatureConfig):
     )
     projection: int = Field(128, ge=1, description="random dimensions in which the patches to keep are chosen")
     neighbours: int = Field(9, ge=1, description="neighbours that weigh the image score; 1: no weight")
+    score: Literal["patch", "map"] = Field(
+        "patch",
+        description="of an image: its worst patch, weighed by neighbours, or the map's image_score",
+    )
     blur_sigma: float = Field(4.0, ge=0, description="Gaussian smoothing of the heat map, pixels")
 
 
@@ -139,6 +143,8 @@ class PatchCore(FeatureMethod):
         largest = distance[rows, worst]
         weight = self._loneliness(flat[rows, worst], nearest[rows, worst], largest)
         heat = blur(at_size(distance.view(count, height, width), size), self.config.blur_sigma)
+        if self.config.score == "map":
+            return Scores(image_score(heat, self.config.image_score, self.config.top_share), heat)
         return Scores(largest * weight, heat)
 
     def _loneliness(self, patch: Tensor, nearest: Tensor, distance: Tensor) -> Tensor:

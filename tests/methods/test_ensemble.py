@@ -1,0 +1,118 @@
+"""Witnesses over one pass: the same numbers as alone, one scale, weights from made defects, one file."""
+
+import numpy as np
+import pytest
+import torch
+
+import dracones
+from dracones.features import FeatureExtractor
+from dracones.methods.witness_weights import Standard, witness_weights
+from feature_case import SMALL, anomalies, normals
+
+OPTIONS = {
+    **{key: value for key, value in SMALL.items() if key != "levels"},
+    "levels": (1, 2),
+    "scales": 2,
+    "epochs": 3,
+    "made_defects": 20,
+    "memory_share": 0.05,
+}
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return dracones.create("ensemble", **OPTIONS).fit(normals(60))
+
+
+def test_finds_the_square_and_shows_where(fitted):
+    images, mask = anomalies()
+    calm, loud = fitted.predict(normals(12, seed=5)), fitted.predict(images)
+    assert loud.scores.min() > calm.scores.max()
+    heat = np.stack(loud.maps)
+    assert heat[:, mask.numpy()].mean() > heat[:, ~mask.numpy()].mean()
+
+
+def test_score_is_the_weighted_mean_of_witnesses_on_the_scale_of_normal_images(fitted):
+    method, (images, _) = fitted.method, anomalies(3)
+    with torch.no_grad():
+        maps = method.extractor(images)
+        got = method.score_maps(maps, (64, 64))
+        alone = [
+            witness.score_maps(tuple(maps[i] for i in method._levels_of(name)), (64, 64))
+            for name, witness in method.witnesses.items()
+        ]
+    expected = sum(
+        method.weights[i] * (answer.image - method.centre[i]) / method.spread[i] for i, answer in enumerate(alone)
+    )
+    torch.testing.assert_close(got.image, expected)
+    torch.testing.assert_close(got.evidence.sum(dim=1), got.image)
+    heat = sum(
+        method.weights[i] * (answer.map - method.map_centre[i]) / method.map_spread[i]
+        for i, answer in enumerate(alone)
+        if answer.map is not None
+    )
+    torch.testing.assert_close(got.map, heat)
+
+
+def test_scale_is_that_of_held_out_images_which_no_witness_has_seen():
+    seen = {}
+    detector = dracones.create("ensemble", **OPTIONS)
+    method = detector.method
+    original = method._standardise
+
+    def watched(context):
+        seen["held"], seen["train"] = set(context.held_out.names), set(context.train.names)
+        original(context)
+        with torch.no_grad():
+            images = context.held_out.to_tensor()
+            scores = torch.stack([a.image for a in method._answers(method.extractor(images), (64, 64))], dim=1)
+        torch.testing.assert_close(method.centre, scores.mean(dim=0), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(method.spread, scores.std(dim=0), rtol=1e-2, atol=1e-3)
+
+    method._standardise = watched
+    detector.fit(normals(60))
+    assert seen["held"]
+    assert not seen["held"] & seen["train"]
+
+
+def test_one_pass_of_the_backbone_serves_all_witnesses(monkeypatch):
+    passes = []
+    forward = FeatureExtractor.forward
+    monkeypatch.setattr(
+        FeatureExtractor, "forward", lambda self, images: passes.append(len(images)) or forward(self, images)
+    )
+    detector = dracones.create("ensemble", **{**OPTIONS, "weighting": "equal", "calibration_share": 0})
+    detector.fit(normals(60))
+    # 60 images at two scales, and the few blank ones that tell shapes.
+    assert sum(passes) <= 2 * 60 + 8
+
+
+def test_saved_and_loaded_scores_are_the_same(fitted, tmp_path):
+    images, _ = anomalies(4)
+    again = dracones.load(fitted.save(tmp_path / "m.safetensors"))
+    np.testing.assert_array_equal(again.predict(images).scores, fitted.predict(images).scores)
+    assert again.config == fitted.config
+
+
+def test_all_four_witnesses_and_any_one():
+    images, _ = anomalies(2)
+    four = dracones.create("ensemble", **OPTIONS, witnesses=("whole", "place", "patch", "flow"), flow_epochs=1)
+    assert np.isfinite(four.fit(normals(40)).predict(images).scores).all()
+    one = dracones.create("ensemble", **OPTIONS, witnesses=("whole",))
+    assert not one.gives_maps
+    assert one.fit(normals(40)).predict(images).maps is None
+
+
+def test_a_witness_counts_by_what_made_defects_move_it():
+    torch.testing.assert_close(witness_weights(torch.tensor([[2.0, -1.0, 2.0]] * 3)), torch.tensor([0.5, 0.0, 0.5]))
+    torch.testing.assert_close(witness_weights(torch.full((4, 2), -1.0)), torch.tensor([0.5, 0.5]))
+
+
+def test_a_witness_that_stands_still_among_normal_images_has_a_finite_scale():
+    standard = Standard.of(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+    assert torch.isfinite(standard(torch.tensor([[2.0, 6.0]]))).all()
+
+
+def test_without_held_out_images_there_is_no_scale():
+    with pytest.raises(ValueError, match="greater than 0"):
+        dracones.create("ensemble", validation_share=0)

@@ -94,7 +94,8 @@ class FeatureExtractor(nn.Module):
 
     def _adopt(self, backbone: Backbone, channels: int) -> None:
         backbone.eval().requires_grad_(False)
-        side = backbone.fixed_size or (128, 128)
+        self.patch = _patch_of(backbone)
+        side = backbone.fixed_size or (_probe_side(self.patch[0]), _probe_side(self.patch[1]))
         example = torch.zeros(1, channels, *side)
         fold_batch_norm(backbone.network, example)
         with torch.no_grad():
@@ -104,11 +105,9 @@ class FeatureExtractor(nn.Module):
         self.backbone.requires_grad_(False).eval()
         self.levels = backbone.levels
         self.fixed_size = backbone.fixed_size
-        self.patch = _patch_of(backbone)
-        # Unpadded convolutions give 31 cells of 128 where a stride of 4 is meant: the nearest power of two.
         self.channels: tuple[int, ...] = tuple(level.shape[1] for level in maps)
         self.strides: tuple[int, ...] = (
-            () if self.pooled else tuple(2 ** round(math.log2(side[0] / level.shape[2])) for level in maps)
+            () if self.pooled else tuple(_stride(side[0], level.shape[2], self.patch[0]) for level in maps)
         )
         for key, values in (("mean", backbone.mean), ("std", backbone.std)):
             repeated = [values[index % len(values)] for index in range(channels)]
@@ -183,6 +182,19 @@ class FeatureExtractor(nn.Module):
     def extra_repr(self) -> str:
         """Name, levels and widths."""
         return f"{self.name!r}, levels={self.levels}, channels={self.channels}, strides={self.strides}"
+
+
+def _probe_side(patch: int) -> int:
+    """Side of the blank image that tells widths and strides: the first multiple of a patch from 128 on."""
+    return patch * math.ceil(128 / patch)
+
+
+def _stride(side: int, cells: int, patch: int) -> int:
+    """Pixels a cell of a map stands for."""
+    if patch > 1 and side % cells == 0:
+        return side // cells
+    # Unpadded convolutions give 31 cells of 128 where a stride of 4 is meant: the nearest power of two.
+    return 2 ** round(math.log2(side / cells))
 
 
 def _patch_of(backbone: nn.Module) -> tuple[int, int]:

@@ -6,7 +6,6 @@ from itertools import product
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from dracones.images.pixels import as_float
 
@@ -17,7 +16,7 @@ class Tiling:
 
     Where tiles overlap, their maps are averaged with weights that fall linearly to each tile's rim (never to zero), so
     that no seam shows. Weights sum to one at every pixel: a map that depends on the pixel alone comes back as it was.
-    Tiles are spread evenly; an image smaller than a tile has its edge repeated and the map is cut back.
+    Tiles are spread evenly; an image smaller than a tile is mirrored at its edges and the map is cut back.
 
     Example:
         >>> tiling = Tiling(size=(64, 64), overlap=16)
@@ -94,7 +93,20 @@ class Tiling:
         return {start: (tent / total[start : start + size]).float() for start in starts}
 
     def cut(self, image: Tensor, top: int, left: int) -> Tensor:
-        """One tile `[C, h, w]`, float32 in [0, 1], of an image `[C, H, W]`, its edges repeated if too small."""
+        """One tile `[C, h, w]`, float32 in [0, 1], of an image `[C, H, W]`, mirrored at its edges if too small."""
         tile = as_float(image[:, top : top + self.size[0], left : left + self.size[1]])
-        below, right = self.size[0] - tile.shape[1], self.size[1] - tile.shape[2]
-        return functional.pad(tile[None], (0, right, 0, below), mode="replicate")[0] if below or right else tile
+        if tuple(tile.shape[1:]) == self.size:
+            return tile
+        # Mirrored and not repeated: an edge drawn out to stripes is a texture that no normal image has.
+        return tile[:, _mirrored(tile.shape[1], self.size[0])][:, :, _mirrored(tile.shape[2], self.size[1])]
+
+
+def _mirrored(length: int, size: int) -> Tensor:
+    """Indices `[size]` that run through `length` to its end and back, as often as it takes.
+
+    >>> _mirrored(3, 7).tolist()
+    [0, 1, 2, 1, 0, 1, 2]
+    """
+    period = max(1, 2 * (length - 1))
+    places = torch.arange(size) % period
+    return torch.minimum(places, period - places) if length > 1 else torch.zeros(size, dtype=torch.long)

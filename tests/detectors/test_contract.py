@@ -267,7 +267,7 @@ def test_missing_truncated_foreign_and_newer_files_are_told_apart(tmp_path, fitt
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(ValueError, match="dracones did not write it"):
         dracones.load(tmp_path / "foreign.safetensors")
-    header = {"dracones": json.dumps({"format": 99, "provenance": {"dracones": "7.0"}})}
+    header = {"dracones": json.dumps({"format": 99, "origin": {"dracones": "7.0"}})}
     save_file({"a": torch.zeros(1)}, tmp_path / "newer.safetensors", metadata=header)
     with pytest.raises(ValueError, match=r"format 99.*dracones 7\.0"):
         dracones.load(tmp_path / "newer.safetensors")
@@ -275,8 +275,8 @@ def test_missing_truncated_foreign_and_newer_files_are_told_apart(tmp_path, fitt
 
 def test_a_file_of_other_shapes_is_refused(tmp_path, fitted):
     path = fitted.save(tmp_path / "model.safetensors")
-    stored = storage.read(path)
-    storage.write(path, {**stored.header, "image_shape": [1, 4, 4]}, stored.tensors)
+    header, tensors = storage.read(path)
+    storage.write(path, {**header, "image_shape": [1, 4, 4]}, tensors)
     with pytest.raises(ValueError, match="does not fit brightness"):
         dracones.load(path)
 

@@ -292,8 +292,11 @@ class Detector:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Versions, seed, data and training of the fit."""
-        return {} if self.record is None else self.record.provenance
+        """Versions, seed, data and training of the fit; the digest of the model, once a file holds it."""
+        if self.record is None:
+            return {}
+        named = {} if self.record.digest is None else {"digest": self.record.digest}
+        return {**self.record.provenance, **named}
 
     @property
     def preprocess(self) -> Preprocess | None:

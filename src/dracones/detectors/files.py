@@ -1,88 +1,200 @@
 """A detector to and from its file."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dracones.calibration import Conformal
 from dracones.detectors.detector import Detector
+from dracones.detectors.header import Header, divide, read_strictly, unite
 from dracones.detectors.heat_range import HeatRange
 from dracones.detectors.record import Record
 from dracones.files import storage
-from dracones.images import Preprocess
-from dracones.methods import build, method_class
+from dracones.files.storage import StoredDetector
+from dracones.methods import Limits, Method, build, hollow, method_class
 
-_STATE, _CALIBRATION, _PEAKS = "state.", "calibration.", "peaks"
+_STATE, _SCORES, _PEAKS = "state.", "calibration.scores", "calibration.peaks"
 
 
 def save(detector: Detector, path: str | Path) -> Path:
     """Write a fitted detector; see `Detector.save`."""
+    header, tensors, origin = _parts(detector)
+    digests = storage.write(path, header, tensors, origin)
+    detector.record = replace(detector.fitted(), digest=digests.model)
+    return Path(path)
+
+
+def _parts(detector: Detector) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
     record, method = detector.fitted(), detector.method
+    _check_calibration(record)
     scores, calibration = record.calibration.state()
     peaks, heat = record.heat_range.state() if record.heat_range is not None else (None, None)
+    provenance, origin = divide(record.provenance)
     header = {
         "method": method.info.name,
         "config": detector.config.model_dump(mode="json"),
         "image_shape": list(record.image_shape),
         "preprocess": record.preprocess.model_dump(mode="json"),
         "calibration": {
-            **calibration,
+            "count": int(calibration["count"]),
             "threshold": record.threshold,
             "false_alarm_rate": record.false_alarm_rate,
             "confidence": record.confidence,
             "heat": heat,
         },
-        "provenance": dict(record.provenance),
-        **method.header_extras(),
+        "provenance": provenance,
+        "extras": method.header_extras(),
     }
+    # What could not be read back is not written.
+    read_strictly(Header, header, "header")
+    read_strictly(type(detector.config), header["config"], "config")
+    read_strictly(method.Extras, header["extras"], "extras")
     tensors = {_STATE + name: tensor for name, tensor in method.saved_state().items()}
-    tensors |= {_CALIBRATION + name: torch.as_tensor(array) for name, array in scores.items()}
+    tensors[_SCORES] = torch.as_tensor(scores["scores"])
     if peaks is not None:
-        tensors[_CALIBRATION + _PEAKS] = torch.as_tensor(peaks)
-    return storage.write(path, header, tensors)
+        tensors[_PEAKS] = torch.as_tensor(peaks)
+    return header, tensors, origin or {}
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu", **runtime: Any) -> Detector:
-    """Read a detector that `Detector.save` wrote; nothing is unpickled.
+def load(path: str | Path, *, device: str | torch.device = "cpu", verify: bool = True, **runtime: Any) -> Detector:
+    """Read a detector that `Detector.save` wrote; nothing is unpickled, and every altered file is refused.
+
+    What the file asks for is compared with what it holds before memory is given to it: loading takes the memory of
+    the detector itself and of one tensor.
 
     Args:
         path: the safetensors file.
         device: where to put it; scores agree between devices to 1e-5 in float32.
+        verify: compare the file with its digests; without, loading is faster by one reading of the file.
         runtime: objects that a file cannot hold, such as the ``classifier`` that a guard wraps.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: foreign, truncated, newer, or not fitting this version.
+        ValueError: foreign, truncated, altered, of another format, or not fitting this version; the file is named.
     """
-    stored = storage.read(path)
-    header = stored.header
-    kind = method_class(header["method"])
-    detector = Detector(kind(kind.Config.from_options(**header["config"]), **runtime))
-    method = detector.method
-    channels, height, width = header["image_shape"]
-    build(method, (channels, height, width))
-    try:
-        method.restore(header, _under(_STATE, stored.tensors))
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit {kind.info.name} as this version builds it: {error}") from None
-    method.to(device).eval()
-    arrays = {name: tensor.numpy() for name, tensor in _under(_CALIBRATION, stored.tensors).items()}
-    calibration, heat = header["calibration"], header["calibration"].get("heat")
-    detector.know(
-        Record(
-            preprocess=Preprocess.model_validate(header["preprocess"]),
-            image_shape=(channels, height, width),
-            calibration=Conformal.from_state(arrays, calibration),
-            false_alarm_rate=calibration["false_alarm_rate"],
-            confidence=calibration.get("confidence"),
-            threshold=calibration["threshold"],
-            heat_range=None if heat is None else HeatRange.from_state(arrays[_PEAKS], heat),
-            provenance=header["provenance"],
-        )
-    )
+    with storage.opened(path) as stored:
+        if verify:
+            stored.verify()
+        with _naming(stored.path):
+            header = read_strictly(Header, stored.header, "header")
+            method = hollow_method(header, stored, **runtime)
+            state = {name: _tensor(stored, name, held) for name, held in _expected(method, stored).items()}
+            method.restore(header.extras, state)
+            _check_whole(method)
+            record = _record(header, stored)
+    detector = Detector(method.eval())
+    method.to(device)
+    detector.know(record)
     return detector
 
 
-def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def hollow_method(header: Header, stored: StoredDetector, **runtime: Any) -> Method:
+    """The method that a header describes, built without memory for its weights.
+
+    Raises:
+        ValueError: unknown method, options that do not fit it, or more asked for than the file could fill.
+    """
+    kind = method_class(header.method)
+    config = read_strictly(kind.Config, header.config, "config")
+    read_strictly(kind.Extras, header.extras, "extras")
+    method = kind(config, **runtime)
+    with hollow(Limits.of_file(len(stored.table.places), stored.table.bytes)):
+        build(method, header.image_shape)
+    return method
+
+
+def _expected(method: Method, stored: StoredDetector) -> dict[str, Tensor | None]:
+    """The names that the state must have, with what is built under them: shapes agree before anything is read."""
+    held = {name.removeprefix(_STATE): place for name, place in stored.table.places.items() if name.startswith(_STATE)}
+    others = {name for name in stored.table.places if not name.startswith(_STATE)} - {_SCORES, _PEAKS}
+    if others:
+        raise ValueError(f"it holds tensors that no detector has: {', '.join(sorted(others)[:3])}")
+    parameters, built = dict(method.named_parameters()), method.state_dict()
+    expected: dict[str, Tensor | None] = {}
+    for name, place in held.items():
+        tensor = expected[name] = built.get(name)
+        if tensor is None:
+            continue  # restore names it
+        halved = (place.dtype, tensor.dtype) == (torch.float16, torch.float32)
+        if place.dtype != tensor.dtype and not (halved and name in parameters):
+            raise ValueError(f"tensor {name} is of {place.dtype}, and {method.info.name} keeps {tensor.dtype}")
+        if name in parameters and place.shape != tuple(tensor.shape):
+            raise ValueError(
+                f"it does not fit {method.info.name} as this version builds it: {name} has shape {list(place.shape)}, "
+                f"expected {list(tensor.shape)}"
+            )
+    return expected
+
+
+def _tensor(stored: StoredDetector, name: str, built: Tensor | None) -> Tensor:
+    tensor = stored.tensor(_STATE + name)
+    # Widened one by one: the narrow ones are not all held beside the wide ones.
+    return tensor if built is None else tensor.to(built.dtype)
+
+
+def _check_whole(method: Method) -> None:
+    lacking = [name for name, parameter in method.named_parameters() if parameter.is_meta]
+    if lacking:
+        raise ValueError(f"it lacks {len(lacking)} tensors of {method.info.name}: {', '.join(lacking[:3])}")
+
+
+def _record(header: Header, stored: StoredDetector) -> Record:
+    calibration = header.calibration
+    for name in {_SCORES, _PEAKS} & stored.table.places.keys():
+        place = stored.table.places[name]
+        if place.dtype != torch.float64 or len(place.shape) != 1:
+            raise ValueError(f"{name} is no row of float64")
+    if (_PEAKS in stored.table.places) != (calibration.heat is not None) or _SCORES not in stored.table.places:
+        raise ValueError("its calibration and its calibration scores do not belong together")
+    heat = None
+    if calibration.heat is not None:
+        heat = HeatRange.from_state(stored.tensor(_PEAKS).numpy(), calibration.heat.model_dump())
+    record = Record(
+        preprocess=header.preprocess,
+        image_shape=header.image_shape,
+        calibration=Conformal.from_state({"scores": stored.tensor(_SCORES).numpy()}, {"count": calibration.count}),
+        false_alarm_rate=calibration.false_alarm_rate,
+        confidence=calibration.confidence,
+        threshold=calibration.threshold,
+        heat_range=heat,
+        provenance=unite(header.provenance, stored.origin),
+        digest=stored.digests.model,
+    )
+    _check_calibration(record)
+    return record
+
+
+def _check_calibration(record: Record) -> None:
+    """Refuse a threshold that its own calibration scores do not give.
+
+    Raises:
+        ValueError: scores that are not finite, or another threshold than they promise the rate with.
+    """
+    scores = record.calibration.scores
+    if len(scores) and not (abs(scores) < float("inf")).all():
+        raise ValueError("calibration scores: some are not finite; no threshold can be promised from them")
+    if record.threshold is None or record.false_alarm_rate is None:
+        return
+    promised = record.calibration.threshold(record.false_alarm_rate, record.confidence)
+    if record.threshold != promised:
+        raise ValueError(
+            f"threshold {record.threshold!r} is not what its {len(scores)} calibration scores promise a false-alarm "
+            f"rate of {record.false_alarm_rate} with ({promised!r}); calibrate anew"
+        )
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Whatever a file makes go wrong is said of the file."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: {error}") from error
+    except Exception as error:
+        reason = str(error) if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: {reason[:2000]}") from error

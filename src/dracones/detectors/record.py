@@ -22,6 +22,8 @@ class Record:
         threshold: score above which an image is anomalous; ``None`` where nothing could be promised.
         heat_range: how hot the maps of normal images are.
         provenance: versions, seed, data, training.
+        digest: of the file that it was saved to or read from: one name for the detector, equal for equal fits;
+            ``None`` where no file holds these facts.
     """
 
     preprocess: Preprocess
@@ -32,6 +34,7 @@ class Record:
     threshold: float | None = None
     heat_range: HeatRange | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    digest: str | None = None
 
     def uncalibrated(self) -> "Record":
         """The same without what was learnt from calibration images: their scores are of other settings."""
@@ -49,6 +52,7 @@ class Record:
         """
         return replace(
             self,
+            digest=None,
             false_alarm_rate=false_alarm_rate,
             confidence=confidence,
             threshold=self.calibration.threshold(false_alarm_rate, confidence),

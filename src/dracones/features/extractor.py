@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dracones.features.architectures import Backbone, build_backbone
 from dracones.features.fusion import fold_batch_norm
 from dracones.features.packaged import PACKAGED, read_packaged
+from dracones.features.shapes import is_hollow, shapes_alone
 from dracones.features.weights import WeightReport, load_weights, read_weights
 
 __all__ = ["FeatureExtractor"]
@@ -96,12 +97,13 @@ class FeatureExtractor(nn.Module):
         backbone.eval().requires_grad_(False)
         self.patch = _patch_of(backbone)
         side = backbone.fixed_size or (_probe_side(self.patch[0]), _probe_side(self.patch[1]))
-        example = torch.zeros(1, channels, *side)
-        fold_batch_norm(backbone.network, example)
-        with torch.no_grad():
+        with torch.no_grad(), shapes_alone(backbone):
+            example = torch.zeros(1, channels, *side)
+            fold_batch_norm(backbone.network, example)
             maps = backbone(example)
         device = self.mean.device if hasattr(self, "mean") else torch.device("cpu")
-        self.backbone = backbone.to(device).to(memory_format=torch.channels_last)
+        placed = backbone if is_hollow(backbone) else backbone.to(device)
+        self.backbone = placed.to(memory_format=torch.channels_last)
         self.backbone.requires_grad_(False).eval()
         self.levels = backbone.levels
         self.fixed_size = backbone.fixed_size
@@ -120,8 +122,9 @@ class FeatureExtractor(nn.Module):
 
     def map_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
         """Height and width of every level's map for images of this size (one forward of one blank image)."""
-        blank = torch.zeros(1, self.image_channels, height, width, device=self.mean.device)
-        return tuple((level.shape[2], level.shape[3]) for level in self(blank))
+        with shapes_alone(self):
+            blank = torch.zeros(1, self.image_channels, height, width, device=self.mean.device)
+            return tuple((level.shape[2], level.shape[3]) for level in self(blank))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Maps `[B, C_l, h_l, w_l]` of the levels, finest first (one embedding `[B, D]` with `pooled`).

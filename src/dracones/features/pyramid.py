@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dracones.features.extractor import FeatureExtractor
+from dracones.features.shapes import shapes_alone
 
 __all__ = ["ImagePyramid", "RotatedEmbedding", "rotated"]
 
@@ -55,8 +56,9 @@ class ImagePyramid(nn.Module):
 
     def map_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
         """Height and width of each scale's map for images of this size."""
-        blank = torch.zeros(1, self.extractor.image_channels, height, width, device=self.mean.device)
-        return tuple((level.shape[2], level.shape[3]) for level in self(blank))
+        with shapes_alone(self):
+            blank = torch.zeros(1, self.extractor.image_channels, height, width, device=self.mean.device)
+            return tuple((level.shape[2], level.shape[3]) for level in self(blank))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Maps `[B, C, h_s, w_s]`, largest first."""

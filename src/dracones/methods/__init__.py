@@ -5,14 +5,17 @@ True
 """
 
 from dracones.methods.config import MethodConfig
+from dracones.methods.hollow import Limits, hollow
 from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext, Parts, Trainee
-from dracones.methods.method import Method, build, load_state
+from dracones.methods.method import FileExtras, Method, build, load_state
 from dracones.methods.registry import method_class, method_names, methods, register
 from dracones.methods.scores import Scores
 
 __all__ = [
+    "FileExtras",
     "FitContext",
+    "Limits",
     "Method",
     "MethodConfig",
     "MethodInfo",
@@ -20,6 +23,7 @@ __all__ = [
     "Scores",
     "Trainee",
     "build",
+    "hollow",
     "load_state",
     "method_class",
     "method_names",

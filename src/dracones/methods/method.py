@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -16,13 +17,20 @@ from dracones.methods.scores import Scores
 from dracones.training import Progress, TrainingConfig, counting
 
 
+class FileExtras(BaseModel):
+    """What a method adds to a file's header; most add nothing."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
 class Method(nn.Module, ABC):
     """A score of images, and how it is learnt; larger score = more anomalous.
 
     A subclass gives:
 
     - ``info``: its `MethodInfo`;
-    - ``Config``: its options, a subclass of `MethodConfig`;
+    - ``Config``: its options, a subclass of `MethodConfig`; a number of which something is made is bounded there;
+    - ``Extras``: the schema of `header_extras`, where it gives any;
     - `build`: make its submodules for a shape (called by a fit and, before the state is read, by `dracones.load`);
     - `forward`: scores of a batch, as a **pure graph** of tensors: no ``len(tensor)`` or ``.item()``, no check of
       values, file, change of mode, or cutting by the size of the batch, so that it exports with a free batch. The
@@ -37,6 +45,7 @@ class Method(nn.Module, ABC):
 
     info: ClassVar[MethodInfo]
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    Extras: ClassVar[type[FileExtras]] = FileExtras
 
     def __init__(self, config: MethodConfig | None = None, **options: Any) -> None:
         super().__init__()
@@ -98,7 +107,7 @@ class Method(nn.Module, ABC):
         """What a method adds to a file's header, such as the fingerprint of a model that it wraps."""
         return {}
 
-    def restore(self, header: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:  # noqa: ARG002
+    def restore(self, extras: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:  # noqa: ARG002
         """Take over what `saved_state` and `header_extras` gave; sizes of buffers follow the file.
 
         Raises:
@@ -125,6 +134,8 @@ def build(method: Method, shape: tuple[int, int, int]) -> None:
 def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a state dict whose buffers may have grown while fitting (memory banks, fitted statistics).
 
+    Parameters without memory (`hollow`) and grown buffers take the tensors over as they are.
+
     Raises:
         RuntimeError: names that do not match, or a parameter of another shape.
     """
@@ -136,5 +147,15 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             continue  # load_state_dict below names it
         held = owner._buffers.get(leaf)
         if leaf in owner._buffers and (held is None or held.shape != tensor.shape or held.dtype != tensor.dtype):
-            owner._buffers[leaf] = torch.empty_like(tensor)
+            owner._buffers[leaf] = tensor
+        waiting = owner._parameters.get(leaf)
+        if waiting is not None and waiting.is_meta and waiting.shape == tensor.shape:
+            owner._parameters[leaf] = nn.Parameter(_laid_out(tensor, waiting), requires_grad=waiting.requires_grad)
     module.load_state_dict(dict(state), strict=True)
+
+
+def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor in another's type and order in memory (channels last); itself where it has both."""
+    if tensor.dtype == like.dtype and tensor.stride() == like.stride():
+        return tensor
+    return torch.empty_like(like, device=tensor.device).copy_(tensor)

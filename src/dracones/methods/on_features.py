@@ -184,9 +184,9 @@ class FeatureMethod(Method):
         frozen = {f"extractor.{name}" for name, _ in self.extractor.named_parameters()}
         return {name: _halved(tensor) if name in frozen else tensor for name, tensor in state.items()}
 
-    def restore(self, header: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    def restore(self, extras: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
         """Take over a saved state, backbone included."""
-        super().restore(header, state)
+        super().restore(extras, state)
         self._has_weights = True
 
 

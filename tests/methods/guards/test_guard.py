@@ -105,9 +105,9 @@ def test_file_gives_the_same_scores_and_holds_no_classifier(tiny, fitted, tmp_pa
     again = dracones.load(path, classifier=tiny.TinyNet())
     np.testing.assert_array_equal(again.predict(tiny.images(6)).scores, guard.predict(tiny.images(6)).scores)
     np.testing.assert_array_equal(again.predict(tiny.images(6)).p_values, guard.predict(tiny.images(6)).p_values)
-    stored = storage.read(path)
-    assert stored.header["classifier"]["fingerprint"] == fingerprint(tiny.TinyNet())
-    assert not any("stem" in tensor or "classifier" in tensor for tensor in stored.tensors)
+    header, tensors = storage.read(path)
+    assert header["extras"]["classifier"]["fingerprint"] == fingerprint(tiny.TinyNet())
+    assert not any("stem" in tensor or "classifier" in tensor for tensor in tensors)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dracones.images import ImageCollection
@@ -16,7 +16,7 @@ from dracones.methods.guards.outputs import ClassifierOutputs, LinearHead
 from dracones.methods.guards.post_hoc import PostHocScore
 from dracones.methods.guards.probe import ClassifierProbe
 from dracones.methods.learning import FitContext
-from dracones.methods.method import Method
+from dracones.methods.method import FileExtras, Method
 from dracones.methods.scores import Scores
 from dracones.training import TrainingConfig
 
@@ -59,6 +59,21 @@ class GuardConfig(MethodConfig):
         return self
 
 
+class ClassifierIdentity(BaseModel):
+    """Which classifier a guard was fitted on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fingerprint: str = Field(min_length=12, max_length=200, description="of its weights; see `fingerprint`")
+    type: str = Field(max_length=200, description="name of its class")
+
+
+class GuardExtras(FileExtras):
+    """What a guard's file says of the classifier, which it does not hold."""
+
+    classifier: ClassifierIdentity
+
+
 class Guard(Method):
     """Scores images by what a given classifier makes of them. The classifier is neither changed nor saved.
 
@@ -74,6 +89,7 @@ class Guard(Method):
     """
 
     Config: ClassVar[type[MethodConfig]] = GuardConfig
+    Extras: ClassVar[type[FileExtras]] = GuardExtras
     config: GuardConfig
 
     def __init__(
@@ -212,22 +228,22 @@ class Guard(Method):
         """The classifier's identity, not its weights."""
         return {"classifier": {"fingerprint": self.classifier_fingerprint, "type": type(self.classifier).__name__}}
 
-    def restore(self, header: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    def restore(self, extras: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
         """Refuse a classifier other than the one the guard was fitted on, then read the state."""
-        stored = header["classifier"]
+        stored = extras["classifier"]
         check_fingerprint(self.classifier, stored["fingerprint"], stored["type"])
         self.classifier_fingerprint = stored["fingerprint"]
-        super().restore(header, state)
+        super().restore(extras, state)
 
 
-def check_fingerprint(classifier: nn.Module, expected: str | None, kind: str) -> None:
+def check_fingerprint(classifier: nn.Module, expected: str, kind: str) -> None:
     """Refuse a classifier whose weights are not those the guard was fitted on.
 
     Raises:
         ValueError: the fingerprints differ (both are shown, shortened).
     """
     got = fingerprint(classifier)
-    if expected is not None and got != expected:
+    if got != expected:
         raise ValueError(
             f"the guard was fitted on a {kind} with weights {expected[:12]}, this {type(classifier).__name__} has "
             f"{got[:12]}: its scores and threshold would mean nothing; load the same weights (and type: half precision "

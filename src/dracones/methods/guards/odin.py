@@ -5,26 +5,47 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dracones.images import ImageCollection
 from dracones.methods.config import MethodConfig
-from dracones.methods.guards.guard import GATHERING_BATCH, Guard, GuardConfig
+from dracones.methods.guards.guard import GATHERING_BATCH, Guard, GuardConfig, GuardExtras
 from dracones.methods.guards.logit_scores import msp
 from dracones.methods.guards.perturbation import Precision, perturbed_logits
 from dracones.methods.guards.probe import ClassifierProbe
 from dracones.methods.guards.tuning import (
     EPSILONS,
     TEMPERATURES,
+    Protocol,
     Tuning,
     choose_by_validation,
     choose_in_distribution,
 )
 from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext
+from dracones.methods.method import FileExtras
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
+
+
+class TuningRecord(BaseModel):
+    """`Tuning` as a file holds it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    protocol: Protocol
+    temperature: float = Field(gt=0)
+    epsilon: float = Field(ge=0)
+    normal_images: int = Field(ge=0)
+    anomalous_images: int = Field(ge=0)
+    validation_set: str | None
+
+
+class OdinExtras(GuardExtras):
+    """The classifier, and what T and epsilon were chosen on."""
+
+    tuning: TuningRecord | None
 
 
 @register
@@ -73,6 +94,8 @@ class Odin(Guard):
             description="own: as the classifier computes; bfloat16: the gradient under autocast, faster, another score",
         )
         tuning_images: int = Field(1000, ge=1, description="normal images that epsilon is chosen on, at most")
+
+    Extras: ClassVar[type[FileExtras]] = OdinExtras
 
     def __init__(self, config: MethodConfig | None = None, **options: Any) -> None:
         super().__init__(config, **options)
@@ -155,7 +178,14 @@ class Odin(Guard):
         """The classifier's identity, and what T and epsilon were chosen on."""
         return {**super().header_extras(), "tuning": None if self.tuning is None else self.tuning.to_dict()}
 
-    def restore(self, header: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-        """As every guard, and the tuning's record."""
-        super().restore(header, state)
-        self.tuning = None if header["tuning"] is None else Tuning(**header["tuning"])
+    def restore(self, extras: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+        """As every guard, and the tuning's record.
+
+        Raises:
+            ValueError: the record speaks of another temperature or step than the state holds.
+        """
+        super().restore(extras, state)
+        self.tuning = None if extras["tuning"] is None else Tuning(**extras["tuning"])
+        held = float(self.temperature), float(self.epsilon)
+        if self.tuning is not None and held != (self.tuning.temperature, self.tuning.epsilon):
+            raise ValueError(f"odin computes with T, epsilon = {held}, and its record says {self.tuning}")

@@ -277,6 +277,10 @@ def test_a_file_of_other_shapes_is_refused(tmp_path, fitted):
     path = fitted.save(tmp_path / "model.safetensors")
     header, tensors = storage.read(path)
     storage.write(path, {**header, "image_shape": [1, 4, 4]}, tensors)
+    with pytest.raises(ValueError, match=r"treatment makes images of \(1, 8, 8\), and its method takes \(1, 4, 4\)"):
+        dracones.load(path)
+    small = {"image_shape": [1, 4, 4], "preprocess": {**header["preprocess"], "native_size": [4, 4]}}
+    storage.write(path, {**header, **small}, tensors)
     with pytest.raises(ValueError, match="does not fit brightness"):
         dracones.load(path)
 

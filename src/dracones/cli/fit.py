@@ -103,6 +103,7 @@ def _conclude(detector: Any, output: Path, written: Path, as_json: bool) -> None
             {
                 "model": str(output),
                 "config": str(written),
+                "digest": detector.provenance["digest"],
                 "threshold": detector.threshold,
                 "false_alarm_rate": detector.false_alarm_rate,
                 "calibration_images": len(detector.calibration),
@@ -113,6 +114,7 @@ def _conclude(detector: Any, output: Path, written: Path, as_json: bool) -> None
         return
     report_skipped(detector.skipped)
     tell(f"{output}: {detector.info.name}, {images['train']} images, {detector.provenance['seconds']:.0f} s")
+    tell(f"digest {detector.provenance['digest']}")
     if detector.threshold is None:
         tell(
             f"no threshold yet: {len(detector.calibration)} calibration images are too few for a false-alarm rate of "

@@ -82,15 +82,27 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", verify: bool =
             stored.verify()
         with _naming(stored.path):
             header = read_strictly(Header, stored.header, "header")
+            _check_treatment(header)
             method = hollow_method(header, stored, **runtime)
-            state = {name: _tensor(stored, name, held) for name, held in _expected(method, stored).items()}
-            method.restore(header.extras, state)
+            built = _compared(method, stored)
+            free = [name for name, tensor in built.items() if tensor is not None and not _bound(tensor, stored, name)]
+            method.restore(header.extras, {name: _tensor(stored, name, tensor) for name, tensor in built.items()})
             _check_whole(method)
+            # A classifier that was handed over has not met this file's options before.
+            if free or "classifier" in method.info.needs:
+                _rehearse(method.eval(), header.image_shape)
             record = _record(header, stored)
     detector = Detector(method.eval())
     method.to(device)
     detector.know(record)
     return detector
+
+
+def _check_treatment(header: Header) -> None:
+    """What the treatment makes of an image is what the method was built for."""
+    made = header.preprocess.image_shape
+    if header.config.get("tile") is None and made != header.image_shape:
+        raise ValueError(f"its treatment makes images of {made}, and its method takes {header.image_shape}")
 
 
 def hollow_method(header: Header, stored: StoredDetector, **runtime: Any) -> Method:
@@ -108,27 +120,42 @@ def hollow_method(header: Header, stored: StoredDetector, **runtime: Any) -> Met
     return method
 
 
-def _expected(method: Method, stored: StoredDetector) -> dict[str, Tensor | None]:
-    """The names that the state must have, with what is built under them: shapes agree before anything is read."""
-    held = {name.removeprefix(_STATE): place for name, place in stored.table.places.items() if name.startswith(_STATE)}
+def _compared(method: Method, stored: StoredDetector) -> dict[str, Tensor | None]:
+    """The state's names, with what is built under each (None: nothing); all agree with the file in type and shape."""
+    names = [name.removeprefix(_STATE) for name in stored.table.places if name.startswith(_STATE)]
     others = {name for name in stored.table.places if not name.startswith(_STATE)} - {_SCORES, _PEAKS}
     if others:
         raise ValueError(f"it holds tensors that no detector has: {', '.join(sorted(others)[:3])}")
     parameters, built = dict(method.named_parameters()), method.state_dict()
-    expected: dict[str, Tensor | None] = {}
-    for name, place in held.items():
-        tensor = expected[name] = built.get(name)
+    for name in names:
+        place, tensor = stored.table.places[_STATE + name], built.get(name)
         if tensor is None:
             continue  # restore names it
-        halved = (place.dtype, tensor.dtype) == (torch.float16, torch.float32)
-        if place.dtype != tensor.dtype and not (halved and name in parameters):
+        halved = name in parameters and (place.dtype, tensor.dtype) == (torch.float16, torch.float32)
+        if place.dtype != tensor.dtype and not halved:
             raise ValueError(f"tensor {name} is of {place.dtype}, and {method.info.name} keeps {tensor.dtype}")
-        if name in parameters and place.shape != tuple(tensor.shape):
+        # A buffer that is built empty grows while fitting; everything else keeps its shape.
+        if place.shape != tuple(tensor.shape) and (name in parameters or tensor.numel()):
             raise ValueError(
                 f"it does not fit {method.info.name} as this version builds it: {name} has shape {list(place.shape)}, "
                 f"expected {list(tensor.shape)}"
             )
-    return expected
+    return {name: built.get(name) for name in names}
+
+
+def _bound(built: Tensor, stored: StoredDetector, name: str) -> bool:
+    """Whether all but the length of a tensor follows from what is built."""
+    shape = stored.table.places[_STATE + name].shape
+    return tuple(built.shape) == shape or (built.ndim > 1 and tuple(built.shape[1:]) == shape[1:])
+
+
+def _rehearse(method: Method, image_shape: tuple[int, int, int]) -> None:
+    """Score one blank image: shapes that the file alone decides fit one another, or do not."""
+    try:
+        with torch.no_grad():
+            method(torch.zeros(1, *image_shape))
+    except Exception as error:
+        raise ValueError(f"its tensors do not fit one another: {error}") from error
 
 
 def _tensor(stored: StoredDetector, name: str, built: Tensor | None) -> Tensor:
@@ -138,7 +165,8 @@ def _tensor(stored: StoredDetector, name: str, built: Tensor | None) -> Tensor:
 
 
 def _check_whole(method: Method) -> None:
-    lacking = [name for name, parameter in method.named_parameters() if parameter.is_meta]
+    everything = [*method.named_parameters(), *method.named_buffers()]
+    lacking = [name for name, tensor in everything if tensor.is_meta]
     if lacking:
         raise ValueError(f"it lacks {len(lacking)} tensors of {method.info.name}: {', '.join(lacking[:3])}")
 

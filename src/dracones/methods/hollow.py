@@ -39,7 +39,8 @@ class Limits:
 def hollow(limits: Limits) -> Iterator[None]:
     """Inside, this thread's new modules have parameters of a shape and no memory (on the ``meta`` device).
 
-    Buffers are made in full, as they may be read while building (masks, permutations) and not all of them are saved.
+    Buffers are made in full unless they derive from parameters: they may be read while building (masks, permutations),
+    and not all of them are saved.
 
     Raises:
         ValueError: more is asked for than the limits allow.
@@ -70,7 +71,7 @@ def hollow(limits: Limits) -> Iterator[None]:
             counted()
 
     handles = [
-        registration.register_module_parameter_registration_hook(emptied),
+        registration.register_module_parameter_registration_hook(emptied),  # type: ignore[arg-type]
         registration.register_module_buffer_registration_hook(noted),
     ]
     try:
@@ -96,11 +97,8 @@ class _Budget(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in self.constructors and str(kwargs.get("device")) != "meta":
             # The same call on the meta device tells its size and takes no memory.
-            shape = {
-                **{key: value for key, value in kwargs.items() if key not in ("generator", "out")},
-                "device": "meta",
-            }
-            self._spend(func(*args, **shape).nbytes)
+            alike = {key: value for key, value in kwargs.items() if key not in ("generator", "out")}
+            self._spend(func(*args, **{**alike, "device": "meta"}).nbytes)
         made = func(*args, **kwargs)
         if isinstance(made, Tensor) and not made.is_meta and made.nbytes > self.budget:
             self._refuse()

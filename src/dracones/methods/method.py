@@ -49,6 +49,10 @@ class Method(nn.Module, ABC):
 
     def __init__(self, config: MethodConfig | None = None, **options: Any) -> None:
         super().__init__()
+        if config is not None and options:
+            raise TypeError(
+                f"{', '.join(options)}: {self.info.name} is fixed as it was fitted; fit again with other options"
+            )
         self.config = config if config is not None else self.Config.from_options(**options)
 
     @abstractmethod
@@ -146,7 +150,8 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         except AttributeError:
             continue  # load_state_dict below names it
         held = owner._buffers.get(leaf)
-        if leaf in owner._buffers and (held is None or held.shape != tensor.shape or held.dtype != tensor.dtype):
+        grown = held is None or held.shape != tensor.shape or held.dtype != tensor.dtype
+        if leaf in owner._buffers and (grown or (held is not None and held.is_meta)):
             owner._buffers[leaf] = tensor
         waiting = owner._parameters.get(leaf)
         if waiting is not None and waiting.is_meta and waiting.shape == tensor.shape:

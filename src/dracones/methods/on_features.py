@@ -185,7 +185,13 @@ class FeatureMethod(Method):
         return {name: _halved(tensor) if name in frozen else tensor for name, tensor in state.items()}
 
     def restore(self, extras: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-        """Take over a saved state, backbone included."""
+        """Take over a saved state, backbone included.
+
+        Raises:
+            ValueError: the precision that the calibration was made in is not said.
+        """
+        if self.config.precision == "auto":
+            raise ValueError("its precision is 'auto': scores would be of another precision than the threshold")
         super().restore(extras, state)
         self._has_weights = True
 

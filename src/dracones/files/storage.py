@@ -79,8 +79,8 @@ class StoredDetector:
         altered = [words for part, words in parts.items() if getattr(found, part) != getattr(self.digests, part)]
         if altered:
             raise ValueError(
-                f"{self.path}: its {' and '.join(altered)} {'is' if len(altered) == 1 else 'are'} not what was saved "
-                "(the digest differs): the file was damaged or edited; copy it again or fit anew"
+                f"{self.path} was altered after it was saved: the digest of its {' and '.join(altered)} differs; copy "
+                "it again, or fit anew"
             )
 
     def _digest_of_tensors(self) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dracones.features.extractor import FeatureExtractor
+from dracones.features.shapes import shapes_alone
 
 __all__ = ["ScaledExtractor"]
 
@@ -51,8 +52,9 @@ class ScaledExtractor(nn.Module):
 
     def map_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
         """Height and width of every map for images of this size."""
-        blank = torch.zeros(1, self.extractor.image_channels, height, width, device=self.mean.device)
-        return tuple((level.shape[2], level.shape[3]) for level in self(blank))
+        with shapes_alone(self):
+            blank = torch.zeros(1, self.extractor.image_channels, height, width, device=self.mean.device)
+            return tuple((level.shape[2], level.shape[3]) for level in self(blank))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Maps `[B, C, h, w]`: the levels, finest first, then the deepest of each smaller image."""

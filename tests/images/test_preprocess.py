@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from dracones.images import Preprocess, open_images, same_preprocess
+from dracones.images import Preprocess, open_images
 
 
 def images(count: int, channels: int, height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -134,18 +134,3 @@ def test_infer_refuses_mixed_sets_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"differ in channels: 3 \(a.png\), 1 \(c.png\)"):
         Preprocess.infer(mixed, size=8)
     assert Preprocess.infer(mixed, size=8, channels=3).image_shape == (3, 8, 8)
-
-
-def test_both_sides_need_one_size_or_a_common_resizing():
-    small, large, colour = (open_images(images(2, c, s, s)) for c, s in ((1, 28), (1, 32), (3, 32)))
-    assert same_preprocess(small, small).native_size == (28, 28)
-    with pytest.raises(ValueError, match=r"differ in size \(ndarray: 28x28, ndarray: 32x32\); name a common resizing"):
-        same_preprocess(small, large)
-    with pytest.raises(ValueError, match="differ in channels"):
-        same_preprocess(large, colour)
-    with pytest.raises(ValueError, match="differ in channels"):
-        same_preprocess(small, colour, preprocess=Preprocess(size=16))
-    named = Preprocess(size=16, channels=1)
-    assert same_preprocess(small, large, colour, preprocess=named) is named
-    with pytest.raises(ValueError, match="at least one"):
-        same_preprocess()

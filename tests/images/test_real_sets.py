@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dracones.images import MvtecLayout, Preprocess, open_images, same_preprocess
+from dracones.images import MvtecLayout, Preprocess, open_images
 
 pytestmark = pytest.mark.data
 
@@ -30,7 +30,7 @@ def test_fashion_mnist_is_the_official_one_and_fast(test_data):
 def test_notmnist_has_one_split(test_data):
     images = open_images(test_data / "notmnist")
     assert len(images) == 10_000
-    assert same_preprocess(images, open_images(f"{test_data}/MNIST:test")).image_shape == (1, 28, 28)
+    assert images.inferred_preprocess() == open_images(f"{test_data}/MNIST:test").inferred_preprocess()
 
 
 @pytest.mark.parametrize(
@@ -52,14 +52,6 @@ def test_encoded_sets(test_data, file, count, shape, classes):
     some = images.subset(range(0, count, count // 40)).with_preprocess(Preprocess(size=32, channels=3))
     assert some.to_tensor().shape[1:] == (3, 32, 32)
     assert images.skipped == []
-
-
-def test_cifar_and_celeba_are_not_compared_without_a_common_size(test_data):
-    cifar = open_images(test_data / "cifar10/cifar10_test_lossless.npz")
-    celeba = open_images(test_data / "celeba/celeba_6k_89x109.npz")
-    with pytest.raises(ValueError, match=r"cifar10_test_lossless.npz: 32x32, celeba_6k_89x109.npz: 109x89"):
-        same_preprocess(cifar, celeba)
-    assert same_preprocess(cifar, celeba, preprocess=Preprocess(size=32)).size == (32, 32)
 
 
 def test_screws(test_data, tmp_path):

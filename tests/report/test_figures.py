@@ -6,9 +6,8 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from dracones.metrics import Estimate, auroc
+from dracones.metrics import auroc
 from dracones.report import (
-    metric_dots,
     p_value_histogram,
     pr_curves,
     roc_curves,
@@ -26,7 +25,6 @@ DRAWINGS = {
     "score_histogram": lambda: score_histogram({"normal": NORMAL, "odd": ODD}, threshold=1.5),
     "roc_curves": lambda: roc_curves({"a rule": (SCORES, LABELS)}),
     "pr_curves": lambda: pr_curves({"a rule": (SCORES, LABELS)}),
-    "metric_dots": lambda: metric_dots({"one": {"x": 0.4, "y": Estimate(0.9, 0.8, 0.95)}, "two": {"y": 0.7}}),
     "training_curve": lambda: training_curve(HISTORY, best_step=50),
     "p_value_histogram": lambda: p_value_histogram({"normal": RNG.uniform(size=99)}, false_alarm_rate=0.01),
     "scatter": lambda: scatter({"a": (NORMAL, NORMAL)}, xlabel="size", ylabel="log-likelihood"),
@@ -107,15 +105,6 @@ def test_precision_recall_area_is_average_precision():
     assert numbers["share_of_anomalies"] == 300 / 800
 
 
-def test_dots_name_each_set_once_and_keep_gaps():
-    drawn = metric_dots({"one": {"x": 0.4}, "two": {"x": 0.5, "y": Estimate(0.9, 0.8, 0.95)}, "three": {"y": None}})
-    assert words(drawn).count("y") == 1
-    assert drawn.numbers == {
-        "one": {"x": {"value": 0.4, "low": 0.4, "high": 0.4}},
-        "two": {"x": {"value": 0.5, "low": 0.5, "high": 0.5}, "y": {"value": 0.9, "low": 0.8, "high": 0.95}},
-    }
-
-
 def test_training_curve_takes_readings_and_leaves_out_gaps():
     from dracones.training import Reading
 
@@ -150,7 +139,7 @@ def test_only_coordinates_are_shortened_not_words():
 @pytest.mark.parametrize("length", [3, 12, 24, 40])
 def test_no_name_in_the_legend_leaves_the_picture(length):
     names = [f"{k}".ljust(length, "x") for k in range(5)]
-    drawn = metric_dots({"rule": dict.fromkeys(names, 0.5), "other": dict.fromkeys(names, 0.7)})
+    drawn = scatter({name: ([0.0, 1.0], [0.0, 1.0]) for name in names}, xlabel="x", ylabel="y")
     root = ElementTree.fromstring(drawn.data.decode())
     width = float(root.get("viewBox").split()[2])
     for element in root.iter("{http://www.w3.org/2000/svg}text"):

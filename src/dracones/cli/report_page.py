@@ -17,7 +17,7 @@ from dracones.report import (
     score_histogram,
     training_curve,
 )
-from dracones.report.builder import Level
+from dracones.report.sections import Level
 
 _EXAMPLES = 6
 

@@ -5,14 +5,14 @@ from abc import ABC, abstractmethod
 from types import EllipsisType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dracones.flows.trace import TraceStep
+from dracones.flows.trace import Layer, TraceStep
 
 Pattern = tuple[int | EllipsisType | None, ...]
 
 
-class Bijection(nn.Module, ABC):
+class Bijection(Layer, ABC):
     """An invertible map with a known log-determinant, `encode: x -> z` and `decode: z -> x`.
 
     Both directions return the log-determinant **of encode**, `log|det dz/dx|` in nats, one per sample (`[B]`), at
@@ -103,10 +103,6 @@ class Bijection(nn.Module, ABC):
         return latents
 
     # Where things lie in the picture: the same path without any arithmetic.
-
-    def to_image_layout(self, z: Tensor) -> Tensor:
-        """Move each entry of a latent-shaped tensor to where it came from in x; values unchanged."""
-        return z
 
     def to_latent_layout(self, x: Tensor) -> Tensor:
         """Inverse of `to_image_layout`."""

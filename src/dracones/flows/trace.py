@@ -2,16 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from dracones.flows.bijection import Bijection
+from torch import Tensor, nn
 
 Placement = Callable[[Tensor, str], Tensor]
 """Moves a tensor one step towards the layout of the flow's input; the second argument says what to put where the
 step itself has nothing: "latent" for the latents factored out before, "zero" for zeros."""
+
+
+class Layer(nn.Module):
+    """What a trace knows of a layer: where the entries of its output lie in its input."""
+
+    def to_image_layout(self, z: Tensor) -> Tensor:
+        """Move each entry of a latent-shaped tensor to where it came from in x; values unchanged."""
+        return z
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class TraceStep:
     """
 
     name: str
-    layer: "Bijection"
+    layer: Layer
     input: Tensor
     output: Tensor
     log_det: Tensor

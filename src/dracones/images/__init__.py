@@ -10,7 +10,7 @@ from dracones.images.limits import Limits, Skipped, UnreadableImage
 from dracones.images.opening import open_images
 from dracones.images.pixels import as_float
 from dracones.images.prefetch import reading_threads
-from dracones.images.preprocess import Preprocess, same_preprocess
+from dracones.images.preprocess import Preprocess
 from dracones.images.sources import ImageSource
 from dracones.images.tile_source import tiles_of
 from dracones.images.tiles import Tiling
@@ -41,7 +41,6 @@ __all__ = [
     "halves",
     "open_images",
     "reading_threads",
-    "same_preprocess",
     "tiles_of",
     "with_defect",
 ]

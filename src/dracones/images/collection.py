@@ -3,13 +3,13 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dracones.images.dataset import ImageDataset, cached
+from dracones.images.dataset import Batch, ImageDataset, cached
 from dracones.images.digests import digests_of
 from dracones.images.limits import Skipped, UnreadableImage
 from dracones.images.parts import random_parts
@@ -19,14 +19,6 @@ from dracones.images.preprocess import Preprocess
 from dracones.images.sources import ImageSource
 
 _LEVELS = {np.dtype(np.uint8): 256, np.dtype(np.uint16): 65536}
-
-
-class Batch(NamedTuple):
-    """Some images with their places in the collection (what was skipped is missing) and their names."""
-
-    images: Tensor
-    indices: np.ndarray
-    names: list[str]
 
 
 class ImageCollection:
@@ -282,7 +274,7 @@ class ImageCollection:
 
         Files are read again each time: what changed on disk shows.
         """
-        digests = digests_of(self.source, self._indices.tolist(), workers, self.skip)
+        digests = digests_of(self.source.digest, self._indices.tolist(), workers, self.skip)
         state = hashlib.blake2b(digest_size=20)
         for digest in digests:
             state.update(digest)

@@ -1,7 +1,7 @@
 """A collection as a map-style torch Dataset, decoded once where memory allows."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -10,8 +10,27 @@ from torch.utils.data import Dataset
 
 from dracones.images.pixels import as_float
 
-if TYPE_CHECKING:
-    from dracones.images.collection import ImageCollection
+
+class Batch(NamedTuple):
+    """Some images with their places in the collection (what was skipped is missing) and their names."""
+
+    images: Tensor
+    indices: np.ndarray
+    names: list[str]
+
+
+class Readable(Protocol):
+    """What a dataset asks of a collection."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int, /) -> Tensor:
+        """One image `[C, H, W]`."""
+        ...
+
+    def batches(self, batch_size: int, /, *, workers: int = 0) -> Iterator[Batch]:
+        """All that can be read, in order."""
+        ...
 
 
 class ImageDataset(Dataset[Tensor]):
@@ -21,7 +40,7 @@ class ImageDataset(Dataset[Tensor]):
     come back bit for bit; sets beyond the limit are decoded at every access.
     """
 
-    def __init__(self, collection: "ImageCollection", indices: np.ndarray, cache: Tensor | None) -> None:
+    def __init__(self, collection: Readable, indices: np.ndarray, cache: Tensor | None) -> None:
         self.collection = collection
         self.indices = indices
         self.cache = cache
@@ -55,7 +74,7 @@ class ImageDataset(Dataset[Tensor]):
 
 
 def cached(
-    collection: "ImageCollection", memory_limit: int, workers: int, progress: Callable[[int], None] | None
+    collection: Readable, memory_limit: int, workers: int, progress: Callable[[int], None] | None
 ) -> ImageDataset:
     """One pass over a collection whose preprocess is set: finds what can be read, and keeps it while it fits."""
     kept: list[np.ndarray] = []

@@ -2,15 +2,11 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dracones.images.limits import UnreadableImage
 from dracones.images.prefetch import in_order
-
-if TYPE_CHECKING:
-    from dracones.images.sources import ImageSource
 
 
 def digest_of_bytes(data: bytes) -> bytes:
@@ -26,13 +22,16 @@ def digest_of_array(array: np.ndarray) -> bytes:
 
 
 def digests_of(
-    source: "ImageSource", indices: Sequence[int], workers: int, unreadable: Callable[[UnreadableImage], None]
+    digest: Callable[[int], bytes],
+    indices: Sequence[int],
+    workers: int,
+    unreadable: Callable[[UnreadableImage], None],
 ) -> Iterator[bytes]:
     """The hash of each image in order; what cannot be read is reported and hashed as such."""
 
     def attempt(index: int) -> bytes | UnreadableImage:
         try:
-            return source.digest(index)
+            return digest(index)
         except UnreadableImage as error:
             return error
 

@@ -6,20 +6,34 @@ what it was not told how to treat.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-if TYPE_CHECKING:
-    from dracones.images.collection import ImageCollection
-
 Size = tuple[int, int]
 # ITU-R BT.601, the weights of every image library's gray.
 _LUMA = (0.299, 0.587, 0.114)
 _SAMPLE = 64
+
+
+class Sampled(Protocol):
+    """What a treatment is inferred from: the shapes of some of a collection's images."""
+
+    @property
+    def name_of_source(self) -> str:
+        """Where the images come from."""
+        ...
+
+    def sample_shapes(self, count: int, /) -> dict[str, tuple[int, int, int]]:
+        """`[C, H, W]` of up to so many of the images, by name."""
+        ...
+
+    def skipped_summary(self) -> str:
+        """What could not be read, in words."""
+        ...
 
 
 class Preprocess(BaseModel):
@@ -178,7 +192,7 @@ class Preprocess(BaseModel):
 
     @classmethod
     def infer(
-        cls, images: "ImageCollection", size: Size | int | None = None, channels: int | None = None, **options: Any
+        cls, images: Sampled, size: Size | int | None = None, channels: int | None = None, **options: Any
     ) -> Self:
         """The treatment that suits a collection, from the headers of up to 64 of its images, spread evenly.
 
@@ -235,35 +249,6 @@ class Preprocess(BaseModel):
             above, left = max(0, -y), max(0, -x)
             images = functional.pad(images, (left, missing[1] - left, above, missing[0] - above), mode="replicate")
         return images
-
-
-def same_preprocess(*collections: "ImageCollection", preprocess: Preprocess | None = None) -> Preprocess:
-    """The one treatment for all sides of a comparison, or a refusal.
-
-    `preprocess` counts where it names a size (and channels, should these differ); otherwise all collections must be
-    alike.
-
-    Raises:
-        ValueError: native sizes or channels differ and no common resizing or conversion is named.
-    """
-    if not collections:
-        raise ValueError("name at least one collection")
-    # Pairs, not a mapping: two sets may bear one name (two arrays do).
-    shapes = [(c.name_of_source, _native_shape(c, preprocess)) for c in collections]
-    if (preprocess is None or preprocess.size is None) and len({shape[1:] for _, shape in shapes}) > 1:
-        listed = ", ".join(f"{name}: {_words(shape[1:])}" for name, shape in shapes)
-        raise ValueError(f"the sides of the comparison differ in size ({listed}); name a common resizing, e.g. size=32")
-    if (preprocess is None or preprocess.channels is None) and len({shape[0] for _, shape in shapes}) > 1:
-        listed = ", ".join(f"{name}: {shape[0]}" for name, shape in shapes)
-        raise ValueError(f"the sides of the comparison differ in channels ({listed}); name channels=1 or channels=3")
-    return preprocess if preprocess is not None else Preprocess.infer(collections[0])
-
-
-def _native_shape(collection: "ImageCollection", preprocess: Preprocess | None) -> tuple[int | None, ...]:
-    """(C, H, W) common to the collection; None in place of what `preprocess` brings together anyway."""
-    size, channels = (None, None) if preprocess is None else (preprocess.size, preprocess.channels)
-    found = Preprocess.infer(collection, size=size, channels=channels)
-    return (found.native_channels, *(found.native_size or (None, None)))
 
 
 def _gray(images: Tensor) -> Tensor:

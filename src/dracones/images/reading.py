@@ -24,10 +24,10 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from dracones.images.formats.png import has_sixteen_bit_colour, read_sixteen_bit_colour
-from dracones.images.formats.tiff import is_tiff, read_tiff, tiff_header
 from dracones.images.limits import Limits, UnreadableImage
 from dracones.images.pixels import checked_float, on_white, oriented
+from dracones.images.png import has_sixteen_bit_colour, read_sixteen_bit_colour
+from dracones.images.tiff import is_tiff, read_tiff, tiff_header
 
 SUFFIXES = frozenset(
     [

@@ -1,9 +1,6 @@
 """Figures, tables, heat maps and the one-file HTML report, from plain arrays."""
 
 from dracones.report.builder import Report as Report
-from dracones.report.builder import Section as Section
-from dracones.report.builder import Tile as Tile
-from dracones.report.figures import metric_dots as metric_dots
 from dracones.report.figures import p_value_histogram as p_value_histogram
 from dracones.report.figures import pr_curves as pr_curves
 from dracones.report.figures import roc_curves as roc_curves
@@ -15,6 +12,8 @@ from dracones.report.images import map_picture as map_picture
 from dracones.report.images import overlay as overlay
 from dracones.report.maps import write_maps as write_maps
 from dracones.report.picture import Picture as Picture
+from dracones.report.sections import Section as Section
+from dracones.report.sections import Tile as Tile
 from dracones.report.tables import table_kind as table_kind
 from dracones.report.tables import write_table as write_table
 
@@ -25,7 +24,6 @@ __all__ = [
     "Tile",
     "image_picture",
     "map_picture",
-    "metric_dots",
     "overlay",
     "p_value_histogram",
     "pr_curves",

@@ -11,7 +11,6 @@ from dracones.metrics import auroc, pr_curve, roc_curve
 from dracones.report.picture import Picture
 from dracones.report.style import (
     DASHES,
-    GRID,
     INK,
     MARKS,
     MUTED,
@@ -107,42 +106,6 @@ def pr_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Picture:
     legend_above(figure, axes)
     areas = _listed(f"{name} {values['aupr']:.3f}" for name, values in numbers.items())
     return picture(figure, f"Precision-recall curves, area: {areas}", numbers)
-
-
-@styled
-def metric_dots(table: Mapping[str, Mapping[str, Any]], *, label: str = "AUROC", chance: float | None = 0.5) -> Picture:
-    """One row per method or rule, one mark per data set, with its interval where there is one.
-
-    `table[row][set]` is a number, or anything with `value`, `low`, `high` (an `Estimate`, or a mapping).
-    """
-    sets = list(dict.fromkeys(name for row in table.values() for name in row))
-    figure, axes = new_axes(height=max(150, 92 + len(table) * max(24, 13 * len(sets))), xlabel=label)
-    step = 0.7 / max(len(sets), 1)
-    labelled: set[str] = set()
-    numbers: dict[str, Any] = {}
-    for place, (row, cells) in enumerate(table.items()):
-        for rank, name in enumerate(sets):
-            if name not in cells or cells[name] is None:
-                continue
-            value, low, high = estimate(cells[name])
-            y = place + (rank - (len(sets) - 1) / 2) * step
-            colour = PALETTE[rank % len(PALETTE)]
-            axes.plot([low, high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
-            label_once = None if name in labelled else legend_name(name)
-            labelled.add(name)
-            axes.plot([value], [y], MARKS[rank % len(MARKS)], color=colour, markersize=5.5, label=label_once)
-            numbers.setdefault(row, {})[name] = {"value": value, "low": low, "high": high}
-    axes.set_yticks(range(len(table)), list(table))
-    axes.set_ylim(len(table) - 0.5, -0.5)
-    axes.set_xlim(-0.02, 1.02)
-    if chance is not None:
-        axes.axvline(chance, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
-    axes.grid(visible=False, axis="y")
-    for line in range(1, len(table)):
-        axes.axhline(line - 0.5, color=GRID, linewidth=0.7)
-    if len(sets) > 1:
-        legend_above(figure, axes)
-    return picture(figure, f"{label} of {_listed(table)}" + (f" on {_listed(sets)}" if len(sets) > 1 else ""), numbers)
 
 
 @styled

@@ -5,23 +5,21 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from dracones.report.figures import estimate
-
-if TYPE_CHECKING:
-    from dracones.report.builder import Block, Report
+from dracones.report.sections import Block, Section
 
 
-def render(report: "Report") -> str:
-    """The page of a report."""
+def render(heading: Mapping[str, Any], sections: Sequence[Section], origin: Mapping[str, Any]) -> str:
+    """The page: title, verdict and key numbers, then the sections, then where it all comes from."""
     template = _environment().get_template("report.html.j2")
     return template.render(
-        report=report,
-        sections=[(_anchor(i, s.title), s.title, _runs(s.blocks)) for i, s in enumerate(report.sections)],
-        origin={"made by": f"dracones {version('dracones')}", "written": _now(), **report.origin},
+        report=heading,
+        sections=[(_anchor(i, s.title), s.title, _runs(s.blocks)) for i, s in enumerate(sections)],
+        origin={"made by": f"dracones {version('dracones')}", "written": _now(), **origin},
     )
 
 
@@ -104,7 +102,7 @@ def _number(value: Any, digits: int) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _runs(blocks: "Sequence[Block]") -> list[tuple[str, list[Mapping[str, Any]]]]:
+def _runs(blocks: Sequence[Block]) -> list[tuple[str, list[Mapping[str, Any]]]]:
     """Neighbouring figures share a row; everything else stands alone."""
     runs: list[tuple[str, list[Mapping[str, Any]]]] = []
     for block in blocks:

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from dracones.methods.guards.layers import pooled
 from dracones.methods.guards.modes import scoring_mode
 from dracones.methods.guards.normalization import Normalization
 from dracones.methods.guards.outputs import ClassifierOutputs, LinearHead, logits_of, refuse_probabilities
-from dracones.methods.guards.probe import ClassifierProbe, pooled
+from dracones.methods.guards.probe import ClassifierProbe
 
 
 class Answering(nn.Module):

@@ -43,8 +43,6 @@ def find_layer(model: nn.Module, inputs: Tensor, logits: Tensor, layer: str | No
     Raises:
         ValueError: no such layer; the layers that ran last are named.
     """
-    from dracones.methods.guards.probe import pooled
-
     ran: list[tuple[str, nn.Module, Tensor]] = []
     read: list[Tensor] = []
 
@@ -81,6 +79,23 @@ def find_layer(model: nn.Module, inputs: Tensor, logits: Tensor, layer: str | No
         "found no last linear layer in the classifier, so it is not known which features to read; name a layer "
         f"(layer=...), the last that ran were {last}; or use a score of logits (msp, energy, ...)"
     )
+
+
+def pooled(features: Any) -> Tensor:
+    """``[B, F]`` of a layer's output: averaged over space or tokens, a copy where a later layer may work in place.
+
+    >>> pooled(torch.ones(2, 3, 4, 4)).shape
+    torch.Size([2, 3])
+    """
+    if not isinstance(features, Tensor):
+        raise TypeError(f"the layer gives {type(features).__name__}, not a tensor; name another layer")
+    if features.ndim == 2:
+        return features.clone()
+    if features.ndim == 3:
+        return features.mean(dim=1)
+    if features.ndim >= 4:
+        return features.flatten(2).mean(dim=2)
+    raise ValueError(f"features must have a batch and a feature dimension, got shape {tuple(features.shape)}")
 
 
 def _head(module: nn.Module, features: Tensor, logits: Tensor) -> LinearHead | None:

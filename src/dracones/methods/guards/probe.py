@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dracones.methods.guards.acceleration import accelerated
-from dracones.methods.guards.layers import FoundLayer, find_layer, unwrapped
+from dracones.methods.guards.layers import FoundLayer, find_layer, pooled, unwrapped
 from dracones.methods.guards.modes import scoring_mode
 from dracones.methods.guards.normalization import (
     Normalization,
@@ -178,23 +178,6 @@ class ClassifierProbe(nn.Module):
                     "(torch.export.export(model, (x,), dynamic_shapes={'x': {0: torch.export.Dim('batch')}}))"
                 ) from error
             raise
-
-
-def pooled(features: Any) -> Tensor:
-    """``[B, F]`` of a layer's output: averaged over space or tokens, a copy where a later layer may work in place.
-
-    >>> pooled(torch.ones(2, 3, 4, 4)).shape
-    torch.Size([2, 3])
-    """
-    if not isinstance(features, Tensor):
-        raise TypeError(f"the layer gives {type(features).__name__}, not a tensor; name another layer")
-    if features.ndim == 2:
-        return features.clone()
-    if features.ndim == 3:
-        return features.mean(dim=1)
-    if features.ndim >= 4:
-        return features.flatten(2).mean(dim=2)
-    raise ValueError(f"features must have a batch and a feature dimension, got shape {tuple(features.shape)}")
 
 
 def _refuse_unknown(model: nn.Module, layer: str) -> None:

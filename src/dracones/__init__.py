@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dracones.detectors import load as load
     from dracones.methods import methods as methods
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _ROOM_OF_NAME = {
     "Detector": "dracones.detectors",

@@ -206,6 +206,6 @@ class PixelCNN(Density):
             p = self._conditional_probs(output, levels, channel)
             log_p = torch.log(p.clamp(min=1e-12))
             mean = (p * log_p).sum(1)
-            variance = (p * (log_p - mean[:, None]) ** 2).sum(1)
+            variance = ((p * log_p**2).sum(1) - mean**2).clamp(min=0)
             moments.append(torch.stack([mean.sum((1, 2)), variance.sum((1, 2))]))
         return torch.stack(moments).sum(0)

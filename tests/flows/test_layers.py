@@ -198,7 +198,7 @@ def test_a_chain_is_a_sequence():
     assert chain[-1] is layers[1]
 
 
-def test_folding_changes_nothing_but_the_speed():
+def test_a_chain_is_its_layers_one_after_another():
     torch.manual_seed(0)
     chain = Chain(ActNorm(4), InvertibleConv1x1(4), ActNorm(4), InvertibleConv1x1(4, lu=False)).double().eval()
     with torch.no_grad():
@@ -209,9 +209,9 @@ def test_folding_changes_nothing_but_the_speed():
     for layer in chain:
         z, log_det = layer.encode(z)
         total = total + log_det
-    folded, folded_log_det = chain.encode(x)
-    torch.testing.assert_close(folded, z)
-    torch.testing.assert_close(folded_log_det, total)
+    together, log_det = chain.encode(x)
+    torch.testing.assert_close(together, z)
+    torch.testing.assert_close(log_det, total)
 
 
 def test_log_prob_compiles_to_one_graph():

@@ -64,11 +64,6 @@ class ActNorm(Bijection):
         """Whether the next batch encoded will set shift and scale."""
         return self.training and not self._is_initialized
 
-    def as_matrix(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(diag(exp(log_scale)), shift exp(log_scale), Σ log_scale): the layer as `z = W x + b` at every position."""
-        scale = self.log_scale.exp()
-        return torch.diag(scale), self.shift * scale, self.log_scale.sum()
-
     def _log_det(self, x: Tensor) -> Tensor:
         return (self.log_scale.sum() * positions(x)).expand(x.shape[0])
 

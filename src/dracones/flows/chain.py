@@ -9,7 +9,6 @@ from typing_extensions import override
 from dracones.flows.autodiff import plain_autograd
 from dracones.flows.bijection import Bijection, Pattern, spread
 from dracones.flows.constant_memory import encode_with_constant_memory
-from dracones.flows.folding import folded
 from dracones.flows.places import at_layer
 from dracones.flows.trace import Placement, TraceStep
 
@@ -66,7 +65,7 @@ class Chain(Bijection):
     @override
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.memory == "constant" and torch.is_grad_enabled() and plain_autograd():
-            return encode_with_constant_memory(folded(list(self)), x, context)
+            return encode_with_constant_memory(list(self), x, context)
         return self._run(x, context, len(self))
 
     @override
@@ -80,7 +79,7 @@ class Chain(Bijection):
 
     def _run(self, x: Tensor, context: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(x.shape[0])
-        for index, layer in folded(list(self)[:count]):
+        for index, layer in enumerate(list(self)[:count]):
             with at_layer(index, layer):
                 x, log_det = layer.encode(x, context)
             total = total + log_det

@@ -19,45 +19,41 @@ from dracones.flows.places import at_layer
 
 if TYPE_CHECKING:
     from dracones.flows.bijection import Bijection
-    from dracones.flows.folding import Folded
 
 
 _ANCHORS = 16  # inputs kept along the chain, whatever its length: rounding errors start anew at each
 _TOLERANCE = 1e-3  # of the largest value: gradients are about as far off as the inputs they are computed from
 
 
-def encode_with_constant_memory(
-    steps: list[tuple[int, Bijection | Folded]], x: Tensor, context: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def encode_with_constant_memory(layers: list[Bijection], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
     """Encode x through the layers, keeping only the last output for backward (Gomez et al. 2017, RevNet).
 
-    `steps` are the layers, each with its index in the chain.
     Raises ValueError for a layer that gives another result the second time (dropout in train mode).
     """
-    for index, layer in steps:
+    for index, layer in enumerate(layers):
         _refuse_if_not_repeatable(index, layer)
     # A parameter that two layers share is handed over once: its gradient is the sum already.
-    parameters = dict.fromkeys(p for _, layer in steps for p in layer.parameters() if p.requires_grad)
-    result: tuple[Tensor, Tensor] = _Reversible.apply(steps, x, context, *parameters)
+    parameters = dict.fromkeys(p for layer in layers for p in layer.parameters() if p.requires_grad)
+    result: tuple[Tensor, Tensor] = _Reversible.apply(layers, x, context, *parameters)
     return result
 
 
 class _Reversible(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, steps: list[tuple[int, Bijection | Folded]], x: Tensor, context: Tensor | None, *parameters: Tensor
+        ctx: Any, layers: list[Bijection], x: Tensor, context: Tensor | None, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(x.shape[0])
         z = x
         anchors = []
-        for step, (index, layer) in enumerate(steps):
-            if step % _spacing(len(steps)) == 0:
+        for index, layer in enumerate(layers):
+            if index % _spacing(len(layers)) == 0:
                 anchors.append(z)
             with at_layer(index, layer):
                 z, log_det = layer.encode(z, context)
             total = total + log_det
         z = z.view_as(z) if z is x else z
-        ctx.layers, ctx.parameters = [layer for _, layer in steps], parameters
+        ctx.layers, ctx.parameters = layers, parameters
         ctx.autocast = torch.is_autocast_enabled(x.device.type)
         ctx.autocast_dtype = torch.get_autocast_dtype(x.device.type)
         ctx.save_for_backward(z, context, *anchors)
@@ -153,7 +149,7 @@ def _added(total: Tensor | None, part: Tensor | None) -> Tensor | None:
 
 
 @contextmanager
-def frozen_running_statistics(modules: list[Bijection | Folded]) -> Iterator[None]:
+def frozen_running_statistics(modules: list[Bijection]) -> Iterator[None]:
     """BatchNorm uses the batch's statistics as it did the first time, but leaves the running ones alone."""
     norms = [m for module in modules for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
     kept = [(norm, norm.track_running_stats, norm.running_mean, norm.running_var) for norm in norms]
@@ -166,7 +162,7 @@ def frozen_running_statistics(modules: list[Bijection | Folded]) -> Iterator[Non
             norm.track_running_stats, norm.running_mean, norm.running_var = track, mean, variance
 
 
-def _refuse_if_not_repeatable(index: int, layer: Bijection | Folded) -> None:
+def _refuse_if_not_repeatable(index: int, layer: Bijection) -> None:
     for module in layer.modules():
         if _is_dropout(module) and module.training:
             name = type(module).__name__

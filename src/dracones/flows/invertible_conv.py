@@ -53,24 +53,16 @@ class InvertibleConv1x1(Bijection):
             return self.weight, torch.linalg.slogdet(precise)[1].to(self.weight.dtype)
         return (self._lower() @ self._upper())[self.row_order], self.log_diagonal.sum()
 
-    def as_matrix(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(W, zero bias, log|det W|): the layer as `z = W x + b` at every position."""
-        weight, log_det = self.matrix()
-        return weight, weight.new_zeros(self.channels), log_det
-
     @override
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         with full_precision(x):
-            return mix_channels(x, *self.as_matrix())
+            return _mixed(x, *self.matrix())
 
     @override
     def _decode(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         with full_precision(z):
-            _, bias, log_det = self.as_matrix()
-            return mix_channels(z, self._inverse(), bias, log_det)
-
-    def _inverse(self) -> Tensor:
-        return inverse_of(self.matrix()[0])
+            weight, log_det = self.matrix()
+            return _mixed(z, _inverse_of(weight), log_det)
 
     def _lower(self) -> Tensor:
         return self.lower.tril(-1) + torch.eye(self.channels, dtype=self.lower.dtype, device=self.lower.device)
@@ -83,18 +75,17 @@ class InvertibleConv1x1(Bijection):
         return f"{self.channels}, lu={self.lu}"
 
 
-def inverse_of(weight: Tensor) -> Tensor:
+def _inverse_of(weight: Tensor) -> Tensor:
     """The inverse of a small matrix, computed in double precision where the device has it."""
     exact = weight.double() if weight.device.type != "mps" else weight
     inverse: Tensor = torch.linalg.inv(exact)
     return inverse.to(weight.dtype)
 
 
-def mix_channels(x: Tensor, weight: Tensor, bias: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
-    """`W x + b` over the channels of a map or the entries of a vector, and log_det times the number of positions."""
+def _mixed(x: Tensor, weight: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
+    """`W x` over the channels of a map or the entries of a vector, and log_det times the number of positions."""
     total = (log_det * positions(x)).expand(x.shape[0])
     if x.dim() == 2:
-        return F.linear(x, weight, bias), total
+        return F.linear(x, weight), total
     # One product per image: up to seven times as fast on a CPU as a convolution of few channels.
-    batched = weight.expand(x.shape[0], *weight.shape)
-    return torch.baddbmm(bias[:, None], batched, x.flatten(2)).view(x.shape), total
+    return torch.bmm(weight.expand(x.shape[0], *weight.shape), x.flatten(2)).view(x.shape), total

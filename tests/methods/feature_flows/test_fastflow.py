@@ -75,6 +75,16 @@ def test_loss_is_the_exact_negative_log_likelihood():
     torch.testing.assert_close(method.training_loss(features), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_batch_is_learnt_from_in_parts_of_the_size_that_is_asked_for(monkeypatch):
+    features = maps(built(), count=5)
+    whole = [flow.loss(level) for flow, level in zip(built().flows, features, strict=True)]
+    detector, seen = built(images_at_once=2), []
+    loss = type(detector.flows[0]).loss
+    monkeypatch.setattr(type(detector.flows[0]), "loss", lambda flow, part: seen.append(len(part)) or loss(flow, part))
+    torch.testing.assert_close(detector.training_loss(features), torch.stack(whole).sum())
+    assert seen == [2, 2, 1] * len(features)
+
+
 def test_flow_is_invertible_in_float64():
     method = built().double()
     for flow, level in zip(method.flows, maps(method), strict=True):

@@ -110,7 +110,8 @@ class VectorFlow(nn.Module):
     def log_prob(self, vectors: Tensor, codes: Tensor) -> Tensor:
         """log p of each vector given its position, nats per channel, `[N]` or `[B, h, w]`."""
         z, log_det = self(vectors, codes)
-        return (log_det - 0.5 * z.square().sum(dim=1)) / self.channels - _LOG_SQRT_2_PI
+        log_prob: Tensor = (log_det - 0.5 * z.square().sum(dim=1)) / self.channels - _LOG_SQRT_2_PI
+        return log_prob
 
 
 @register

@@ -72,7 +72,8 @@ class MapFlow(nn.Module):
     def loss(self, maps: Tensor) -> Tensor:
         """Negative log-likelihood, nats per feature value, mean over images, constant left out."""
         z, log_det = self(maps)
-        return (0.5 * z.square().sum(dim=1) - log_det).mean() / z.shape[1]
+        loss: Tensor = (0.5 * z.square().sum(dim=1) - log_det).mean() / z.shape[1]
+        return loss
 
     def training_loss(self, maps: Tensor, images_at_once: int | None = None) -> Tensor:
         """As `loss`, differentiable in the parameters alone; in the memory of a few images, whatever the batch."""

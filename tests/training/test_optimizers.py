@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from dracones.training import TrainingConfig
-from dracones.training.optimizers import clip_gradients, gradient_norm, learning_rate_factor, make_optimizer
+from dracones.training import TrainingConfig, train
+from dracones.training.optimizers import learning_rate_factor, make_optimizer
 
 KINDS = {
     "adam": lambda p: torch.optim.Adam(p, 0.01, betas=(0.8, 0.9), eps=1e-4, weight_decay=0.1),
@@ -72,22 +72,38 @@ def test_warm_up_by_steps_and_by_share_are_linear_and_end_at_one():
     assert by_share[0] == pytest.approx(0.1)
 
 
-def test_norm_and_clipping_agree_with_pytorch_s_own():
-    tensors = [torch.randn(shape, generator=torch.Generator().manual_seed(2)) for shape in ((3, 4), (5,), ())]
-    parameters = [nn.Parameter(torch.zeros_like(tensor)) for tensor in tensors]
-    for parameter, tensor in zip(parameters, tensors, strict=True):
-        parameter.grad = tensor.clone()
-    total = nn.utils.clip_grad_norm_(parameters, 0.5)
-    norm = gradient_norm(tensors)
-    torch.testing.assert_close(norm, total)
-    clip_gradients(tensors, float(norm), 0.5)
-    for parameter, tensor in zip(parameters, tensors, strict=True):
-        torch.testing.assert_close(tensor, parameter.grad, rtol=1e-5, atol=1e-6)
-    before = [tensor.clone() for tensor in tensors]
-    clip_gradients(tensors, 0.5, 0.6)
-    assert all(torch.equal(one, other) for one, other in zip(before, tensors, strict=True))
+@pytest.mark.parametrize(("clip", "moved"), [(0.5, 0.5), (None, 13.0), (20.0, 13.0)])
+def test_clipping_bounds_the_norm_of_the_whole_gradient(clip, moved):
+    """Gradient (3, 4, 12) over two parameters, norm 13; plain SGD of rate 1 moves by the gradient itself."""
+
+    class Slopes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
+
+        def training_loss(self, batch, *, generator=None):
+            return batch.mean() * (3 * self.one[0] + 4 * self.one[1] + 12 * self.two[0])
+
+    module = Slopes()
+    config = TrainingConfig(max_steps=1, optimizer="sgd", learning_rate=1.0, clip_norm=clip, device="cpu")
+    train(module, torch.ones(32, 1), config)
+    step = torch.cat([module.one, module.two]).detach()
+    torch.testing.assert_close(step, -torch.tensor([3.0, 4.0, 12.0]) * moved / 13)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_one_bad_entry_makes_the_norm_non_finite(bad):
-    assert not math.isfinite(gradient_norm([torch.ones(3), torch.tensor([1.0, bad])]))
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_finite_loss_with_a_gradient_that_is_not_leaves_the_weights_alone(clip, bad):
+    class Spoils(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+            self.weight.register_hook(lambda gradient: gradient * torch.tensor([1.0, 1.0, bad]))
+
+        def training_loss(self, batch, *, generator=None):
+            return (self.weight * batch).square().mean()
+
+    module = Spoils()
+    report = train(module, torch.ones(64, 3), TrainingConfig(max_steps=2, clip_norm=clip, device="cpu"))
+    assert report.skipped_steps == 2
+    assert torch.equal(module.weight.detach(), torch.ones(3))

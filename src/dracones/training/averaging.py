@@ -11,7 +11,8 @@ class Average:
     """Moving average of the trainable parameters; buffers are used as they are.
 
     The decay grows with the steps t as min(decay, (1 + t) / (10 + t)), so that the first weights, which mean nothing,
-    are soon forgotten.
+    are soon forgotten. (`torch.optim.swa_utils.AveragedModel` copies the whole module, frozen backbones with it, begins
+    with a copy of the first step's weights, and has no place for the average to be scored or kept in the module.)
 
     Example:
         >>> layer = nn.Linear(1, 1, bias=False)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 from torch.optim import SGD, Adam, Adamax, AdamW, Optimizer, RMSprop
 
@@ -52,14 +51,3 @@ def learning_rate_factor(config: TrainingConfig, share: float, step: int) -> flo
     # The first step already moves: step 0 of n warm-up steps has 1/n of the way behind it.
     done = share / config.warmup if 0 < config.warmup < 1 else (step + 1) / config.warmup if config.warmup else 1.0
     return factor * (config.warmup_start + (1 - config.warmup_start) * min(done, 1.0))
-
-
-def gradient_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
-    """Euclidean norm of all gradients together: a scalar, non-finite if any entry is (or if it overflows)."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-
-
-def clip_gradients(gradients: list[torch.Tensor], norm: float, largest: float) -> None:
-    """Scale the gradients so that their common norm is at most `largest`, in place."""
-    if norm > largest:
-        torch._foreach_mul_(gradients, largest / norm)

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from dracones.training.averaging import Average
 from dracones.training.batches import Batches, move
 from dracones.training.config import TrainingConfig
 from dracones.training.guard import NonFiniteError, Rollback, where_nonfinite
-from dracones.training.optimizers import clip_gradients, gradient_norm, learning_rate_factor, make_optimizer
+from dracones.training.optimizers import learning_rate_factor, make_optimizer
 from dracones.training.position import Position
 from dracones.training.seeds import derive_seed, seed_torch
 from dracones.training.world import World
@@ -85,12 +86,13 @@ class Stepper:
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if not gradients:
             raise ValueError("the training loss reaches no parameter: every gradient is missing")
-        (value, norm), position.seconds = self.world.agree(
-            loss, gradient_norm(gradients), clock=time.monotonic() - started
-        )
+        gradient_norm = get_total_norm(gradients)
+        (value, norm), position.seconds = self.world.agree(loss, gradient_norm, clock=time.monotonic() - started)
         position.images += images
         if abs(value) < float("inf") and norm < float("inf"):
-            self._apply(gradients, norm, position, share)
+            if self.config.clip_norm is not None:
+                clip_grads_with_norm_(self.parameters, self.config.clip_norm, gradient_norm)
+            self._apply(position, share)
             position.applied(value)
         else:
             self._rollback.restore()
@@ -149,9 +151,7 @@ class Stepper:
         with torch.autocast(self.world.device.type, dtype=torch.bfloat16):
             return loss_module(batch, self._generator)
 
-    def _apply(self, gradients: list[Tensor], norm: float, position: Position, share: float) -> None:
-        if self.config.clip_norm is not None:
-            clip_gradients(gradients, norm, self.config.clip_norm)
+    def _apply(self, position: Position, share: float) -> None:
         position.learning_rate = self.config.learning_rate * learning_rate_factor(self.config, share, position.step)
         for group in self.optimizer.param_groups:
             group["lr"] = position.learning_rate

@@ -105,7 +105,7 @@ def linear_gains(density: Density) -> Tensor:
     with torch.no_grad():
         latents, _ = flow.flow.encode(blank)
     flat = torch.cat([latent.flatten(1) for latent in latents], 1)
-    norms = (flat[1:] - flat[:1]).norm(dim=1).reshape(channels, block, block)
+    norms: Tensor = (flat[1:] - flat[:1]).norm(dim=1).reshape(channels, block, block)
     return norms.repeat(1, height // block, width // block)
 
 

@@ -179,4 +179,5 @@ class PixelCNNNetwork(nn.Module):
         for layer in self.layers:
             vertical, horizontal, skip = layer(vertical, horizontal, generator=generator)
             skips.append(skip)
-        return self.output(F.relu(self.mix(F.relu(torch.stack(skips).sum(0)))))
+        parameters: Tensor = self.output(F.relu(self.mix(F.relu(torch.stack(skips).sum(0)))))
+        return parameters

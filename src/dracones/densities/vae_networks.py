@@ -61,7 +61,8 @@ class Decoder(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """Parameters for each latent vector."""
-        return self.layers(latent).unflatten(1, (self.image_shape[0], self.outputs))
+        parameters: Tensor = self.layers(latent).unflatten(1, (self.image_shape[0], self.outputs))
+        return parameters
 
 
 def _initialise(network: nn.Module) -> None:

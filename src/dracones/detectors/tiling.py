@@ -17,7 +17,7 @@ def score_in_tiles(method: Method, image: Tensor, tiling: Tiling, batch_size: in
 
     def maps_of(tiles: Tensor) -> Tensor:
         tiles = tiles.to(method.device)
-        scores = method(tiles, method.host_statistics(tiles))
+        scores: Scores = method(tiles, method.host_statistics(tiles))
         highest.append(scores.image.float().max().cpu())
         if scores.map is None:
             return scores.image.float()[:, None, None].expand(-1, *tiling.size).cpu()

@@ -161,7 +161,8 @@ def _mobilenet_v1(multiplier: float, *, in_chans: int = 3, **options: Any) -> nn
         "mobilenetv1_100", multiplier, pretrained=False, pad_type="same", bn_eps=1e-3, in_chans=in_chans, **options
     )
     network.pretrained_cfg = {**network.pretrained_cfg, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    return network
+    built: nn.Module = network
+    return built
 
 
 def _from_torchvision(

@@ -197,7 +197,7 @@ def _stride(side: int, cells: int, patch: int) -> int:
     if patch > 1 and side % cells == 0:
         return side // cells
     # Unpadded convolutions give 31 cells of 128 where a stride of 4 is meant: the nearest power of two.
-    return 2 ** round(math.log2(side / cells))
+    return int(2 ** round(math.log2(side / cells)))
 
 
 def _patch_of(backbone: nn.Module) -> tuple[int, int]:

@@ -20,7 +20,8 @@ def _timm_names() -> list[str]:
 def _torchvision_names() -> list[str]:
     from torchvision import models
 
-    return models.list_models(module=models)
+    names: list[str] = models.list_models(module=models)
+    return names
 
 
 def backbone_names() -> list[str]:

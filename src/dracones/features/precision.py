@@ -11,7 +11,8 @@ __all__ = ["InPrecision", "computes_bf16"]
 def computes_bf16(device: torch.device) -> bool:
     """Whether a device multiplies in bfloat16 by itself, so that it is faster there than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        native: bool = torch.cuda.is_bf16_supported(including_emulation=False)
+        return native
     # Private, and the only way to ask; a test names it.
     return torch.cpu._is_avx512_bf16_supported()
 

@@ -194,7 +194,8 @@ def _content(table: Table) -> dict[str, Any]:
         or _canonical(content).decode() != table.metadata[_KEY]
     ):
         raise ValueError("its header is not one that dracones writes; it was damaged or edited: copy it again")
-    return content
+    checked: dict[str, Any] = content
+    return checked
 
 
 @contextmanager

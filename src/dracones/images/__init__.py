@@ -3,8 +3,8 @@
 from dracones.images.builtin.defects import DEFECT_KINDS, Defect, DefectKind, with_defect
 from dracones.images.builtin.photographs import builtin_photograph, builtin_photographs, crops, halves
 from dracones.images.builtin.scenes import Cutout, Scenes, blob_cutouts, coin_cutouts, compose_scenes
-from dracones.images.collection import Batch, ImageCollection
-from dracones.images.dataset import ImageDataset
+from dracones.images.collection import ImageCollection
+from dracones.images.dataset import Batch, ImageDataset
 from dracones.images.formats.mvtec import MvtecLayout
 from dracones.images.limits import Limits, Skipped, UnreadableImage
 from dracones.images.opening import open_images

@@ -69,7 +69,8 @@ def read_mask(path: Path, limits: Limits) -> np.ndarray:
         raise ValueError(f"mask {error}") from error
     top = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
     marked: np.ndarray = image >= top / 2 if path.suffix.lower() in _LOSSY else image > 0
-    return np.any(marked, axis=2)
+    anomalous: np.ndarray = np.any(marked, axis=2)
+    return anomalous
 
 
 def masks_beside(names: Sequence[str], folder: Path) -> list[Path | None]:

@@ -20,7 +20,8 @@ def to_numpy(values: Any) -> NDArray[Any]:
         values = values.detach().cpu()
         if any(name in str(values.dtype) for name in ("bfloat16", "float8")):
             values = values.float()
-        return values.numpy()
+        array: NDArray[Any] = values.numpy()
+        return array
     return np.asarray(values)
 
 
@@ -75,7 +76,7 @@ def to_masks(values: Any, what: str = "masks") -> Bool:
     if array.dtype.kind in "iuf" and array.size and array.max() == 255:
         if not np.array_equal(array, (array != 0) * array.dtype.type(255)):
             raise ValueError(f"{what}: expected 0 or 255, got values between; threshold soft masks first")
-        return array != 0
+        return array.astype(np.bool_)
     return to_labels(array, what)
 
 

@@ -174,17 +174,20 @@ def average_precision_of(found: Matrix, alarms: Matrix) -> NDArray[np.float64]:
     """Average precision of each row of cumulative counts."""
     total = found + alarms
     precision = np.divide(found, total, out=np.zeros(total.shape), where=total > 0)
-    return (np.diff(found, axis=1, prepend=0) * precision).sum(axis=1) / found[:, -1]
+    area: NDArray[np.float64] = (np.diff(found, axis=1, prepend=0) * precision).sum(axis=1) / found[:, -1]
+    return area
 
 
 def f1_max_of(found: Matrix, alarms: Matrix) -> NDArray[np.float64]:
     """Largest F1 of each row of cumulative counts."""
-    return (2 * found / (found + alarms + found[:, -1:])).max(axis=1)
+    largest: NDArray[np.float64] = (2 * found / (found + alarms + found[:, -1:])).max(axis=1)
+    return largest
 
 
 def detection_error_of(found: Matrix, alarms: Matrix) -> NDArray[np.float64]:
     """Smallest mean error of each row of cumulative counts; finding nothing costs one half."""
-    return np.minimum(0.5, 0.5 * (1 - found / found[:, -1:] + alarms / alarms[:, -1:]).min(axis=1))
+    smallest: NDArray[np.float64] = 0.5 * (1 - found / found[:, -1:] + alarms / alarms[:, -1:]).min(axis=1)
+    return smallest.clip(max=0.5)
 
 
 def bootstrap(

@@ -81,7 +81,8 @@ def _levels_passed(places: Integers, begins: Integers) -> Integers:
     """For each of `begins`, how many of the (ascending) places are at most that; looked up the cheaper way round."""
     low, high = np.searchsorted(places, begins[0], side="right"), np.searchsorted(places, begins[-1], side="right")
     entered = np.searchsorted(begins, places[low:high], side="left")
-    return low + np.cumsum(np.bincount(entered, minlength=len(begins)))
+    passed: Integers = low + np.cumsum(np.bincount(entered, minlength=len(begins)))
+    return passed
 
 
 def _sort_with_payload(scores: Float, payload: NDArray[np.int32]) -> tuple[Float, Integers]:

@@ -111,7 +111,8 @@ def area_up_to(across: Matrix, up: Matrix, limit: float) -> Matrix:
     left, right = np.minimum(across[:, :-1], limit), np.minimum(across[:, 1:], limit)
     run = np.diff(across, axis=1)
     share = np.divide(right - left, run, out=np.zeros_like(run), where=run > 0)
-    return ((right - left) * (up[:, :-1] + share * np.diff(up, axis=1) / 2)).sum(axis=1) / limit
+    area: Matrix = ((right - left) * (up[:, :-1] + share * np.diff(up, axis=1) / 2)).sum(axis=1) / limit
+    return area
 
 
 def _height_at(across: Matrix, up: Matrix, place: float) -> Matrix:

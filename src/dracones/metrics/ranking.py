@@ -2,6 +2,7 @@
 
 import bisect
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -141,11 +142,11 @@ def scores_of_bits(bits: NDArray[np.int32]) -> Float:
     return (bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
 
 
-def _decode(kept: NDArray) -> Float:
+def _decode(kept: NDArray[Any]) -> Float:
     return scores_of_bits((kept >> 1).astype(np.int32)) if kept.dtype == np.int64 else kept
 
 
-def _sort_packed(scores: Float, labels: Bool) -> tuple[NDArray, NDArray, NDArray]:
+def _sort_packed(scores: Float, labels: Bool) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Sorted keys, the last place of each distinct score, and the anomalous counted up to there."""
     keys = order_preserving_bits(scores).astype(np.int64)
     keys <<= 1
@@ -167,7 +168,7 @@ def _sort_packed(scores: Float, labels: Bool) -> tuple[NDArray, NDArray, NDArray
     return keys, *_at_ends(last, anomalous)
 
 
-def _sort_indirect(scores: Float, labels: Bool) -> tuple[NDArray, NDArray, NDArray]:
+def _sort_indirect(scores: Float, labels: Bool) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """The same for scores that leave no room for a label in their key."""
     order = np.argsort(scores)
     ranked = scores[order]
@@ -178,7 +179,7 @@ def _sort_indirect(scores: Float, labels: Bool) -> tuple[NDArray, NDArray, NDArr
     return ranked, *_at_ends(last, anomalous)
 
 
-def _at_ends(last: Bool, anomalous: NDArray) -> tuple[NDArray, NDArray]:
+def _at_ends(last: Bool, anomalous: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     if last.all():
         return np.arange(last.size, dtype=anomalous.dtype), anomalous
     ends = np.flatnonzero(last)

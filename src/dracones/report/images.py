@@ -126,18 +126,19 @@ def _with_legend(drawn: Image.Image, low: float, high: float, threshold: float |
 
 
 def _pixels(image: ArrayLike) -> NDArray[np.uint8]:
-    array = np.asarray(image)
+    array: NDArray[Any] = np.asarray(image)
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise ValueError(f"expected an image [C, H, W] or [H, W]; got shape {array.shape}")
     if array.dtype != np.uint8:
         array = (np.nan_to_num(np.asarray(array, dtype=np.float64)).clip(0, 1) * 255).round().astype(np.uint8)
+    if array.ndim == 3 and array.shape[0] == 1:
+        array = array[0]
     if array.ndim == 2:
         return array
-    if array.shape[0] == 1:
-        return array[0]
     if array.shape[0] not in (3, 4):
         # More channels than a screen has: their mean.
-        return array.mean(axis=0).round().astype(np.uint8)
+        mean: NDArray[np.uint8] = array.mean(axis=0).round().astype(np.uint8)
+        return mean
     return np.ascontiguousarray(array.transpose(1, 2, 0))
 
 

@@ -35,7 +35,8 @@ def gradient_norm(log_prob_at: Callable[[Tensor], Tensor], points: Tensor) -> Te
     with torch.enable_grad():
         leaf = points.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(log_prob_at(leaf).sum(), leaf)
-    return gradient.flatten(1).norm(dim=1)
+    norms: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    return norms
 
 
 @register("intrinsic_dimension")
@@ -97,4 +98,5 @@ def _singular_values(decode: Callable[[Tensor], Tensor], latent: Tensor, directi
     for unit in torch.eye(len(latent), dtype=latent.dtype, device=latent.device).split(directions):
         here = latent.expand(len(unit), -1).contiguous()
         columns.append(torch.func.jvp(decode, (here,), (unit,))[1].detach())
-    return torch.linalg.svdvals(torch.cat(columns))
+    spectrum: Tensor = torch.linalg.svdvals(torch.cat(columns))
+    return spectrum

@@ -2,7 +2,6 @@
 
 from dracones.training.config import TrainingConfig as TrainingConfig
 from dracones.training.guard import NonFiniteError as NonFiniteError
-from dracones.training.loop import Loss as Loss
 from dracones.training.loop import train as train
 from dracones.training.outcome import Reading as Reading
 from dracones.training.outcome import TrainingReport as TrainingReport
@@ -10,6 +9,7 @@ from dracones.training.progress import Progress as Progress
 from dracones.training.progress import RichProgress as RichProgress
 from dracones.training.progress import Silent as Silent
 from dracones.training.progress import counting as counting
+from dracones.training.step import Loss as Loss
 
 __all__ = [
     "Loss",

@@ -35,7 +35,8 @@ class LossModule(nn.Module):
         """The loss of a batch: a scalar."""
         if self.loss is not None:
             return self.loss(self.module, batch, generator)
-        return self.module.training_loss(batch, generator=generator)  # type: ignore[operator]
+        training_loss: Callable[..., Tensor] = self.module.training_loss  # type: ignore[assignment]
+        return training_loss(batch, generator=generator)
 
 
 class Stepper:
@@ -146,10 +147,10 @@ class Stepper:
         seed = derive_seed(self.config.seed, "noise", *what, self.world.rank)
         self._generator.manual_seed(seed)
         seed_torch(seed, self.world.device)
-        if self.config.precision == "fp32":
-            return loss_module(batch, self._generator)
-        with torch.autocast(self.world.device.type, dtype=torch.bfloat16):
-            return loss_module(batch, self._generator)
+        reduced = self.config.precision == "bf16"
+        with torch.autocast(self.world.device.type, dtype=torch.bfloat16) if reduced else nullcontext():
+            loss: Tensor = loss_module(batch, self._generator)
+            return loss
 
     def _apply(self, position: Position, share: float) -> None:
         position.learning_rate = self.config.learning_rate * learning_rate_factor(self.config, share, position.step)

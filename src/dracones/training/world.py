@@ -30,7 +30,7 @@ class World:
         self.device = self._choose(device)
 
     def _choose(self, device: str) -> torch.device:
-        found = self._accelerator.device
+        found: torch.device = self._accelerator.device
         if self.processes > 1:
             if device != "auto" and torch.device(device).type != found.type:
                 raise ValueError(
@@ -56,7 +56,8 @@ class World:
 
         handler = DistributedDataParallelKwargs(find_unused_parameters=find_unused)
         self._accelerator.ddp_handler = handler
-        return self._accelerator.prepare_model(module)
+        shared: nn.Module = self._accelerator.prepare_model(module)
+        return shared
 
     def agree(self, *values: Tensor, clock: float) -> tuple[list[float], float]:
         """The mean over the processes of some scalars, and the main process's clock: the same on each, in one exchange.
@@ -77,7 +78,8 @@ class World:
         if self.processes == 1:
             return list(values)
         summed: Any = torch.tensor(values, dtype=torch.float64, device=self.device)
-        return self._accelerator.reduce(summed, reduction="sum").tolist()
+        totals: list[float] = self._accelerator.reduce(summed, reduction="sum").tolist()
+        return totals
 
     def from_main(self, value: float) -> float:
         """The main process's number, on each."""

@@ -145,7 +145,8 @@ class ScenesSource(ArraySource):
 
     @override
     def mask(self, index: int) -> np.ndarray:
-        return self.masks[index]
+        mask: np.ndarray = self.masks[index]
+        return mask
 
 
 def _posed(cutout: Cutout, side: int, extent: tuple[float, float], generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -47,7 +47,8 @@ class SyntheticSource(ImageSource):
         if self.kind == "uniform":
             return draw.random((height, width, channels), dtype=np.float32)
         if self.kind == "gaussian":
-            return np.clip(draw.standard_normal((height, width, channels), dtype=np.float32) + 0.5, 0, 1)
+            noise: np.ndarray = draw.standard_normal((height, width, channels), dtype=np.float32)
+            return (noise + 0.5).clip(0, 1)
         return np.broadcast_to(draw.integers(0, 256, channels, dtype=np.uint8), (height, width, channels)).copy()
 
     @override

@@ -93,7 +93,8 @@ def npz_source(path: Path, part: str | None, limits: Limits, layout: Layout | No
             )
         try:
             with np.load(path, allow_pickle=False) as archive:
-                return archive[key]
+                array: np.ndarray = archive[key]
+                return array
         # As above, and so do damaged archives and arrays that claim more than there is memory.
         except Exception as error:
             raise ValueError(f"{path}: array '{key}' cannot be read: {error}") from error
@@ -136,7 +137,7 @@ def _image_key(path: Path, sizes: dict[str, int], part: str | None) -> str:
     if not found:
         asked = "which of its arrays holds the images is not clear" if part is None else f"there is no array '{part}'"
         raise ValueError(f"{path}: {asked}; name one as {path.name}:NAME, available: {', '.join(sizes) or 'none'}")
-    return found[0]
+    return str(found[0])
 
 
 def _scaled(array: np.ndarray, name: str) -> np.ndarray:

@@ -36,7 +36,8 @@ def whitening(covariance: Tensor, ridge: float) -> Tensor:
         )
     identity = torch.eye(width, dtype=covariance.dtype, device=covariance.device)
     # Contiguous, as it will be after loading: another memory layout rounds products differently.
-    return torch.linalg.solve_triangular(factor, identity, upper=False).contiguous()
+    inverse: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False).contiguous()
+    return inverse
 
 
 class Mahalanobis(PostHocScore):

@@ -81,7 +81,7 @@ class NearestNeighbours(PostHocScore):
         count = min(len(self.bank), self.k + _SPARE)
         best = closeness.topk(count, dim=1, sorted=False)
         distances = torch.linalg.vector_norm(self.bank[best.indices] - points[:, None], dim=2)
-        kth = distances.kthvalue(self.k, dim=1).values
+        kth: Tensor = distances.kthvalue(self.k, dim=1).values
         if count < len(self.bank):
             self._measure_doubtful(kth, points, best.values.amin(dim=1), half_norms.max())
         return kth

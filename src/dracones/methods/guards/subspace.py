@@ -70,7 +70,8 @@ class Residual(PostHocScore):
 
     def residual(self, features: Tensor) -> Tensor:
         """Length outside the subspace, ``[B]``."""
-        return torch.linalg.vector_norm((features.to(self.origin) - self.origin) @ self.complement, dim=1)
+        residual: Tensor = torch.linalg.vector_norm((features.to(self.origin) - self.origin) @ self.complement, dim=1)
+        return residual
 
     def score_outputs(self, outputs: ClassifierOutputs) -> Tensor:
         """The residual's length."""

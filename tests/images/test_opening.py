@@ -55,7 +55,11 @@ def test_links_are_followed_once(tmp_path, pixels):
         "elsewhere.png",
         "other/linked.png",
     ]
-    assert [(item.name, item.reason) for item in skipped] == [("dead.png", "no regular file, or a link to nowhere")]
+    assert [(item.name, item.reason, item.is_image) for item in skipped] == [
+        ("a/up", "leads to a folder that was read already", False),
+        ("again", "leads to a folder that was read already", False),
+        ("dead.png", "no regular file, or a link to nowhere", True),
+    ]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")

@@ -5,7 +5,9 @@ from dracones.images.builtin.photographs import builtin_photograph, builtin_phot
 from dracones.images.builtin.scenes import Cutout, Scenes, blob_cutouts, coin_cutouts, compose_scenes
 from dracones.images.collection import ImageCollection
 from dracones.images.dataset import Batch, ImageDataset
+from dracones.images.folder import HEAT_SUFFIX
 from dracones.images.formats.mvtec import MvtecLayout
+from dracones.images.groups import equal_groups, similar_groups
 from dracones.images.limits import Limits, Skipped, UnreadableImage
 from dracones.images.opening import open_images
 from dracones.images.pixels import as_float
@@ -17,6 +19,7 @@ from dracones.images.tiles import Tiling
 
 __all__ = [
     "DEFECT_KINDS",
+    "HEAT_SUFFIX",
     "Batch",
     "Cutout",
     "Defect",
@@ -38,9 +41,11 @@ __all__ = [
     "coin_cutouts",
     "compose_scenes",
     "crops",
+    "equal_groups",
     "halves",
     "open_images",
     "reading_threads",
+    "similar_groups",
     "tiles_of",
     "with_defect",
 ]

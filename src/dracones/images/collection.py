@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dracones.images.budget import BUDGET
 from dracones.images.dataset import Batch, ImageDataset, cached
 from dracones.images.digests import digests_of
+from dracones.images.groups import groups_by
 from dracones.images.limits import Skipped, UnreadableImage
 from dracones.images.parts import random_parts
 from dracones.images.pixels import as_float
@@ -269,18 +271,47 @@ class ImageCollection:
                 self.skip(error)
         return found
 
-    def fingerprint(self, *, workers: int = 0, progress: Callable[[int], None] | None = None) -> str:
-        """A hash of all images' content and order, before any treatment; names and places do not count.
+    def digests(self, *, workers: int = 0, progress: Callable[[int], None] | None = None) -> list[bytes]:
+        """A hash of each image's content, before any treatment: equal for equal files, whatever they are called.
 
-        Files are read again each time: what changed on disk shows.
+        Files are read again each time: what changed on disk shows. What cannot be read has the hash `UNREADABLE`.
         """
-        digests = digests_of(self.source.digest, self._indices.tolist(), workers, self.skip)
-        state = hashlib.blake2b(digest_size=20)
-        for digest in digests:
-            state.update(digest)
+        found = []
+        for digest in digests_of(self.source.digest, self._indices.tolist(), workers, self.skip):
+            found.append(digest)
             if progress is not None:
                 progress(1)
-        return state.hexdigest()
+        return found
+
+    def fingerprint(
+        self,
+        *,
+        workers: int = 0,
+        progress: Callable[[int], None] | None = None,
+        digests: Sequence[bytes] | None = None,
+    ) -> str:
+        """A hash of all images' content and order, before any treatment; names and places do not count.
+
+        `digests`, where they are known already, save the reading.
+        """
+        known = self.digests(workers=workers, progress=progress) if digests is None else digests
+        return hashlib.blake2b(b"".join(known), digest_size=20).hexdigest()
+
+    def grouped(self, by: str) -> list[str]:
+        """What belongs together, by name: `folder`, or a pattern whose first group (or whole match) names the group.
+
+        An image that the pattern does not match is a group of its own.
+
+        Raises:
+            ValueError: no pattern.
+
+        Example:
+            >>> from dracones.images import open_images
+            >>> images = open_images([torch.zeros(8, 8), torch.zeros(8, 8)])
+            >>> images.grouped(r"(list)")
+            ['list', 'list']
+        """
+        return groups_by(self.names, by)
 
     def _at(self, index: int) -> int:
         if not -len(self) <= index < len(self):
@@ -293,6 +324,10 @@ class ImageCollection:
         return view
 
     def _treated(self, place: int, preprocess: Preprocess | None) -> Tensor:
+        with BUDGET.holding():
+            return self._read_and_treat(place, preprocess)
+
+    def _read_and_treat(self, place: int, preprocess: Preprocess | None) -> Tensor:
         array = self.source.read(place)
         image, levels = (
             as_float(torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))),

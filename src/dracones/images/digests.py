@@ -8,6 +8,9 @@ import numpy as np
 from dracones.images.limits import UnreadableImage
 from dracones.images.prefetch import in_order
 
+UNREADABLE = b"unreadable"
+"""In place of the hash of an image that cannot be read."""
+
 
 def digest_of_bytes(data: bytes) -> bytes:
     """A hash of 20 bytes."""
@@ -38,6 +41,6 @@ def digests_of(
     for result in in_order(attempt, indices, workers, ahead=4 * workers):
         if isinstance(result, UnreadableImage):
             unreadable(result)
-            yield b"unreadable"
+            yield UNREADABLE
         else:
             yield result

@@ -2,6 +2,8 @@
 
 import os
 import re
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,8 +12,12 @@ from typing_extensions import override
 
 from dracones.images.digests import digest_of_bytes
 from dracones.images.limits import Limits, Skipped
+from dracones.images.names import shown
 from dracones.images.reading import SUFFIXES, decode, read_bytes, shape_of
 from dracones.images.sources import ImageSource
+
+HEAT_SUFFIX = ".heat.png"
+"""What pictures of heat maps end in: they are never read as images, wherever they lie."""
 
 # Left behind by operating systems and tools; nobody means them as images, so nobody wants to read about them.
 _JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "lost+found"))
@@ -23,7 +29,7 @@ class FilesSource(ImageSource):
     def __init__(self, paths: Sequence[Path], root: Path, name: str, limits: Limits) -> None:
         self.paths = list(paths)
         self.root = root
-        self.name = name
+        self.name = shown(name)
         self.limits = limits
         self._names = _relative(self.paths, root)
         self.groups = [top if rest else "" for top, _, rest in (n.partition("/") for n in self._names)]
@@ -61,12 +67,28 @@ def find_images(root: Path) -> tuple[list[Path], list[Skipped]]:
     images: list[Path] = []
     skipped: list[Skipped] = []
     for entry in _walk(root, set(), skipped, root):
-        if entry.suffix.lower() in SUFFIXES:
+        name = shown(entry.relative_to(root).as_posix())
+        if entry.name.lower().endswith(HEAT_SUFFIX):
+            skipped.append(Skipped(name, "a heat map that dracones wrote, and no image to learn from", is_image=False))
+        elif entry.suffix.lower() in SUFFIXES:
             images.append(entry)
         else:
-            what = f"'{entry.suffix}' files are" if entry.suffix else "a file without a suffix is"
-            skipped.append(Skipped(entry.relative_to(root).as_posix(), f"{what} not read as images"))
+            what = f"'{shown(entry.suffix)}' files are" if entry.suffix else "a file without a suffix is"
+            skipped.append(Skipped(name, f"{what} not read as images", is_image=False))
     return images, skipped
+
+
+def warn_of_pairs(images: Sequence[Path], root: Path) -> None:
+    """Image and mask side by side would count as two images."""
+    stems = Counter(path.with_suffix("").as_posix().removesuffix("_mask") for path in images)
+    if stems and set(stems.values()) == {2}:
+        first, second = (shown(path.relative_to(root).as_posix()) for path in images[:2])
+        warnings.warn(
+            f"every name in {shown(str(root))} occurs twice, such as {first} and {second}: if one is a mask, both "
+            "are read as images; put masks in a folder of their own (masks=...)",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
@@ -85,13 +107,17 @@ def _walk(folder: Path, seen: set[tuple[int, int]], skipped: list[Skipped], root
     try:
         status = folder.stat()
         if (status.st_dev, status.st_ino) in seen:
+            name = shown(folder.relative_to(root).as_posix())
+            skipped.append(Skipped(name, "leads to a folder that was read already", is_image=False))
             return
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: natural_key(entry.name))
     except OSError as error:
         skipped.append(
-            Skipped(folder.relative_to(root).as_posix(), f"the folder cannot be listed: {error.strerror or error}")
+            Skipped(
+                shown(folder.relative_to(root).as_posix()), f"the folder cannot be listed: {error.strerror or error}"
+            )
         )
         return
     for entry in entries:
@@ -107,7 +133,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]], skipped: list[Skipped], root
         elif is_file:
             yield path
         else:
-            skipped.append(Skipped(path.relative_to(root).as_posix(), "no regular file, or a link to nowhere"))
+            skipped.append(Skipped(shown(path.relative_to(root).as_posix()), "no regular file, or a link to nowhere"))
 
 
 def _relative(paths: Sequence[Path], root: Path) -> list[str]:
@@ -118,7 +144,7 @@ def _relative(paths: Sequence[Path], root: Path) -> list[str]:
         text[len(base) :] if text.startswith(base) else str(path.relative_to(root))
         for text, path in zip(texts, paths, strict=True)
     ]
-    return names if os.sep == "/" else [name.replace(os.sep, "/") for name in names]
+    return [shown(name if os.sep == "/" else name.replace(os.sep, "/")) for name in names]
 
 
 def _labels_of(groups: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...] | None]:

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dracones.images.names import plain_text
+
 
 class Limits(BaseModel):
     """Bounds that are checked from a file's size and header, before anything is decoded.
@@ -17,6 +19,9 @@ class Limits(BaseModel):
 
     max_pixels: int = Field(default=2**27, gt=0, description="height x width of one image; 2**27 is 11,585 squared")
     max_file_bytes: int = Field(default=2**30, gt=0, description="size of one image file")
+    max_decode_bytes: int = Field(
+        default=2**32, gt=0, description="memory that all images being decoded at one time may take together"
+    )
     max_array_bytes: int = Field(default=2**34, gt=0, description="size of one array read into memory from an archive")
 
     def check_pixels(self, name: str, height: int, width: int, channels: int = 1) -> None:
@@ -45,16 +50,24 @@ class UnreadableImage(ValueError):  # noqa: N818 (named for the image, as the re
     """
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)
+        # What decoders say may hold anything, at any length.
+        super().__init__(name, plain_text(reason))
         self.name = name
-        self.reason = reason
+        self.reason = plain_text(reason)
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
 
 
 class Skipped(NamedTuple):
-    """A file or item that was passed over, and why."""
+    """A file or item that was passed over, and why.
+
+    Attributes:
+        name: as in reports.
+        reason: in words.
+        is_image: whether it should have been read: false for other files that lie among the images.
+    """
 
     name: str
     reason: str
+    is_image: bool = True

@@ -74,8 +74,9 @@ def open_images(
         opened.labels, opened.classes = checked_labels(labels, len(opened), opened.name), None
     if masks is not None:
         opened = with_masks(opened, masks, None if labels is None else opened.labels)
-    if strict and skipped:
-        raise UnreadableImage(*skipped[0])
+    unread = next((item for item in skipped if item.is_image), None)
+    if strict and unread is not None:
+        raise UnreadableImage(unread.name, unread.reason)
     return ImageCollection(opened, preprocess=preprocess, strict=strict, skipped=skipped)
 
 

@@ -24,7 +24,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from dracones.images.budget import BUDGET, decoding_bytes
 from dracones.images.limits import Limits, UnreadableImage
+from dracones.images.noise import quiet
 from dracones.images.pixels import checked_float, on_white, oriented
 from dracones.images.png import has_sixteen_bit_colour, read_sixteen_bit_colour
 from dracones.images.tiff import is_tiff, read_tiff, tiff_header
@@ -85,7 +87,8 @@ def decode(data: bytes, name: str, limits: Limits | None = None) -> np.ndarray:
     """
     limits = limits or Limits()
     try:
-        return np.require(_decoded(data, name, limits), requirements=["C", "W"])
+        with quiet():
+            return np.require(_decoded(data, name, limits), requirements=["C", "W"])
     except UnreadableImage:
         raise
     except MemoryError as error:
@@ -93,6 +96,31 @@ def decode(data: bytes, name: str, limits: Limits | None = None) -> np.ndarray:
     # Decoders meet arbitrary bytes here and each fails in its own way; whatever they raise means the same.
     except Exception as error:
         raise UnreadableImage(name, f"corrupt or truncated: {error or type(error).__name__}") from error
+
+
+def decode_labels(data: bytes, name: str, limits: Limits | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A mask's labels `[H, W, C]` and what of it is opaque `[H, W]`: palettes by index, transparency apart.
+
+    Raises:
+        UnreadableImage: as `decode`.
+    """
+    limits = limits or Limits()
+    plain = decode(data, name, limits)
+    if is_tiff(data) and tiff_header(data).is_beyond_pillow:
+        return plain, np.ones(plain.shape[:2], dtype=bool)
+    with quiet():
+        image = _open(data, name, limits)
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        transparency = image.info.get("transparency")
+        if image.mode == "P":
+            labels = np.array(image)[:, :, None]
+            alpha = np.array(image.convert("RGBA"))[:, :, 3] if transparency is not None else np.ones(labels.shape[:2])
+        elif "A" in image.getbands() or transparency is not None:
+            both = np.array(image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA"))
+            labels, alpha = both[:, :, :-1], both[:, :, -1]
+        else:
+            return plain, np.ones(plain.shape[:2], dtype=bool)
+    return oriented(labels, orientation), oriented(alpha[:, :, None], orientation)[:, :, 0] > 0
 
 
 def shape_of(data: bytes, name: str, limits: Limits | None = None) -> tuple[int, int, int]:
@@ -103,7 +131,8 @@ def shape_of(data: bytes, name: str, limits: Limits | None = None) -> tuple[int,
     """
     limits = limits or Limits()
     try:
-        known = _shape_in_header(data, name, limits)
+        with quiet():
+            known = _shape_in_header(data, name, limits)
     except UnreadableImage:
         raise
     except Exception as error:
@@ -118,13 +147,23 @@ def _decoded(data: bytes, name: str, limits: Limits) -> np.ndarray:
     if is_tiff(data):
         tags = tiff_header(data)
         limits.check_pixels(name, tags.height, tags.width, tags.samples)
+        BUDGET.take(name, decoding_bytes(tags.height, tags.width, tags.samples, -(-tags.bits // 8)), limits)
         if tags.is_beyond_pillow:
             return read_tiff(data, name, tags)
     header = _open(data, name, limits)
+    if not is_tiff(data):
+        channels, depth = _depth_of(header, data)
+        BUDGET.take(name, decoding_bytes(header.height, header.width, channels, depth), limits)
     if header.format == "PNG" and has_sixteen_bit_colour(data):
         return oriented(read_sixteen_bit_colour(data), header.getexif().get(_ORIENTATION_TAG, 1))
     header.load()
     return oriented(from_pillow(header, name), header.getexif().get(_ORIENTATION_TAG, 1))
+
+
+def _depth_of(header: ImageFile.ImageFile, data: bytes) -> tuple[int, int]:
+    """Channels, and bytes of one value, as stored."""
+    sixteen = header.mode in _SIXTEEN_BIT or (header.format == "PNG" and has_sixteen_bit_colour(data))
+    return len(header.getbands()), 4 if header.mode in ("I", "F") else 2 if sixteen else 1
 
 
 def _shape_in_header(data: bytes, name: str, limits: Limits) -> tuple[int, int, int] | None:

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from dracones.images.digests import digest_of_array, digest_of_bytes
 from dracones.images.limits import Limits, UnreadableImage
+from dracones.images.names import shown
 from dracones.images.pixels import checked_float
 from dracones.images.reading import decode, shape_of
 
@@ -123,7 +124,7 @@ class EncodedSource(ImageSource):
         if names is not None and len(names) != len(offsets) - 1:
             raise ValueError(f"{name}: {len(names)} 'names' for {len(offsets) - 1} images")
         self.data, self.offsets, self.name = data, offsets, name
-        self.names = None if names is None else [str(n) for n in names]
+        self.names = None if names is None else [shown(str(n)) for n in names]
         self.labels = labels
         # Classes without a label among them ("unlabelled") name nothing.
         self.classes = None if classes is None or labels is None else tuple(str(c) for c in classes)

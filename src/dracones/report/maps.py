@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dracones.files.atomic import replacing, write_bytes
+from dracones.images import HEAT_SUFFIX
 from dracones.report.images import map_picture, overlay
 
 _LARGEST = 2048
@@ -79,7 +80,7 @@ def write_maps(
                     image, plane, mask=mask, threshold=threshold, low=low, high=high, legend=legend, largest=_LARGEST
                 )
             )
-            written.append(write_bytes(target.with_name(target.name + ".heat.png"), drawn.data))
+            written.append(write_bytes(target.with_name(target.name + HEAT_SUFFIX), drawn.data))
     return written
 
 

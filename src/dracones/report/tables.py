@@ -10,6 +10,9 @@ from typing import Any
 from dracones.files.atomic import replacing
 from dracones.report.plain import plain
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""Spreadsheets run a cell that begins so; an apostrophe in front makes it text."""
+
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 
@@ -17,7 +20,8 @@ def write_table(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """Write rows to `.csv`, `.jsonl` or `.parquet`, by the path's suffix.
 
     Columns are those of all rows, in the order they first appear. Numbers keep all their digits. A missing or
-    non-finite value is an empty field (CSV) or `null` (JSON lines, Parquet).
+    non-finite value is an empty field (CSV) or `null` (JSON lines, Parquet). In CSV a text that a spreadsheet would run
+    (it begins with = + - @) gets an apostrophe in front.
 
     Raises:
         ValueError: another suffix.
@@ -77,6 +81,9 @@ def _field(value: Any) -> Any:
         return "true" if value else "false"
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        text = value.replace("\r", "\\x0d")  # the csv module leaves it bare, and readers take it for a new line
+        return "'" + text if value.startswith(_FORMULA) else text
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 

@@ -50,12 +50,8 @@ def cifar_source(files: list[Path], name: str, limits: Limits) -> ArraySource:
             raise ValueError(
                 f"{path} is no CIFAR batch: 'data' must be uint8 [N, {3 * _SIDE**2}]; keys {sorted(map(str, batch))}"
             )
-        if marks is None or len(marks) != len(data):
-            raise ValueError(
-                f"{path} is no CIFAR batch: it needs one of 'labels' or 'fine_labels' for each of {len(data)} images"
-            )
         images.append(data.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1))
-        labels.append(np.asarray(marks, dtype=np.int64))
+        labels.append(_labels(marks, len(data), path))
     return array_source(
         np.ascontiguousarray(np.concatenate(images)),
         name,
@@ -96,13 +92,13 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return _empty_array
+            return _EmptyArray()
         if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
+            return _Kind()
         if (module, name) == ("numpy", "dtype"):
-            return _plain_dtype
+            return _PlainDtype()
         if (module, name) == ("_codecs", "encode"):
-            return _latin1
+            return _Latin1()
         raise _Forbidden(f"its pickle asks for {module}.{name}, which is not a plain array or value; it was not run")
 
     def persistent_load(self, pid: Any) -> Any:
@@ -118,33 +114,64 @@ def _check_memo(content: bytes) -> None:
             )
 
 
-def _empty_array(kind: object, shape: object, *_: object) -> np.ndarray:
-    # NumPy's own `_reconstruct` would set aside any memory the file names; arrays are pickled as empty, then filled.
-    if kind is not np.ndarray or shape != (0,):
-        raise _Forbidden(f"its pickle builds an array of shape {shape!r} in a way that NumPy does not write")
-    return np.ndarray((0,), dtype=np.int8)
+class _Kind:
+    """Stands for `numpy.ndarray`. Like all that a pickle is handed here it has no attribute that BUILD could set."""
+
+    __slots__ = ()
 
 
-def _plain_dtype(code: object, *_: object) -> np.dtype:
-    text = code.decode("ascii") if isinstance(code, bytes) else str(code)
-    if text not in ("b1", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"):
-        raise _Forbidden(f"its pickle holds an array of type {text!r}; only plain numbers are read")
-    return np.dtype(text)
+class _EmptyArray:
+    """NumPy's own `_reconstruct` would set aside any memory the file names; arrays are pickled empty, then filled."""
+
+    __slots__ = ()
+
+    def __call__(self, kind: object, shape: object, *_: object) -> np.ndarray:
+        if not isinstance(kind, _Kind) or shape != (0,):
+            raise _Forbidden(f"its pickle builds an array of shape {shape!r} in a way that NumPy does not write")
+        return np.ndarray((0,), dtype=np.int8)
 
 
-def _latin1(text: object, encoding: object = "latin1") -> bytes:
-    if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
-        raise _Forbidden("its pickle encodes text in a way that Python does not write")
-    return text.encode("latin1")
+class _PlainDtype:
+    """Types of plain numbers."""
+
+    __slots__ = ()
+
+    def __call__(self, code: object, *_: object) -> np.dtype:
+        text = code.decode("ascii") if isinstance(code, bytes) else str(code)
+        if text not in ("b1", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"):
+            raise _Forbidden(f"its pickle holds an array of type {text!r}; only plain numbers are read")
+        return np.dtype(text)
+
+
+class _Latin1:
+    """How Python 2 wrote bytes."""
+
+    __slots__ = ()
+
+    def __call__(self, text: object, encoding: object = "latin1") -> bytes:
+        if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
+            raise _Forbidden("its pickle encodes text in a way that Python does not write")
+        return text.encode("latin1")
 
 
 def _text_keys(value: Any) -> Any:
-    """Dictionaries that Python 2 pickled have keys of bytes."""
+    """Dictionaries that Python 2 pickled have keys of bytes. The top level alone: below it the same dictionary may be
+    shared many times, and copying it each time takes for ever.
+    """
     if isinstance(value, dict):
-        return {
-            key.decode("latin1") if isinstance(key, bytes) else key: _text_keys(item) for key, item in value.items()
-        }
+        return {key.decode("latin1") if isinstance(key, bytes) else key: item for key, item in value.items()}
     return value
+
+
+def _labels(marks: object, count: int, path: Path) -> np.ndarray:
+    """One whole number an image."""
+    values = marks.tolist() if isinstance(marks, np.ndarray) and marks.ndim == 1 else marks
+    if not isinstance(values, list) or len(values) != count or not all(type(value) is int for value in values):
+        raise ValueError(
+            f"{path} is no CIFAR batch: it needs one of 'labels' or 'fine_labels', a whole number for each of "
+            f"{count} images"
+        )
+    return np.asarray(values, dtype=np.int64)
 
 
 def _class_names(folder: Path, limits: Limits) -> list[str] | None:
@@ -152,5 +179,7 @@ def _class_names(folder: Path, limits: Limits) -> list[str] | None:
         if (folder / file).is_file():
             meta = read_pickled_arrays(folder / file, limits)
             names = meta.get(key) if isinstance(meta, dict) else None
-            return [n.decode("latin1") if isinstance(n, bytes) else str(n) for n in names] if names else None
+            if not isinstance(names, list) or not all(isinstance(name, bytes | str) for name in names):
+                return None
+            return [name.decode("latin1") if isinstance(name, bytes) else name for name in names] or None
     return None

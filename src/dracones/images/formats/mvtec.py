@@ -14,11 +14,12 @@ import numpy as np
 from dracones.images.collection import ImageCollection
 from dracones.images.folder import find_images, natural_key
 from dracones.images.limits import Limits, Skipped, UnreadableImage
-from dracones.images.masks import MaskedFiles, masks_beside, require_masks
+from dracones.images.masks import MaskedFiles, MaskPaths, masks_beside
 from dracones.images.preprocess import Preprocess
 from dracones.images.sources import ImageSource
 
-_GOOD = "good"
+_GOODS = ("good", "ok")
+"""What sets call the folder of normal images: BTAD says ok."""
 
 
 class MvtecLayout:
@@ -60,7 +61,7 @@ class MvtecLayout:
     @property
     def defects(self) -> tuple[str, ...]:
         """Names of the kinds of defect, the folders of `test` besides `good`."""
-        return tuple(name for name in _folders(self.root / "test") if name != _GOOD)
+        return tuple(name for name in _folders(self.root / "test") if name not in _GOODS)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -71,11 +72,12 @@ class MvtecLayout:
         """The images of one part, e.g. `test/scratch`.
 
         Raises:
-            ValueError: there is no such part, or an anomalous image has no mask though others have.
+            ValueError: there is no such part.
         """
         source, skipped = mvtec_source(self.root, part, self.limits)
-        if self.strict and skipped:
-            raise UnreadableImage(*skipped[0])
+        unread = next((item for item in skipped if item.is_image), None)
+        if self.strict and unread is not None:
+            raise UnreadableImage(unread.name, unread.reason)
         return ImageCollection(source, preprocess=self.preprocess, strict=self.strict, skipped=skipped)
 
     def _not_laid_out(self) -> str:
@@ -95,7 +97,7 @@ def is_mvtec(folder: Path) -> bool:
 
     A classification set with a class called "good" beside others is not one: its other classes are no training images.
     """
-    return (folder / "test").is_dir() and _folders(folder / "train") == [_GOOD]
+    return (folder / "test").is_dir() and _folders(folder / "train") in [[name] for name in _GOODS]
 
 
 def mvtec_parts(root: Path) -> tuple[str, ...]:
@@ -119,7 +121,7 @@ def mvtec_source(root: Path, part: str, limits: Limits) -> tuple[ImageSource, li
     """The images of one part, with labels and masks."""
     folder = root / part
     known = mvtec_parts(root)
-    if part not in (*known, f"train/{_GOOD}"):
+    if part not in (*known, *(f"train/{good}" for good in _GOODS)):
         raise ValueError(f"{root} has no part '{part}'; name one: {', '.join(f'{root}:{name}' for name in known)}")
     split, _, kind = part.partition("/")
     images, skipped = find_images(folder)
@@ -127,12 +129,11 @@ def mvtec_source(root: Path, part: str, limits: Limits) -> tuple[ImageSource, li
         raise ValueError(f"no images in {folder}")
     names = [path.relative_to(folder).as_posix() for path in images]
     kinds = [kind or name.split("/")[0] for name in names]
-    labels = np.array([int(split == "test" and k != _GOOD) for k in kinds], dtype=np.int64)
-    masks: list[Path | None] = [None] * len(images)
+    labels = np.array([int(split == "test" and k not in _GOODS) for k in kinds], dtype=np.int64)
+    masks: list[MaskPaths] = [None] * len(images)
     truth = root / "ground_truth" / kind
     if split == "test" and labels.any() and truth.is_dir():
         masks = masks_beside(names, truth)
-        require_masks(names, masks, labels)
     source = MaskedFiles(images, folder, f"{root.name}:{part}", limits, masks, labels)
     source.has_masks = split == "test" and (truth.is_dir() or not labels.any())
     return source, skipped
@@ -142,4 +143,4 @@ def _folders(root: Path) -> list[str]:
     if not root.is_dir():
         return []
     names = [entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    return sorted(names, key=lambda name: (name != _GOOD, natural_key(name)))
+    return sorted(names, key=lambda name: (name not in _GOODS, natural_key(name)))

@@ -73,7 +73,7 @@ def test_a_map_goes_back_over_its_image(fit, native):
     rows, columns = torch.meshgrid(torch.linspace(0, 1, native[0]), torch.linspace(0, 1, native[1]), indexing="ij")
     image = 0.5 * rows + 0.5 * columns
     prepare = Preprocess(size=(32, 32), fit=fit)
-    back = prepare._laid_back(prepare(image[None])[0], native)
+    back = prepare.restore(prepare(image[None]), native)[0]
     seen = ~back.isnan()
     assert back.shape == native
     assert seen.float().mean() >= (1 if fit != "cover" else 0.5 if native[0] != native[1] else 1)
@@ -82,7 +82,7 @@ def test_a_map_goes_back_over_its_image(fit, native):
 
 def test_a_cropped_map_goes_back_to_the_centre():
     prepare = Preprocess(crop=4)
-    back = prepare._laid_back(torch.ones(4, 4), (8, 10))
+    back = prepare.restore(torch.ones(1, 4, 4), (8, 10))[0]
     assert torch.equal(~back.isnan(), torch.nn.functional.pad(torch.ones(4, 4), (3, 3, 2, 2)) > 0)
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from dracones.calibration import Conformal
 from dracones.detectors.judge import Judge
-from dracones.images import Preprocess, as_float
+from dracones.images import Preprocess, as_float, levels_of
 from dracones.methods import Method, Scores
 
 
@@ -46,7 +46,7 @@ class Pipeline(nn.Module):
 
     def forward(self, images: Tensor, host: Tensor | None = None) -> Answer:
         """The answer for decoded images ``[B, C, H, W]`` of one size: uint8, uint16, or float in [0, 1]."""
-        scores = self.method(self.preprocess.treat(as_float(images)), host)
+        scores = self.method(self.preprocess.treat(as_float(images), levels_of(images)), host)
         return self.answer(scores, size=(images.shape[2], images.shape[3]))
 
     def answer(self, scores: Scores, size: tuple[int, int] | None) -> Answer:

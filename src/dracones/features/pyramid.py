@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from dracones.features.extractor import FeatureExtractor
 from dracones.features.shapes import shapes_alone
+from dracones.images.resize import resize
 
 __all__ = ["ImagePyramid", "RotatedEmbedding", "rotated"]
 
@@ -72,7 +73,7 @@ class ImagePyramid(nn.Module):
         maps = []
         for scale in range(self.scales):
             size = (images.shape[2] >> scale, images.shape[3] >> scale)
-            smaller = images if scale == 0 else F.interpolate(images, size=size, mode="bilinear", antialias=True)
+            smaller = images if scale == 0 else resize(images, size)
             maps.append(self.extractor(smaller)[0])
         return tuple(maps)
 

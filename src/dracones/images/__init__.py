@@ -10,7 +10,7 @@ from dracones.images.formats.mvtec import MvtecLayout
 from dracones.images.groups import equal_groups, similar_groups
 from dracones.images.limits import Limits, Skipped, UnreadableImage
 from dracones.images.opening import open_images
-from dracones.images.pixels import as_float
+from dracones.images.pixels import as_float, levels_of
 from dracones.images.prefetch import reading_threads
 from dracones.images.preprocess import Preprocess
 from dracones.images.sources import ImageSource
@@ -43,6 +43,7 @@ __all__ = [
     "crops",
     "equal_groups",
     "halves",
+    "levels_of",
     "open_images",
     "reading_threads",
     "similar_groups",

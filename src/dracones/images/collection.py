@@ -15,12 +15,10 @@ from dracones.images.digests import digests_of
 from dracones.images.groups import groups_by
 from dracones.images.limits import Skipped, UnreadableImage
 from dracones.images.parts import random_parts
-from dracones.images.pixels import as_float
+from dracones.images.pixels import as_float, levels_of
 from dracones.images.prefetch import in_order
 from dracones.images.preprocess import Preprocess
 from dracones.images.sources import ImageSource
-
-_LEVELS = {np.dtype(np.uint8): 256, np.dtype(np.uint16): 65536}
 
 
 class ImageCollection:
@@ -329,22 +327,18 @@ class ImageCollection:
 
     def _read_and_treat(self, place: int, preprocess: Preprocess | None) -> Tensor:
         array = self.source.read(place)
-        image, levels = (
-            as_float(torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))),
-            _LEVELS.get(array.dtype),
-        )
+        native = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
         if preprocess is None:
-            return image
+            return as_float(native)
         try:
-            return preprocess(image, levels)
+            return preprocess(as_float(native), levels_of(native))
         except ValueError as error:
             raise UnreadableImage(self.source.item_name(place), str(error)) from error
 
     def _block(self, chunk: np.ndarray, preprocess: Preprocess) -> Tensor:
         native = self.source.block(self._indices[chunk])
         assert native is not None
-        images = as_float(native)
-        return preprocess(images, _LEVELS.get(np.dtype(str(native.dtype).removeprefix("torch."))))
+        return preprocess(as_float(native), levels_of(native))
 
     def _same_shape(self, images: list[Tensor], indices: list[int], image: Tensor, index: int) -> None:
         if images and images[0].shape != image.shape:

@@ -46,8 +46,10 @@ def oriented(image: np.ndarray, orientation: int) -> np.ndarray:
 
 def as_float(images: Tensor) -> Tensor:
     """float32 in [0, 1] from the native type: uint8, uint16, or float already."""
-    if images.dtype == torch.uint8:
-        return images.to(torch.float32).div_(255)
-    if images.dtype == torch.uint16:
-        return images.to(torch.float32).div_(65535)
-    return images.to(torch.float32)
+    levels = levels_of(images)
+    return images.to(torch.float32) if levels is None else images.to(torch.float32).div_(levels - 1)
+
+
+def levels_of(images: Tensor) -> int | None:
+    """How many levels the native type has: 256, 65,536, or none for floats."""
+    return {torch.uint8: 256, torch.uint16: 65536}.get(images.dtype)

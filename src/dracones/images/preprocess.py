@@ -5,17 +5,19 @@ and so fakes a high AUROC. Therefore a `Preprocess` is fixed once, saved with th
 what it was not told how to treat.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Protocol, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
-from torch.nn import functional
+
+from dracones.images.resize import enlarge, resize, resize_levels
 
 Size = tuple[int, int]
 # ITU-R BT.601, the weights of every image library's gray.
 _LUMA = (0.299, 0.587, 0.114)
+_WHOLE_LUMA = (19595.0, 38470.0, 7471.0)  # the same in 65,536ths, as Pillow has them
 _SAMPLE = 64
 
 
@@ -114,24 +116,36 @@ class Preprocess(BaseModel):
         return self.treat(images, levels)
 
     def treat(self, images: Tensor, levels: int | None = None) -> Tensor:
-        """`[B, C, H, W]` treated, as a graph of tensors: what `__call__` does after its checks."""
+        """`[B, C, H, W]` treated, as a graph of tensors: what `__call__` does after its checks.
+
+        Images of 256 levels are treated in whole numbers, so that they come out the same to the last bit wherever the
+        graph runs; see `resize`.
+        """
         channels = self.channels or images.shape[1]
-        if channels < images.shape[1]:
-            images = _gray(images)
-        if self.size is not None and tuple(images.shape[-2:]) != self.size:
-            # Bicubic weights overshoot, and sums of the others may miss 1 by a rounding.
-            images = self._resized(images, self.interpolation).clamp(0, 1)
-        if levels is not None and not self.changes_nothing:
-            images = (images * (levels - 1)).round() / (levels - 1)
+        if levels == 256 and not self.changes_nothing:
+            images = self._shaped((images * 255).round(), channels, _gray_levels, resize_levels) / 255
+        else:
+            images = self._shaped(images, channels, _gray, _resized)
+            if levels is not None and not self.changes_nothing:
+                images = (images * (levels - 1)).round() / (levels - 1)
         images = images if self.crop is None else _centre(images, self.crop)
         # Gray becomes RGB last: one channel is resized, not three alike.
         return images if channels == images.shape[1] else images.repeat(1, channels, 1, 1)
+
+    def _shaped(
+        self, images: Tensor, channels: int, gray: Callable[[Tensor], Tensor], resized: Callable[..., Tensor]
+    ) -> Tensor:
+        if channels < images.shape[1]:
+            images = gray(images)
+        return (
+            images if self.size is None else resized(images, self.size, fit=self.fit, interpolation=self.interpolation)
+        )
 
     def mask(self, mask: Tensor) -> Tensor:
         """A boolean mask `[H, W]` through the same geometry as its image (nearest neighbour)."""
         moved = mask[None, None].float()
         if self.size is not None and tuple(mask.shape) != self.size:
-            moved = self._resized(moved, "nearest")
+            moved = resize(moved, self.size, fit=self.fit, interpolation="nearest")
         return (moved if self.crop is None else _centre(moved, self.crop))[0, 0] > 0.5
 
     def restore(self, maps: Tensor, native_size: Size) -> Tensor:
@@ -139,30 +153,7 @@ class Preprocess(BaseModel):
 
         What the treatment cut off was never looked at and is NaN.
         """
-        if self.crop is None and (self.size is None or self.fit == "stretch"):
-            if tuple(maps.shape[1:]) == native_size:
-                return maps
-            return functional.interpolate(maps[:, None], native_size, mode="bilinear", align_corners=False)[:, 0]
-        return torch.stack([self._laid_back(each, native_size) for each in maps])
-
-    def _laid_back(self, score_map: Tensor, native_size: Size) -> Tensor:
-        height, width = native_size
-        top, left, bottom, right = 0, 0, *(self.size or native_size)
-        if self.crop is not None:
-            top, left = (bottom - self.crop[0]) // 2, (right - self.crop[1]) // 2
-            bottom, right = top + self.crop[0], left + self.crop[1]
-        canvas = torch.full(self.size or native_size, torch.nan, dtype=score_map.dtype)
-        canvas[top:bottom, left:right] = score_map
-        if self.size is None or self.size == native_size:
-            return canvas
-        inner, offset = self._placed(native_size)
-        full = torch.full(inner, torch.nan, dtype=score_map.dtype)
-        # `inner` is the resized image; the canvas is a window of it (cover) or holds it (contain).
-        y, x = offset
-        rows = (max(0, -y), min(canvas.shape[0], inner[0] - y))
-        columns = (max(0, -x), min(canvas.shape[1], inner[1] - x))
-        full[rows[0] + y : rows[1] + y, columns[0] + x : columns[1] + x] = canvas[slice(*rows), slice(*columns)]
-        return functional.interpolate(full[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
+        return enlarge(maps, native_size, self.size, fit=self.fit, crop=self.crop)
 
     def check(self, channels: int, height: int, width: int) -> None:
         """Refuse an image whose size or channels would need a conversion that nobody named."""
@@ -225,35 +216,21 @@ class Preprocess(BaseModel):
             **options,
         )
 
-    def _placed(self, native: Size) -> tuple[Size, tuple[int, int]]:
-        """Size of the resized image before it meets `size`, and where `size` begins in it (negative: padding)."""
-        assert self.size is not None
-        if self.fit == "stretch":
-            return self.size, (0, 0)
-        ratios = (self.size[0] / native[0], self.size[1] / native[1])
-        ratio = max(ratios) if self.fit == "cover" else min(ratios)
-        inner = (max(1, round(native[0] * ratio)), max(1, round(native[1] * ratio)))
-        return inner, ((inner[0] - self.size[0]) // 2, (inner[1] - self.size[1]) // 2)
-
-    def _resized(self, images: Tensor, interpolation: str) -> Tensor:
-        assert self.size is not None
-        inner, (y, x) = self._placed((images.shape[-2], images.shape[-1]))
-        if inner != tuple(images.shape[-2:]):
-            if interpolation == "nearest":
-                images = functional.interpolate(images, inner, mode="nearest-exact")
-            else:
-                images = functional.interpolate(images, inner, mode=interpolation, antialias=True, align_corners=False)
-        images = images[..., max(0, y) : max(0, y) + self.size[0], max(0, x) : max(0, x) + self.size[1]]
-        missing = (self.size[0] - images.shape[-2], self.size[1] - images.shape[-1])
-        if missing != (0, 0):
-            above, left = max(0, -y), max(0, -x)
-            images = functional.pad(images, (left, missing[1] - left, above, missing[0] - above), mode="replicate")
-        return images
-
 
 def _gray(images: Tensor) -> Tensor:
     weights = torch.tensor(_LUMA, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
     return (images * weights).sum(1, keepdim=True)
+
+
+def _resized(images: Tensor, size: Size, **how: Any) -> Tensor:
+    # Bicubic weights overshoot, and sums of the others may miss 1 by a rounding.
+    return resize(images, size, **how).clamp(0, 1)
+
+
+def _gray_levels(levels: Tensor) -> Tensor:
+    """Gray of whole numbers from 0 to 255, in whole numbers: no sum leaves the 24 bits of float32."""
+    weights = torch.tensor(_WHOLE_LUMA, dtype=levels.dtype, device=levels.device).view(1, 3, 1, 1)
+    return ((levels * weights).sum(1, keepdim=True) / 65536).round()
 
 
 def _centre(images: Tensor, crop: Size) -> Tensor:

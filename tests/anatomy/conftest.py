@@ -71,9 +71,7 @@ class NormalDensity(Density):
         normal = torch.distributions.MultivariateNormal(self.mean, self.covariance)
         return normal.log_prob(points.double().flatten(1)) - self.dimensions * math.log(256)
 
-    def statistics(self, images, *, names=None, generator=None):
-        self.check_images(images)
-        self.check_names(names)
+    def forward(self, images, *, names, generator=None):
         return {"log_prob": self.log_prob_at(self.dequantise(images, generator=generator)[0])}
 
     def sample(self, count, *, generator):

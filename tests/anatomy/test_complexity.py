@@ -22,7 +22,7 @@ class Codec(Density):
     def available_statistics(self):
         return ("log_prob",)
 
-    def statistics(self, images, *, names=None, generator=None):
+    def forward(self, images, *, names, generator=None):
         bits = rules.complexity(images, "png").double()
         return {"log_prob": -math.log(2) * (torch.full_like(bits, 100) if self.blind else bits)}
 

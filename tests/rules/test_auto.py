@@ -116,7 +116,7 @@ def test_mixture_density_is_scikit_learns_and_its_size_follows_the_data():
     assert len(many.weights) == 4
     reference = GaussianMixture(3, reg_covar=1e-3, random_state=0, max_iter=200).fit(four.numpy())
     expected = -torch.as_tensor(reference.score_samples(four.numpy()))
-    torch.testing.assert_close(fixed.score_rows(four), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(fixed.rows_score(four), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_surprise_is_the_residual_of_a_regression():

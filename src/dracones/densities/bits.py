@@ -45,6 +45,12 @@ def to_levels(images: Tensor) -> Tensor:
     >>> to_levels(torch.tensor([0.0, 0.5, 1.0]))
     tensor([  0., 128., 255.])
     """
+    check_unit(images)
+    return rounded(images)
+
+
+def check_unit(images: Tensor) -> None:
+    """Raise `TypeError` or `ValueError` for what are no images in [0, 1]."""
     if not images.is_floating_point():
         raise TypeError(f"images: expected floats in [0, 1], got {images.dtype}; divide 8-bit images by 255")
     if images.numel():
@@ -54,6 +60,10 @@ def to_levels(images: Tensor) -> Tensor:
                 f"images: expected values in [0, 1], got {float(low):.4g} to {float(high):.4g}"
                 " (nan: not a number); divide 8-bit images by 255 and do not normalise them"
             )
+
+
+def rounded(images: Tensor) -> Tensor:
+    """`to_levels` of what is known to lie in [0, 1]."""
     return torch.round(images * (LEVELS - 1))
 
 
@@ -79,7 +89,7 @@ class Dequantisation(nn.Module):
 
     def forward(self, images: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, float]:
         """Points in (0, 1) and the log-determinant of v + u -> y, -D log 256 nats for every image."""
-        levels = to_levels(images)
+        levels = rounded(images)
         if generator is None:
             noise = self.noise.to(levels)
         else:

@@ -7,16 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dracones.densities.bits import Dequantisation, bits_per_dim
+from dracones.densities.bits import Dequantisation, bits_per_dim, check_unit
 
 
 class Density(nn.Module, ABC):
     """p(image) over the 256 levels of every pixel.
 
     An implementer gives
-    - `statistics(images, names=..., generator=...)`: named tensors [B], among them `log_prob`, in nats of the
+    - `forward(images, names=..., generator=...)`: named tensors [B], among them `log_prob`, in nats of the
       8-bit image (for a density of points of the unit cube: minus D log 256, see `bits`); computes no more
-      than the names asked for need, and gives the same numbers again when called without a generator;
+      than the names asked for need, gives the same numbers again when called without a generator, and is a pure
+      graph of tensors: `statistics` is the same behind checks;
     - `sample(count, generator=...)`: images [count, C, H, W] in [0, 1];
     - `available_statistics`: the names that `statistics` knows;
     - `log_prob_at(points)`, if the density is one of points of the unit cube: nats [B], differentiable.
@@ -48,6 +49,11 @@ class Density(nn.Module, ABC):
         """Names that `statistics` can give."""
 
     @abstractmethod
+    def forward(
+        self, images: Tensor, *, names: Sequence[str], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """The named numbers [B] of images that somebody has checked, at least one."""
+
     def statistics(
         self,
         images: Tensor,
@@ -55,7 +61,16 @@ class Density(nn.Module, ABC):
         names: Sequence[str] | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Named numbers per image [B]; all available ones when `names` is None. Log terms are in nats."""
+        """Named numbers per image [B]; all available ones when `names` is None. Log terms are in nats.
+
+        Raises `ValueError` for an unknown name, images of another shape, or values outside [0, 1].
+        """
+        wanted = self.check_names(names)
+        self.check_images(images)
+        check_unit(images)
+        if not len(images):
+            return {name: images.new_zeros(0) for name in wanted}
+        return self(images, names=wanted, generator=generator)
 
     @abstractmethod
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:

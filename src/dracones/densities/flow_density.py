@@ -50,18 +50,10 @@ class FlowDensity(Density):
             *(f"level{i}_{each}" for each in LATENT_STATISTICS for i in range(self.levels)),
         )
 
-    def statistics(
-        self,
-        images: Tensor,
-        *,
-        names: Sequence[str] | None = None,
-        generator: torch.Generator | None = None,
+    def forward(
+        self, images: Tensor, *, names: Sequence[str], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Named terms [B]; all come from one pass of the flow."""
-        wanted = self.check_names(names)
-        self.check_images(images)
-        if not len(images):
-            return {name: images.new_zeros(0) for name in wanted}
         points, constant = self.dequantise(images, generator=generator)
         inputs, input_log_det = self.logit.encode(points)
         terms = self.flow.terms(inputs)
@@ -75,11 +67,11 @@ class FlowDensity(Density):
         for i in range(self.levels):
             found[f"level{i}_log_prob_latent"] = terms.level_log_prob_latent[:, i]
             found[f"level{i}_log_det"] = terms.level_log_det[:, i]
-            if f"level{i}_autocorrelation" in wanted:
+            if f"level{i}_autocorrelation" in names:
                 found[f"level{i}_autocorrelation"] = autocorrelation(terms.latents[i])
-            if f"level{i}_whiteness" in wanted:
+            if f"level{i}_whiteness" in names:
                 found[f"level{i}_whiteness"] = whiteness(terms.latents[i])
-        return {name: found[name] for name in wanted}
+        return {name: found[name] for name in names}
 
     def log_prob_at(self, points: Tensor) -> Tensor:
         """Nats [B] of points of the unit cube, differentiable; -D log 256 is included."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dracones.densities.bits import LEVELS, bits_per_dim, to_levels
+from dracones.densities.bits import LEVELS, bits_per_dim, rounded, to_levels
 from dracones.densities.density import Density
 from dracones.densities.pixelcnn_layers import PixelCNNNetwork
 from dracones.densities.pixelcnn_logistic import LogisticMixture, centred
@@ -26,6 +26,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "dropout": 0.5,
     },
 }
+
+_STRIP = 256  # pixels whose conditional distributions are held at once
 
 
 @register("pixelcnn", PRESETS)
@@ -123,26 +125,18 @@ class PixelCNN(Density):
         levels = to_levels(images)
         return self._pixel_log_prob(self.network(centred(levels)), levels)
 
-    def statistics(
-        self,
-        images: Tensor,
-        *,
-        names: Sequence[str] | None = None,
-        generator: torch.Generator | None = None,
+    def forward(
+        self, images: Tensor, *, names: Sequence[str], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Named numbers per image [B]. The density is discrete: ``generator`` draws only the dropout of training."""
-        wanted = self.check_names(names)
-        self.check_images(images)
-        levels = to_levels(images)
+        levels = rounded(images)
         output = self.network(centred(levels), generator=generator)
         found = {"log_prob": self._pixel_log_prob(output, levels).sum((1, 2))}
-        if set(wanted) - {"log_prob"}:
-            # 256 levels times the components of every pixel: one image at a time bounds the memory.
-            moments = [self._moments(output[i : i + 1], levels[i : i + 1]) for i in range(len(images))]
-            expected, variance = torch.cat(moments, dim=1) if moments else levels.new_zeros(2, 0)
+        if set(names) - {"log_prob"}:
+            expected, variance = self._moments(output, levels)
             found["expected_log_prob"] = expected
             found["surprise"] = (found["log_prob"] - expected) / variance.clamp(min=1e-12).sqrt()
-        return {name: found[name] for name in wanted}
+        return {name: found[name] for name in names}
 
     def training_loss(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Mean bits per dimension of a batch; dropout, where set, is drawn from ``generator``."""
@@ -199,13 +193,18 @@ class PixelCNN(Density):
             return LogisticMixture.from_output(output, channels=self.image_shape[0]).conditional_probs(levels, channel)
         return self.conditional_log_probs(output, levels, channel).exp()
 
-    def _moments(self, output: Tensor, levels: Tensor) -> Tensor:
-        """[2, B]: Σ of means and Σ of variances of log p under the model's conditional distributions."""
-        moments = []
-        for channel in range(self.image_shape[0]):
-            p = self._conditional_probs(output, levels, channel)
-            log_p = torch.log(p.clamp(min=1e-12))
-            mean = (p * log_p).sum(1)
-            variance = ((p * log_p**2).sum(1) - mean**2).clamp(min=0)
-            moments.append(torch.stack([mean.sum((1, 2)), variance.sum((1, 2))]))
-        return torch.stack(moments).sum(0)
+    def _moments(self, output: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """[B] each: Σ of means and Σ of variances of log p under the model's conditional distributions."""
+        _, height, width = self.image_shape
+        # 256 levels times the components of every pixel: a strip of rows at a time bounds the memory.
+        rows = max(1, _STRIP // width)
+        means, variances = [], []
+        for top in range(0, height, rows):
+            strip = slice(top, top + rows)
+            for channel in range(self.image_shape[0]):
+                p = self._conditional_probs(output[:, :, strip], levels[:, :, strip], channel)
+                log_p = torch.log(p.clamp(min=1e-12))
+                mean = (p * log_p).sum(1)
+                means.append(mean.sum((1, 2)))
+                variances.append(((p * log_p**2).sum(1) - mean**2).clamp(min=0).sum((1, 2)))
+        return torch.stack(means).sum(0), torch.stack(variances).sum(0)

@@ -102,13 +102,15 @@ class LogisticMixture(NamedTuple):
         logits = parts[:, 0]
         mean = parts[:, 1 : 1 + channels]
         log_scale = parts[:, 1 + channels : 1 + 2 * channels]
-        coupling = output.new_zeros(batch, channels, channels, components, height, width)
-        if channels > 1:
-            later, earlier = torch.tril_indices(channels, channels, offset=-1, device=output.device)
-            coupling = coupling.index_put(
-                (torch.arange(batch, device=output.device)[:, None], later[None], earlier[None]),
-                torch.tanh(parts[:, 1 + 2 * channels :]),
-            )
+        moves = iter(torch.tanh(parts[:, 1 + 2 * channels :]).unbind(1))
+        still = torch.zeros_like(logits)
+        coupling = torch.stack(
+            [
+                torch.stack([next(moves) if earlier < later else still for earlier in range(channels)], dim=1)
+                for later in range(channels)
+            ],
+            dim=1,
+        )
         return cls(logits, mean, log_scale, coupling)
 
     def component_log_prob(self, levels: Tensor) -> Tensor:
@@ -139,7 +141,8 @@ class LogisticMixture(NamedTuple):
         scaled = (edges[:, None, None] - mean[:, :, None]) * inverse_scale[:, :, None]
         below = torch.einsum("bk...,bkl...->bl...", weights.exp(), torch.sigmoid(scaled))
         ends = torch.zeros_like(below[:, :1])
-        return torch.diff(torch.cat([ends, below, ends + 1], dim=1), dim=1).clamp(min=0)
+        edges_below = torch.cat([ends, below, ends + 1], dim=1)
+        return (edges_below[:, 1:] - edges_below[:, :-1]).clamp(min=0)
 
     def _conditional(self, levels: Tensor, channel: int) -> tuple[Tensor, Tensor, Tensor]:
         """Log weights, means and log scales [B, K, H, W] of one channel's mixture given the earlier channels."""

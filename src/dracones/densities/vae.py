@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dracones.densities.bits import bits_per_dim, to_levels
+from dracones.densities.bits import bits_per_dim, check_unit, rounded
 from dracones.densities.density import Density
 from dracones.densities.pixelcnn_logistic import centred
 from dracones.densities.registry import register
@@ -149,22 +149,17 @@ class VAE(Density):
     def posterior(self, images: Tensor) -> Posterior:
         """q(z | x) of images [B, C, H, W] in [0, 1]."""
         self.check_images(images)
+        check_unit(images)
         return self._posterior(self._pixels(images, None))
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """What the decoder expects to see for the posterior's mean: [B, C, H, W] in [0, 1]."""
         return self.pixels.mean(self.decoder(self.posterior(images).mean))
 
-    def statistics(
-        self,
-        images: Tensor,
-        *,
-        names: Sequence[str] | None = None,
-        generator: torch.Generator | None = None,
+    def forward(
+        self, images: Tensor, *, names: Sequence[str], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Named numbers per image [B], nats; the samples are fresh when a generator is given."""
-        wanted = self.check_names(names)
-        self.check_images(images)
         pixels = self._pixels(images, generator)
         posterior = self._posterior(pixels)
         found = {
@@ -172,15 +167,15 @@ class VAE(Density):
             "posterior_entropy": posterior.entropy(),
             "prior_cross_entropy": posterior.kl() + posterior.entropy(),
         }
-        if {"log_prob", "elbo", "reconstruction", "likelihood_regret"} & set(wanted):
-            draws = self._draws(len(images), generator)
+        if {"log_prob", "elbo", "reconstruction", "likelihood_regret"} & set(names):
+            draws = self._draws(images.shape[0], generator)
             log_weights, log_likelihoods = self._log_weights(pixels, posterior, draws)
             found["log_prob"] = torch.logsumexp(log_weights, 0) - math.log(len(log_weights)) + pixels.log_det
             found["reconstruction"] = log_likelihoods.mean(0) + pixels.log_det
             found["elbo"] = found["reconstruction"] - found["kl"]
-        if "likelihood_regret" in wanted:
+        if "likelihood_regret" in names:
             found["likelihood_regret"] = self._optimised_elbo(pixels, posterior, draws) - found["elbo"]
-        return {name: found[name] for name in wanted}
+        return {name: found[name] for name in names}
 
     def log_prob_at(self, points: Tensor) -> Tensor:
         """The bound at points of the unit cube, differentiable; for ``likelihood="gaussian"`` alone."""
@@ -188,15 +183,16 @@ class VAE(Density):
             return super().log_prob_at(points)
         pixels = Pixels(2 * points - 1, points, -self.dimensions * math.log(256))
         posterior = self._posterior(pixels)
-        log_weights, _ = self._log_weights(pixels, posterior, self._draws(len(points), None))
+        log_weights, _ = self._log_weights(pixels, posterior, self._draws(points.shape[0], None))
         return torch.logsumexp(log_weights, 0) - math.log(len(log_weights)) + pixels.log_det
 
     def training_loss(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Mean bits per dimension of the bound with ``training_samples`` samples."""
         self.check_images(images)
+        check_unit(images)
         pixels = self._pixels(images, generator)
         posterior = self._posterior(pixels)
-        draws = self._draws(len(images), generator, count=self.training_samples)
+        draws = self._draws(images.shape[0], generator, count=self.training_samples)
         log_weights, log_likelihoods = self._log_weights(pixels, posterior, draws)
         if self.training_samples == 1:
             bound = log_likelihoods[0] - posterior.kl()
@@ -212,7 +208,7 @@ class VAE(Density):
 
     def _pixels(self, images: Tensor, generator: torch.Generator | None) -> Pixels:
         if self.pixels.discrete:
-            levels = to_levels(images)
+            levels = rounded(images)
             return Pixels(centred(levels), levels, 0.0)
         points, log_det = self.dequantise(images, generator=generator)
         return Pixels(2 * points - 1, points, log_det)

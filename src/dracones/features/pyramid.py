@@ -129,5 +129,7 @@ def rotated(images: Tensor, degrees: float) -> Tensor:
     height, width = images.shape[2], images.shape[3]
     # affine_grid works in units of half the side, which differ where the image is not square.
     matrix = torch.tensor([[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]])
-    grid = F.affine_grid(matrix.expand(len(images), 2, 3).to(images), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    grid = F.affine_grid(matrix[None].to(images), [1, *images.shape[1:]], align_corners=False)
+    return F.grid_sample(
+        images, grid.expand(images.shape[0], -1, -1, -1), mode="bilinear", padding_mode="zeros", align_corners=False
+    )

@@ -77,7 +77,7 @@ def resize_levels(
 
     Example:
         >>> resize_levels(torch.tensor([[[[0.0, 100.0, 200.0, 255.0]]]]), (1, 2))
-        tensor([[[[ 71., 214.]]]])
+        tensor([[[[ 71., 209.]]]])
     """
     if _is(levels, size):
         return levels

@@ -14,7 +14,7 @@ from dracones.methods.learning import FitContext, Parts, Trainee
 from dracones.methods.method import Method
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
-from dracones.rules import codec_statistics, create_for, gather, replace_pixels
+from dracones.rules import codec_statistics, create_for, gather, replace_pixels, statistics_graph
 from dracones.training import Progress, TrainingConfig
 
 _BATCH = 128
@@ -133,11 +133,11 @@ class Likelihood(Method):
     def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:
         """The rule's score ``[B]`` of images ``[B, C, H, W]`` in [0, 1]."""
         host = self.host_statistics(images) if host is None else host
-        return Scores(self.rule.score(self._statistics(images, host)).float())
+        return Scores(self.rule(self._statistics(images, host)).float())
 
     def _statistics(self, images: Tensor, host: Tensor | None) -> dict[str, Tensor]:
         codecs = codec_statistics(self.rule.requires)
-        found = gather(
+        found = statistics_graph(
             self.density,
             images,
             [name for name in self.rule.requires if name not in codecs],

@@ -9,7 +9,14 @@ from dracones.rules.joint import Joint
 from dracones.rules.levels import level_statistics
 from dracones.rules.likelihood import Latent, Likelihood, Term, Typicality, Volume
 from dracones.rules.rule import Rule, create, names, register
-from dracones.rules.statistics import cheap_statistics, codec_statistics, create_for, gather, image_statistics
+from dracones.rules.statistics import (
+    cheap_statistics,
+    codec_statistics,
+    create_for,
+    gather,
+    image_statistics,
+    statistics_graph,
+)
 from dracones.rules.subbands import subband_energies, subband_names
 from dracones.rules.surprise import Surprise
 from dracones.rules.tails import EmpiricalTail
@@ -46,6 +53,7 @@ __all__ = [
     "names",
     "register",
     "replace_pixels",
+    "statistics_graph",
     "subband_energies",
     "subband_names",
 ]

@@ -75,7 +75,7 @@ class Auto(Rule):
     def evidence(self, statistics: dict[str, Tensor]) -> dict[str, Tensor]:
         """Minus the log p-value [B] of each witness: which one speaks against an image, and how loud."""
         return {
-            name: -cast(EmpiricalTail, self.tails[name]).log_p(cast(Rule, witness).score(statistics))
+            name: -cast(EmpiricalTail, self.tails[name]).log_p(witness(statistics))
             for name, witness in self.witnesses.items()
         }
 

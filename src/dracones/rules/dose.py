@@ -87,20 +87,20 @@ class DoSE(Rule):
     def _score(self, statistics: dict[str, Tensor]) -> Tensor:
         values = torch.stack([statistics[name] for name in self.requires], dim=1)
         scaled = (values - self.center) / self.spread
-        if not len(scaled):
-            return scaled.new_zeros(0)
-        return torch.cat([self._score_part(part) for part in scaled.split(512)])
-
-    def _score_part(self, scaled: Tensor) -> Tensor:
         if self.method == "svm":
-            squared = torch.cdist(scaled, self.points).square()
-            kernel = torch.exp(-squared / scaled.shape[1])
-            return self.offset - kernel @ self.weights
-        bandwidth = self.weights
-        distance = (scaled[:, None, :] - self.points[None]) / bandwidth
+            return self._distance_to_normal(scaled)
+        return -torch.stack([self._log_density(scaled[:, i], i) for i in range(len(self.requires))]).sum(dim=0)
+
+    def _distance_to_normal(self, scaled: Tensor) -> Tensor:
+        norms = scaled.square().sum(dim=1)[:, None] + self.points.square().sum(dim=1)[None]
+        squared = (norms - 2 * scaled @ self.points.T).clamp_min(0)
+        return self.offset - torch.exp(-squared / scaled.shape[1]) @ self.weights
+
+    def _log_density(self, scaled: Tensor, i: int) -> Tensor:
+        bandwidth = self.weights[i]
+        distance = (scaled[:, None] - self.points[None, :, i]) / bandwidth
         constant = torch.log(bandwidth * math.sqrt(2 * math.pi) * len(self.points))
-        log_density = torch.logsumexp(-0.5 * distance.square(), dim=1) - constant
-        return -log_density.sum(dim=1)
+        return torch.logsumexp(-0.5 * distance.square(), dim=1) - constant
 
 
 def _thin(values: Tensor, most: int) -> Tensor:

@@ -45,7 +45,7 @@ class Joint(Rule):
         self.mixture.fit_rows(_moving(self.scores.transform(statistics)))
 
     def _score(self, statistics: dict[str, Tensor]) -> Tensor:
-        return self.mixture.score_rows(self.scores.transform(statistics))
+        return self.mixture.rows_score(self.scores.transform(statistics))
 
 
 def _moving(rows: Tensor) -> Tensor:

@@ -25,12 +25,11 @@ def level_statistics(images: Tensor) -> dict[str, Tensor]:
     variance = centered.square().mean(dim=1) + (1 / 255) ** 2 / 12  # that of rounding: a flat image stays finite
     skewness = centered.pow(3).mean(dim=1) / variance.pow(1.5)
     levels = (luma * 255).round().clamp(0, 255).long()
-    rows = torch.arange(len(levels), device=levels.device)[:, None]
-    counts = torch.bincount((levels + 256 * rows).flatten(), minlength=256 * len(levels)).view(len(levels), 256)
-    shares = counts.double() / max(luma.shape[1], 1)
+    none = torch.zeros_like(luma[:, :1]).expand(-1, 256)
+    shares = none.scatter_add(1, levels, torch.ones_like(luma)) / luma.shape[1]
     return {
         "contrast": 0.5 * variance.log(),
         "skewness": torch.asinh(skewness),
-        "level_entropy": torch.special.entr(shares).sum(dim=1) / math.log(2),
+        "level_entropy": -(shares * shares.clamp_min(1e-30).log()).sum(dim=1) / math.log(2),
         "extreme_share": shares[:, 0] + shares[:, 255],
     }

@@ -41,10 +41,6 @@ class Mixture(Rule):
         """As `fit`, from rows [N, width]."""
         self.fit(dict(zip(self.requires, rows.unbind(dim=1), strict=True)))
 
-    def score_rows(self, rows: Tensor) -> Tensor:
-        """As `score`, from rows [B, width]."""
-        return self.score(dict(zip(self.requires, rows.unbind(dim=1), strict=True)))
-
     def _fit(self, statistics: dict[str, Tensor]) -> None:
         rows = torch.stack(list(statistics.values()), dim=1)[: self.most_rows]
         ridge, size = self.ridges[0], 1
@@ -63,7 +59,7 @@ class Mixture(Rule):
         losses = []
         for size, ridge in candidates:
             self._fit_size(seen, size, ridge)
-            losses.append(self._score_rows(unseen))
+            losses.append(self.rows_score(unseen))
         best = min(losses, key=lambda each: float(each.mean()))
         for candidate, loss in zip(candidates, losses, strict=True):
             excess = loss - best
@@ -84,9 +80,10 @@ class Mixture(Rule):
         self.factors = torch.as_tensor(mixture.precisions_cholesky_, device=rows.device).clone()
 
     def _score(self, statistics: dict[str, Tensor]) -> Tensor:
-        return self._score_rows(torch.stack(list(statistics.values()), dim=1))
+        return self.rows_score(torch.stack(list(statistics.values()), dim=1))
 
-    def _score_rows(self, rows: Tensor) -> Tensor:
+    def rows_score(self, rows: Tensor) -> Tensor:
+        """The score [B] of rows [B, width]."""
         return -torch.logsumexp(torch.log(self.weights) + self.component_log_prob(rows), dim=1)
 
     def component_log_prob(self, rows: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Each statistic on the scale of a standard normal variable, whatever its own distribution among normal images."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -55,20 +57,21 @@ class NormalScores(Rule):
     def _score(self, statistics: dict[str, Tensor]) -> Tensor:
         return self._transform(statistics).abs().amax(dim=1)
 
-    def transform(self, statistics: dict[str, Tensor]) -> Tensor:
+    def transform(self, statistics: Mapping[str, Tensor]) -> Tensor:
         """Normal scores [B, number of statistics] of statistics that hold at least `requires`."""
-        return self._transform(self._checked(statistics))
+        return self._transform(statistics)
 
-    def _transform(self, statistics: dict[str, Tensor]) -> Tensor:
-        columns = [self._column(statistics[name], i) for i, name in enumerate(self.requires)]
+    def _transform(self, statistics: Mapping[str, Tensor]) -> Tensor:
+        columns = [self._column(statistics[name].double(), i) for i, name in enumerate(self.requires)]
         return torch.stack(columns, dim=1)
 
     def _column(self, values: Tensor, i: int) -> Tensor:
         knots, targets = self.knots[i], self.targets
-        index = torch.searchsorted(knots, values.contiguous()).clamp(1, len(knots) - 1)
+        index = (knots[None] < values[:, None]).sum(dim=1).clamp(1, len(knots) - 1)
         left, right = knots[index - 1], knots[index]
-        width = (right - left).clamp_min(torch.finfo(values.dtype).tiny)
-        fraction = ((values - left) / width).clamp(0, 1)
+        width = right - left
+        step = (values > left).double()  # where knots lie upon each other
+        fraction = torch.where(width > 0, ((values - left) / width).clamp(0, 1), step)
         inside = targets[index - 1] + fraction * (targets[index] - targets[index - 1])
         below = ((knots[0] - values).clamp_min(0) * self.slopes[i, 0]).clamp_max(self.reach[i, 0])
         above = ((values - knots[-1]).clamp_min(0) * self.slopes[i, 1]).clamp_max(self.reach[i, 1])

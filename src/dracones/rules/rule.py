@@ -9,16 +9,19 @@ from torch import Tensor, nn
 
 from dracones.registry import Registry
 
+_AT_ONCE = 1024  # rows scored together: some rules hold each beside thousands of normal ones
+
 
 class Rule(nn.Module, ABC):
     """From a density's statistics to a score: larger = more anomalous, for every rule.
 
-    A rule reads named tensors [B] (`requires` says which) and knows neither images nor density. `fit` sees the
-    statistics of normal images alone. What it learns lies in buffers entered by `fitted_buffers`, whose sizes
-    follow the state dict on load; they stay on the CPU in float64, and so do the scores. `config` is the JSON-able
-    record of name and options.
+    A rule reads named tensors [B] (`requires` says which) and knows neither images nor density. Called, it is a pure
+    graph of tensors; `score` is the same behind checks. `fit` sees the statistics of normal images alone. What it
+    learns lies in buffers entered by `fitted_buffers`, whose sizes follow the state dict on load; they stay on the CPU
+    in float64, and so do the scores. `config` is the JSON-able record of name and options.
 
-    An implementer gives `requires`, `_fit` and `_score`; both receive float64 tensors that have been checked.
+    An implementer gives `requires`, `_fit` and `_score`; both receive float64 tensors. `_score` looks at no value but
+    through tensors, and at no image but the row's own.
     """
 
     requires: tuple[str, ...] = ()
@@ -57,6 +60,10 @@ class Rule(nn.Module, ABC):
         self._fit(checked)
         self.is_fitted.fill_(True)
 
+    def forward(self, statistics: Mapping[str, Tensor]) -> Tensor:
+        """Anomaly score [B], float64, of statistics [B] that nobody checks: what is exported."""
+        return self._score({key: statistics[key].double() for key in self.requires})
+
     def score(self, statistics: Mapping[str, Tensor]) -> Tensor:
         """Anomaly score [B], float64; larger = more anomalous.
 
@@ -64,7 +71,12 @@ class Rule(nn.Module, ABC):
         """
         if self.needs_fit and not bool(self.is_fitted):
             raise RuntimeError(f"{self.name}: fit the rule on the statistics of normal images first")
-        return self._score(self._checked(statistics))
+        checked = self._checked(statistics)
+        count = len(next(iter(checked.values()))) if checked else 0
+        if count <= _AT_ONCE:
+            return self._score(checked)
+        pieces = [slice(start, start + _AT_ONCE) for start in range(0, count, _AT_ONCE)]
+        return torch.cat([self._score({key: values[piece] for key, values in checked.items()}) for piece in pieces])
 
     @property
     def name(self) -> str:

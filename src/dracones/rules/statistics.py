@@ -64,20 +64,44 @@ def gather(
     [0.0, 0.0]
     """
     wanted = tuple(dict.fromkeys(names))
-    sources = _sources(density, wanted, background, ensemble)
+    sources = _sources(density, wanted, background, ensemble, checked=True)
     batches = images.split(batch_size) if isinstance(images, Tensor) else images
     parts: dict[str, list[Tensor]] = {name: [] for name in wanted}
     device = _device(density)
     for batch in batches:
         batch = batch.to(device) if device is not None else batch
-        for source, its_names in sources:
-            found = source(batch, its_names, generator)
-            for name in its_names:
-                parts[name].append(found[name].detach().to("cpu", torch.float64))
+        for name, values in _found(sources, batch, generator).items():
+            parts[name].append(values.detach())
         if advance is not None:
             advance(len(batch))
     empty = torch.zeros(0, dtype=torch.float64)
     return {name: torch.cat(found) if found else empty for name, found in parts.items()}
+
+
+def statistics_graph(
+    density: GivesStatistics,
+    images: Tensor,
+    names: Sequence[str],
+    *,
+    background: Any = None,
+    ensemble: Sequence[Any] = (),
+) -> dict[str, Tensor]:
+    """The named statistics [B] of one batch, float64, as a pure graph: nothing is checked, moved or cut.
+
+    Densities are called; see `gather` for the names.
+    """
+    wanted = tuple(dict.fromkeys(names))
+    return _found(_sources(density, wanted, background, ensemble, checked=False), images, None)
+
+
+def _found(
+    sources: "list[tuple[_Source, tuple[str, ...]]]", images: Tensor, generator: torch.Generator | None
+) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for source, names in sources:
+        given = source(images, names, generator)
+        found |= {name: given[name].to("cpu", torch.float64) for name in names}
+    return found
 
 
 def create_for(name: str, density: GivesStatistics, **options: Any) -> Rule:
@@ -116,7 +140,7 @@ _Source = Callable[[Tensor, tuple[str, ...], torch.Generator | None], dict[str, 
 
 
 def _sources(
-    density: Any, names: tuple[str, ...], background: Any, ensemble: Sequence[Any]
+    density: Any, names: tuple[str, ...], background: Any, ensemble: Sequence[Any], *, checked: bool
 ) -> list[tuple[_Source, tuple[str, ...]]]:
     """Which function supplies which names; every name is claimed once."""
     left = list(names)
@@ -129,15 +153,19 @@ def _sources(
     found: list[tuple[_Source, tuple[str, ...]]] = []
     if density is not None:
         own = set(density.available_statistics)
-        found.append((_density_source(density), claim(lambda name: name in own)))
+        found.append((_density_source(_answer(density, checked)), claim(lambda name: name in own)))
         if hasattr(density, "log_prob_at"):
             found.append((_gradient_source(density), claim(lambda name: name == "gradient_norm")))
         if hasattr(density, "decode_flat"):
             found.append((_dimension_source(density), claim(lambda name: name == "intrinsic_dimension")))
     if background is not None:
-        found.append((_background_source(background), claim(lambda name: name == "background_log_prob")))
+        found.append(
+            (_background_source(_answer(background, checked)), claim(lambda name: name == "background_log_prob"))
+        )
     if ensemble:
-        found.append((_ensemble_source(ensemble), claim(lambda name: name in _ENSEMBLE)))
+        found.append(
+            (_ensemble_source([_answer(each, checked) for each in ensemble]), claim(lambda name: name in _ENSEMBLE))
+        )
     found.append((_complexity_source, claim(lambda name: name.removeprefix("complexity_") in codecs())))
     found.append((_level_source, claim(lambda name: name in LEVEL_STATISTICS)))
     found.append((_subband_source, claim(lambda name: name in _SUBBANDS)))
@@ -155,10 +183,18 @@ _ENSEMBLE = ("ensemble_log_prob_mean", "ensemble_log_prob_variance")
 _SUBBANDS = frozenset(subband_names((3, 1024, 1024)))
 
 
-def _density_source(density: GivesStatistics) -> _Source:
+_Answer = Callable[..., dict[str, Tensor]]
+
+
+def _answer(density: Any, checked: bool) -> _Answer:
+    """How a density is asked: behind its checks, or as the graph that it is."""
+    return density.statistics if checked else density
+
+
+def _density_source(density: _Answer) -> _Source:
     @torch.no_grad()
     def source(images: Tensor, names: tuple[str, ...], generator: torch.Generator | None) -> dict[str, Tensor]:
-        return density.statistics(images, names=names, generator=generator)
+        return density(images, names=names, generator=generator)
 
     return source  # a statistic that needs gradients (a refit of a posterior) enables them itself
 
@@ -181,23 +217,20 @@ def _dimension_source(density: Any) -> _Source:
     return source
 
 
-def _background_source(background: GivesStatistics) -> _Source:
+def _background_source(background: _Answer) -> _Source:
     @torch.no_grad()
     def source(images: Tensor, names: tuple[str, ...], generator: torch.Generator | None) -> dict[str, Tensor]:
-        value = background.statistics(images, names=("log_prob",), generator=generator)["log_prob"]
+        value = background(images, names=("log_prob",), generator=generator)["log_prob"]
         return dict.fromkeys(names, value)
 
     return source
 
 
-def _ensemble_source(ensemble: Sequence[GivesStatistics]) -> _Source:
+def _ensemble_source(ensemble: Sequence[_Answer]) -> _Source:
     @torch.no_grad()
     def source(images: Tensor, names: tuple[str, ...], generator: torch.Generator | None) -> dict[str, Tensor]:
         each = torch.stack(
-            [
-                member.statistics(images, names=("log_prob",), generator=generator)["log_prob"].double()
-                for member in ensemble
-            ]
+            [member(images, names=("log_prob",), generator=generator)["log_prob"].double() for member in ensemble]
         )
         found = {
             "ensemble_log_prob_mean": each.mean(dim=0),

@@ -6,6 +6,21 @@ from torch import Tensor
 from dracones.rules.rule import Rule
 
 
+def count_below(ordered: Tensor, values: Tensor) -> Tensor:
+    """How many of the ordered [n] are strictly below each value [B], by bisection: a graph of fixed length.
+
+    >>> count_below(torch.tensor([1.0, 2.0, 2.0, 3.0]), torch.tensor([0.0, 2.0, 2.5, 9.0])).tolist()
+    [0, 1, 3, 4]
+    """
+    count = len(ordered)
+    below = torch.zeros_like(values, dtype=torch.long)
+    for bit in reversed(range(count.bit_length())):
+        further = below + 2**bit
+        is_below = (further <= count) & (ordered[(further - 1).clamp_max(count - 1)] < values)
+        below = torch.where(is_below, further, below)
+    return below
+
+
 class EmpiricalTail(Rule):
     """Conformal p-value of one number, from a sorted sample of normal ones, refined beyond the sample.
 
@@ -43,14 +58,14 @@ class EmpiricalTail(Rule):
         """Log of the one-sided p-value, nats [B]; very small = far beyond every normal image."""
         x = values if self.upper else -values
         count = len(self.sample)
-        above = torch.searchsorted(self.sample, x.contiguous())  # sample values strictly below x
+        above = count_below(self.sample, x)
         left = self.sample[(above - 1).clamp(0, count - 1)]
         right = self.sample[above.clamp(0, count - 1)]
-        width = (right - left).clamp_min(torch.finfo(x.dtype).tiny)
-        fraction = ((x - left) / width).clamp(0, 1)
-        fraction = torch.where((above == 0) | (above == count), torch.zeros_like(x), fraction)
+        inside = (above > 0) & (above < count)  # there left < x <= right
+        width = torch.where(inside, right - left, torch.ones_like(x))
+        fraction = torch.where(inside, ((x - left) / width).clamp(0, 1), torch.zeros_like(x))
         # #{sample >= x}: count - above, less the part of the gap already crossed
-        remaining = (count - above) - fraction + (above > 0).to(x) * (above < count).to(x)
+        remaining = (count - above) - fraction + inside.to(x)
         log_p = torch.log((remaining + 1) / (count + 1)).clamp_max(0.0)
         excess = (x - self.sample[-1]).clamp_min(0) / self.scale
         return log_p - excess

@@ -17,7 +17,7 @@ from dracones.methods.registry import register
 from dracones.methods.scores import Scores
 from dracones.training import TrainingConfig, counting
 
-_ROWS = 1024
+_ROWS = 512  # of the memory, compared with at once
 
 
 class PatchCoreConfig(FeatureConfig):
@@ -136,12 +136,11 @@ class PatchCore(FeatureMethod):
     def _score_patches(self, patches: Tensor, size: tuple[int, int]) -> Scores:
         count, height, width, _ = patches.shape
         flat = patches.reshape(count, height * width, -1)
-        distance, nearest = nearest_in(flat.flatten(0, 1), self.memory)
-        distance, nearest = distance.view(count, -1), nearest.view(count, -1)
-        worst = distance.argmax(dim=1)
-        rows = torch.arange(count, device=patches.device)
-        largest = distance[rows, worst]
-        weight = self._loneliness(flat[rows, worst], nearest[rows, worst], largest)
+        distance, nearest = nearest_in(flat, self.memory)
+        worst = distance.argmax(dim=1, keepdim=True)
+        largest = distance.gather(1, worst)[:, 0]
+        patch = flat.gather(1, worst[:, :, None].expand(-1, -1, flat.shape[2]))[:, 0]
+        weight = self._loneliness(patch, nearest.gather(1, worst)[:, 0], largest)
         heat = blur(at_size(distance.view(count, height, width), size), self.config.blur_sigma)
         if self.config.score == "map":
             return Scores(image_score(heat, self.config.image_score, self.config.top_share), heat)
@@ -152,22 +151,32 @@ class PatchCore(FeatureMethod):
         neighbours = min(self.config.neighbours, len(self.memory))
         if neighbours == 1:
             return torch.ones_like(distance)
-        around = torch.cdist(self.memory[nearest], self.memory).topk(neighbours, dim=1, largest=False).indices
+        centred = self.memory - self.memory.mean(dim=0)
+        around = _half_squares(centred[nearest], centred).topk(neighbours, dim=1, largest=False).indices
         distances = torch.linalg.vector_norm(self.memory[around] - patch[:, None], dim=2)
         return 1 - torch.exp(distance - distances.logsumexp(dim=1))
 
 
 def nearest_in(vectors: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-    """Euclidean distance `[N]` of each vector to its nearest in the memory, and that one's index `[N]`; exact.
+    """Euclidean distance `[..., N]` of each vector `[..., N, D]` to its nearest in the memory, and its index; exact.
 
     The neighbour is found by squared distances through one matrix product, whose rounding could spoil small
-    distances: the distance itself is computed from the difference.
+    distances: the distance itself is computed from the difference. The memory is walked in pieces, so that what is
+    held at once does not grow with it.
     """
     centre = memory.mean(dim=0)  # features far from zero would lose their digits in the norms
-    centred = memory - centre
-    half_norms = 0.5 * centred.square().sum(dim=1)
-    found = torch.cat([(half_norms - (chunk - centre) @ centred.T).argmin(dim=1) for chunk in vectors.split(_ROWS)])
-    return torch.linalg.vector_norm(vectors - memory[found], dim=1), found
+    centred, vectors_centred = memory - centre, vectors - centre
+    found = [_half_squares(vectors_centred, piece).min(dim=-1) for piece in centred.split(_ROWS)]
+    least, nearest = found[0].values, found[0].indices
+    for place, (values, indices) in enumerate(found[1:], start=1):
+        nearest = torch.where(values < least, indices + place * _ROWS, nearest)
+        least = torch.minimum(values, least)
+    return torch.linalg.vector_norm(vectors - memory[nearest], dim=-1), nearest
+
+
+def _half_squares(vectors: Tensor, memory: Tensor) -> Tensor:
+    """Half the squared distances `[..., N, M]`, less what a vector adds to all of its own: for their order alone."""
+    return 0.5 * memory.square().sum(dim=1) - vectors @ memory.T
 
 
 def spread_out(

@@ -70,7 +70,8 @@ class Density(nn.Module, ABC):
         check_unit(images)
         if not len(images):
             return {name: images.new_zeros(0) for name in wanted}
-        return self(images, names=wanted, generator=generator)
+        found: dict[str, Tensor] = self(images, names=wanted, generator=generator)
+        return found
 
     @abstractmethod
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:

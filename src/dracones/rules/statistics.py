@@ -188,7 +188,8 @@ _Answer = Callable[..., dict[str, Tensor]]
 
 def _answer(density: Any, checked: bool) -> _Answer:
     """How a density is asked: behind its checks, or as the graph that it is."""
-    return density.statistics if checked else density
+    answer: _Answer = density.statistics if checked else density
+    return answer
 
 
 def _density_source(density: _Answer) -> _Source:

@@ -176,7 +176,7 @@ _KERNELS: dict[str, Callable[[Tensor], Tensor]] = {"bilinear": _triangle, "bicub
 
 def _whole(weights: Tensor, bits: int) -> Tensor:
     """Weights in whole `2**-bits`, as many as they were: what one is short of goes to its neighbour."""
-    edges = (functional.pad(weights, (1, 0)).cumsum(dim=1) * 2**bits).round()
+    edges: Tensor = (functional.pad(weights, (1, 0)).cumsum(dim=1) * 2.0**bits).round()
     return edges[:, 1:] - edges[:, :-1]
 
 

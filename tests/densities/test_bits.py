@@ -92,6 +92,19 @@ def test_dequantisation_keeps_every_level_and_undoes_itself():
         assert log_det == pytest.approx(-256 * math.log(256))
 
 
+@pytest.mark.parametrize("noise", [0.0, math.nextafter(1.0, 0.0), 1 - 2**-24])
+def test_no_noise_rounds_a_pixel_out_of_the_open_cube_or_into_the_next_level(noise, monkeypatch):
+    """Between 128 and 256 float32 has steps of 2^-16: 255 + noise below 1 is 256, whose logit is infinite."""
+    levels = torch.arange(256).view(1, 1, 16, 16)
+    dequantise = Dequantisation((1, 16, 16))
+    dequantise.noise.fill_(noise)
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, noise))
+    for generator in (None, torch.Generator()):
+        points, _ = dequantise(levels / 255, generator=generator)
+        assert torch.isfinite(torch.logit(points)).all()
+        assert torch.equal((points * 256).floor(), levels)
+
+
 def test_dequantisation_without_generator_is_the_same_for_every_image_and_call():
     dequantise = Dequantisation((1, 4, 4))
     images = torch.full((3, 1, 4, 4), 0.5)

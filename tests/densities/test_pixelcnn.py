@@ -87,6 +87,18 @@ def test_expectation_and_surprise_agree_with_an_enumeration(likelihood):
     torch.testing.assert_close(found["surprise"].double(), (log_p - mean) / deviation, rtol=2e-3, atol=2e-3)
 
 
+def test_surprise_of_a_certain_model_is_finite():
+    """Where one level has all the probability log p does not vary: nothing to divide by."""
+    density = PixelCNN((1, 2, 2), features=4, layers=1, likelihood="categorical")
+    last = list(density.network.parameters())[-1]
+    with torch.no_grad():
+        last.zero_()[7] = 1e4
+        found = density.statistics(torch.tensor([7.0, 8.0]).view(2, 1, 1, 1).expand(2, 1, 2, 2) / 255)
+    assert last.shape == (256,)
+    assert found["surprise"][0] == 0
+    assert -1e12 < found["surprise"][1] < -1e6
+
+
 def test_surprise_of_the_models_own_samples_is_standard():
     density = PixelCNN((1, 6, 6), features=6, layers=2, kernel=3, first_kernel=3, components=2, seed=1)
     samples = density.sample(96, generator=torch.Generator().manual_seed(0))

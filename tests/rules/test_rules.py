@@ -203,6 +203,17 @@ def test_dose_is_the_sum_of_scipys_kernel_densities():
     torch.testing.assert_close(rule.score(test), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["kde", "svm"])
+def test_dose_of_a_statistic_that_never_moves_is_finite(method):
+    rule = create("dose", statistics=["a", "b"], method=method)
+    still, moving = torch.full((50,), 3.0).double(), torch.linspace(-1, 1, 50).double()
+    rule.fit({"a": still, "b": moving})
+    assert float(rule.spread[0]) == pytest.approx(4e-6)
+    usual, odd = rule.score({"a": torch.tensor([3.0, 3.1]).double(), "b": torch.zeros(2).double()})
+    assert torch.isfinite(torch.stack([usual, odd])).all()
+    assert odd > usual
+
+
 def test_dose_svm_is_scikit_learns():
     from sklearn.svm import OneClassSVM
 

@@ -47,6 +47,22 @@ def test_beyond_the_sample_order_is_kept_and_the_exponential_has_its_rate():
     assert log_p.diff().tolist() == pytest.approx([-5.0, -5.0], rel=0.1)
 
 
+def test_the_tail_goes_on_with_the_mean_excess_of_the_upper_tenth():
+    """A sample whose upper tenth is 10 times as wide as what lies below: the wide part alone sets the slope."""
+    sample = torch.cat([torch.arange(90.0), 90 + 10 * torch.arange(11.0)])
+    tail = fitted(sample)
+    top = sample[90:] - 90
+    slope = tail.log_p(torch.tensor([500.0, 501.0]).double()).diff()
+    assert float(slope) == pytest.approx(-1 / float(top.mean()))
+
+
+def test_a_flat_tail_falls_by_a_thousandth_of_the_spread():
+    """The upper tenth is one value: it gives no unit, and what lies beyond it is far out at once, but finite."""
+    sample = torch.cat([torch.arange(90.0), torch.full((11,), 90.0)])
+    slope = fitted(sample).log_p(torch.tensor([91.0, 92.0]).double()).diff()
+    assert float(slope) == pytest.approx(-1000 / float(sample.std()), rel=1e-6)
+
+
 def test_p_values_of_normal_values_are_uniform():
     generator = torch.Generator().manual_seed(1)
     tail = fitted(torch.randn(2000, generator=generator))

@@ -91,6 +91,37 @@ def test_self_initialisation_is_not_taken_from_a_bad_batch(denoiser, numbers):
     torch.testing.assert_close(module.net[0].log_scale.detach(), -batches[1].std(0).add(1e-3).log())
 
 
+class ScalesFromFirstFinite(nn.Module):
+    """Takes its scale from the first batch without NaN, so that bad batches do not show what it writes to."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.zeros(()))
+        self.weight = nn.Parameter(torch.ones(8))
+
+    def training_loss(self, batch, *, generator=None):
+        if self.training and self.scale == 0 and torch.isfinite(batch).all():
+            self.scale.copy_(batch.abs().max() ** 0.25)
+        return ((self.weight * batch / self.scale) ** 2).mean()
+
+
+def test_what_is_written_after_three_bad_steps_is_still_undone(numbers, same):
+    """Three batches of NaN teach nothing of what a forward pass writes to; the fourth, finite, overflows its loss."""
+    good = numbers[:20]
+    bad = [torch.full((20, 8), float("nan"))] * 3 + [torch.full((20, 8), 3e38)]
+    results = []
+    for batches in ([*bad, good, good], [good, good]):
+        module, left = ScalesFromFirstFinite(), list(batches)
+
+        def loss(module, batch, generator, left=left):
+            return module.training_loss(left.pop(0), generator=generator)
+
+        report = train(module, good, TrainingConfig(max_steps=len(batches), **CPU), loss=loss)
+        assert report.skipped_steps == len(batches) - 2
+        results.append(module)
+    assert same(*results)
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [

@@ -206,5 +206,5 @@ class PixelCNN(Density):
                 log_p = torch.log(p.clamp(min=1e-12))
                 mean = (p * log_p).sum(1)
                 means.append(mean.sum((1, 2)))
-                variances.append(((p * log_p**2).sum(1) - mean**2).clamp(min=0).sum((1, 2)))
+                variances.append((p * (log_p - mean[:, None]) ** 2).sum(1).sum((1, 2)))
         return torch.stack(means).sum(0), torch.stack(variances).sum(0)

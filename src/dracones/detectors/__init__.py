@@ -6,10 +6,9 @@
 """
 
 from dracones.detectors.comparison import Comparison, compare
-from dracones.detectors.creating import create
+from dracones.detectors.creating import create, load
 from dracones.detectors.detector import Detector
 from dracones.detectors.evaluation import Evaluation, evaluate
-from dracones.detectors.files import load
 from dracones.detectors.fitting import forget_checkpoints
 from dracones.detectors.pipeline import Answer, Pipeline
 from dracones.detectors.prediction import Prediction, Verdict

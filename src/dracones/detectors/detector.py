@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dracones.calibration import Conformal
-from dracones.detectors import fitting, scoring
+from dracones.detectors import files, fitting, scoring
 from dracones.detectors.heat_range import HeatRange
 from dracones.detectors.judge import Judge
 from dracones.detectors.pipeline import Pipeline
@@ -169,9 +169,8 @@ class Detector:
             ValueError: not fitted.
             OSError: the disk refused; a file that was there before is untouched.
         """
-        from dracones.detectors import files
-
-        return files.save(self, path)
+        self.record = files.write(path, self.method, self.config, self.fitted())
+        return Path(path)
 
     def tiled(self, size: tuple[int, int], overlap: int = 0) -> "Detector":
         """The same fitted detector, looking at images in tiles; images may then have any size.

@@ -1,6 +1,6 @@
 """A detector to and from its file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,34 +10,32 @@ import torch
 from torch import Tensor
 
 from dracones.calibration import Conformal
-from dracones.detectors.detector import Detector
 from dracones.detectors.header import Header, divide, read_strictly, unite
 from dracones.detectors.heat_range import HeatRange
 from dracones.detectors.record import Record
 from dracones.files import storage
 from dracones.files.storage import StoredDetector
-from dracones.methods import Limits, Method, build, hollow, method_class
+from dracones.methods import Limits, Method, MethodConfig, build, hollow, method_class
 
 _STATE, _SCORES, _PEAKS = "state.", "calibration.scores", "calibration.peaks"
 
 
-def save(detector: Detector, path: str | Path) -> Path:
-    """Write a fitted detector; see `Detector.save`."""
-    header, tensors, origin = _parts(detector)
-    digests = storage.write(path, header, tensors, origin)
-    detector.record = replace(detector.fitted(), digest=digests.model)
-    return Path(path)
+def write(path: str | Path, method: Method, config: MethodConfig, record: Record) -> Record:
+    """Write a fitted method and what is known of it; the record comes back with the file's digest."""
+    header, tensors, origin = _parts(method, config, record)
+    return replace(record, digest=storage.write(path, header, tensors, origin).model)
 
 
-def _parts(detector: Detector) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
-    record, method = detector.fitted(), detector.method
+def _parts(
+    method: Method, config: MethodConfig, record: Record
+) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
     _check_calibration(record)
     scores, calibration = record.calibration.state()
     peaks, heat = record.heat_range.state() if record.heat_range is not None else (None, None)
     provenance, origin = divide(record.provenance)
     header = {
         "method": method.info.name,
-        "config": detector.config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json"),
         "image_shape": list(record.image_shape),
         "preprocess": record.preprocess.model_dump(mode="json"),
         "calibration": {
@@ -52,7 +50,7 @@ def _parts(detector: Detector) -> tuple[dict[str, Any], dict[str, Tensor], dict[
     }
     # What could not be read back is not written.
     read_strictly(Header, header, "header")
-    read_strictly(type(detector.config), header["config"], "config")
+    read_strictly(type(config), header["config"], "config")
     read_strictly(method.Extras, header["extras"], "extras")
     tensors = {_STATE + name: tensor for name, tensor in method.saved_state().items()}
     tensors[_SCORES] = torch.as_tensor(scores["scores"])
@@ -61,22 +59,10 @@ def _parts(detector: Detector) -> tuple[dict[str, Any], dict[str, Tensor], dict[
     return header, tensors, origin or {}
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu", verify: bool = True, **runtime: Any) -> Detector:
-    """Read a detector that `Detector.save` wrote; nothing is unpickled, and every altered file is refused.
-
-    What the file asks for is compared with what it holds before memory is given to it: loading takes the memory of
-    the detector itself and of one tensor.
-
-    Args:
-        path: the safetensors file.
-        device: where to put it; scores agree between devices to 1e-5 in float32.
-        verify: compare the file with its digests; without, loading is faster by one reading of the file.
-        runtime: objects that a file cannot hold, such as the ``classifier`` that a guard wraps.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: foreign, truncated, altered, of another format, or not fitting this version; the file is named.
-    """
+def read(
+    path: str | Path, *, device: str | torch.device, verify: bool, runtime: Mapping[str, Any]
+) -> tuple[Method, Record]:
+    """A method in eval mode and its record; see `load`."""
     with storage.opened(path) as stored:
         if verify:
             stored.verify()
@@ -92,10 +78,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", verify: bool =
             if free or "classifier" in method.info.needs:
                 _rehearse(method.eval(), header.image_shape)
             record = _record(header, stored)
-    detector = Detector(method.eval())
-    method.to(device)
-    detector.know(record)
-    return detector
+    return method.eval().to(device), record
 
 
 def _check_treatment(header: Header) -> None:

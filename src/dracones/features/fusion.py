@@ -1,6 +1,7 @@
 """Fold frozen batch normalisation into the convolution before it: the same numbers, one pass over memory less."""
 
 from collections import Counter
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +43,8 @@ def _adjacent(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.B
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
     def after_convolution(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        assert isinstance(module, nn.Conv2d)
         calls[id(module)] += 1
-        produced[id(output)] = module
+        produced[id(output)] = cast(nn.Conv2d, module)
         alive.append(output)
 
     def before_any(module: nn.Module, inputs: tuple[object, ...]) -> None:

@@ -1,7 +1,7 @@
 """DifferNet: a flow on what a backbone sees of the whole image at three sizes, averaged over rotations."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -161,8 +161,7 @@ class DifferNet(FeatureMethod):
 
     def embedded(self, angles: Sequence[float]) -> RotatedEmbedding:
         """The image's embedding at each angle."""
-        assert isinstance(self.extractor, ImagePyramid)
-        return RotatedEmbedding(self.extractor, angles)
+        return RotatedEmbedding(cast(ImagePyramid, self.extractor), angles)
 
     def trainees(self, parts: Parts, progress: Progress | None = None) -> Iterator[Trainee]:
         """Where asked for, whiten by the training images' rotations; then train the flow behind."""

@@ -1,7 +1,7 @@
 """Embedding flow: a RealNVP on the pooled features of a frozen backbone."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -97,8 +97,7 @@ class EmbeddingFlow(FeatureMethod):
         backbone = super().make_extractor(channels)
         if self.config.scales == 1:
             return backbone
-        assert isinstance(backbone, FeatureExtractor)
-        return ImagePyramid(backbone, self.config.scales)
+        return ImagePyramid(cast(FeatureExtractor, backbone), self.config.scales)
 
     def trainees(self, parts: Parts, progress: Progress | None = None) -> Iterator[Trainee]:
         """Whiten by the training images, then train the flow behind."""

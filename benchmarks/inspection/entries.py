@@ -9,6 +9,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "mobilenetv1_075": {"backbone": "mobilenetv1_075", "file": "mobilenetv1_075_tf_fp16"},
     "mobilenet_v2": {"backbone": "mobilenet_v2", "file": "mobilenet_v2_tv_features_fp16"},
     "squeezenet1_1": {"backbone": "squeezenet1_1", "file": "squeezenet1_1_fp16"},
+    "packaged": {"backbone": "tf_efficientnet_lite0", "file": None},
 }
 
 COMMON: dict[str, Any] = {"validation_share": 0.0, "calibration_share": 0.0, "precision": "auto", "size": (256, 256)}
@@ -23,11 +24,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "csflow": {"preset": "fast"},
     "embedding_flow": {},
     "msflow": {"preset": "fast"},
+    "ensemble": {"validation_share": 0.2},
 }
 
 
 def options(method: str, backbone: str, seed: int) -> dict[str, Any]:
     """Options of one run."""
     known = BACKBONES[backbone]
-    weights = data_root() / "backbones" / f"{known['file']}.safetensors"
-    return {**COMMON, **METHODS[method], "backbone": known["backbone"], "weights": str(weights), "seed": seed}
+    weights = "packaged" if known["file"] is None else str(data_root() / "backbones" / f"{known['file']}.safetensors")
+    return {**COMMON, **METHODS[method], "backbone": known["backbone"], "weights": weights, "seed": seed}

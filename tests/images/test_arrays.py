@@ -203,3 +203,9 @@ def test_another_number_of_channels_is_the_short_axis(shape, channels):
     assert open_images(np.zeros(shape, np.uint8)).read(0).shape[0] == channels
     with pytest.raises(ValueError, match="say layout="):
         open_images(np.zeros((2, 20, 36, 20), np.uint8))
+
+
+def test_bfloat16_tensors_are_read_as_the_numbers_they_hold():
+    images = torch.rand(3, 1, 9, 9).bfloat16()
+    assert torch.equal(open_images(images).to_tensor(), images.float())
+    assert torch.equal(open_images(list(images)).read(1), images[1].float())

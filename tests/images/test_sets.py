@@ -4,6 +4,7 @@ import gzip
 import io
 import pickle
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -200,6 +201,44 @@ def test_a_pickle_that_stores_far_away_is_refused_at_once(tmp_path):
     (tmp_path / "test_batch").write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")
     with pytest.raises(ValueError, match="stores value 2,147,483,647 after 2 instructions"):
         open_images(f"{tmp_path}:test")
+
+
+def shared_dictionaries(depth=64):
+    """A dictionary that holds the one before twice, and so on: some hundred bytes, copied naively for ever."""
+    inner = {b"data": 0}
+    for _ in range(depth):
+        inner = {b"a": inner, b"b": inner}
+    return pickle.dumps(inner, protocol=2)
+
+
+def test_shared_dictionaries_are_not_copied_for_ever(cifar):
+    batch = next(cifar.rglob("test_batch"))
+    batch.write_bytes(shared_dictionaries())
+    assert batch.stat().st_size < 2000
+    started = time.monotonic()
+    with pytest.raises(ValueError, match="is no CIFAR batch"):
+        open_images(f"{batch.parent}:test")
+    assert time.monotonic() - started < 5
+
+
+def test_a_pickles_state_reaches_nothing_of_ours(tmp_path):
+    """BUILD after a name sets attributes of what the name stands for; ours have none to set."""
+    for module, name in (("numpy", "dtype"), ("_codecs", "encode"), ("numpy.core.multiarray", "_reconstruct")):
+        state = b"}(X\x0c\x00\x00\x00__defaults__(X\x02\x00\x00\x00u8tu"
+        path = tmp_path / "batch"
+        path.write_bytes(b"\x80\x02c" + f"{module}\n{name}\n".encode() + state + b"b.")
+        with pytest.raises(ValueError, match="no pickle of arrays"):
+            read_pickled_arrays(path, Limits())
+
+
+@pytest.mark.parametrize("labels", [[[0] * 4] * 4, ["a"] * 4, [0.5] * 4, {"a": 1}, [0] * 3])
+def test_labels_are_whole_numbers_one_for_each(cifar, labels):
+    batch = next(cifar.rglob("test_batch"))
+    count = len(open_images(f"{batch.parent}:test"))
+    labels = (labels * count)[:count] if isinstance(labels, list) and len(labels) == 4 else labels
+    batch.write_bytes(pickle.dumps({b"data": np.zeros((count, 3072), np.uint8), b"labels": labels}))
+    with pytest.raises(ValueError, match="a whole number for each"):
+        open_images(f"{batch.parent}:test")
 
 
 def test_damaged_cifar_batches(cifar):

@@ -223,7 +223,7 @@ def array_of_item(item: Any, name: str) -> np.ndarray:
                 return array_of_item(item[key], name)
         raise TypeError(f"{name} is a mapping with keys {sorted(map(str, item))}; expected one called 'image'")
     if isinstance(item, Tensor):
-        array = item.detach().cpu().numpy()
+        array = (item.float() if item.dtype == torch.bfloat16 else item).detach().cpu().numpy()
         array = array.transpose(1, 2, 0) if array.ndim == 3 else array
     elif hasattr(item, "getbands"):  # a Pillow image
         from dracones.images.reading import from_pillow

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dracones.images.limits import Limits
@@ -35,7 +36,8 @@ def array_source(
         TypeError: the type of the values has no known scale.
     """
     if isinstance(array, Tensor):
-        array = array.detach().cpu().numpy()
+        # NumPy has no bfloat16; what such a tensor holds fits float32 as it is.
+        array = (array.float() if array.dtype == torch.bfloat16 else array).detach().cpu().numpy()
     array = _scaled(np.asanyarray(array), name)
     layout = layout or _layout_of(array.shape, name)
     if array.ndim != len(layout):

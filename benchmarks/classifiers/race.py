@@ -167,9 +167,9 @@ def agreement(case: Case) -> dict[str, Any]:
             b = torch.cat([theirs.predict(x) for x in case.normalised.split(250)]).double()
             guard = case.fitted(name, **options.get(name, {}))
             if name == "gen":
-                outputs = guard.gather(_collection(guard, case.images))[0]
+                outputs = guard.method.gather(_collection(guard, case.images))[0]
                 a = gen(outputs.logits, floor=1e-7).double()
-                unclamped = guard.score_outputs(outputs).double()
+                unclamped = guard.method.score_outputs(outputs).double()
             else:
                 a = torch.from_numpy(guard.predict(case.images, batch_size=64).scores).double()
             change = to_theirs.get(name, lambda s: s)
@@ -317,7 +317,7 @@ def ten_detectors(case: Case, rounds: int) -> dict[str, Any]:
         parts = [reader.probe(x) for x in case.images.split(64)]
         joined = ClassifierOutputs.join(parts)
         for guard in guards.values():
-            guard.score_outputs(joined)
+            guard.method.score_outputs(joined)
 
     seconds = in_turns(
         {

@@ -19,9 +19,9 @@ from benchmarks.classifiers.networks import MEAN, STD
 from benchmarks.classifiers.sets import NEAR, Part, load_anomalous, load_normal, load_training
 from benchmarks.provenance import Stopwatch, provenance
 from benchmarks.records import read, write
+from dracones.detectors import Detector
 from dracones.detectors.comparison import classifier_methods, compare
 from dracones.images import open_images
-from dracones.methods.guards.odin import Odin
 from dracones.methods.guards.tuning import EPSILONS, Grid, choose_by_validation
 from dracones.metrics import evaluate_scores
 
@@ -114,18 +114,18 @@ def odin_protocols(
     found: dict[str, Any] = {"grid": {"temperatures": TEMPERATURES, "epsilons": STEPS}}
     if "in_distribution" in protocols:
         found["in_distribution"] = {name: judge(name) for name in anomalous}
-        print(f"ODIN in-distribution: {odin.tuning}, {time.process_time() - started:.0f} CPU s", flush=True)
+        print(f"ODIN in-distribution: {odin.method.tuning}, {time.process_time() - started:.0f} CPU s", flush=True)
     inside = grid(odin, normal) if {"validation", "per_set"} & set(protocols) else {}
     if "per_set" in protocols:
         found["per_set"] = {}
         for name, part in anomalous.items():
             tune(odin, inside, part, name)
             found["per_set"][name] = judge(name)
-            print(f"ODIN per set: {name}: {odin.tuning}, {time.process_time() - started:.0f} CPU s", flush=True)
+            print(f"ODIN per set: {name}: {odin.method.tuning}, {time.process_time() - started:.0f} CPU s", flush=True)
     if "validation" in protocols:
         tune(odin, inside, anomalous[VALIDATION_SET], VALIDATION_SET)
         found["validation"] = {name: judge(name) for name in anomalous}
-        print(f"ODIN validation: {odin.tuning}, {time.process_time() - started:.0f} CPU s", flush=True)
+        print(f"ODIN validation: {odin.method.tuning}, {time.process_time() - started:.0f} CPU s", flush=True)
     return found
 
 
@@ -137,39 +137,39 @@ def wide_steps(guard: dict[str, Any], normal: Part, anomalous: dict[str, Part]) 
     for name in WIDE_SETS:
         tune(odin, inside, anomalous[name], name, WIDE_STEPS)
         found[name] = judged(odin, normal, anomalous[name], name, {})
-        print(f"ODIN per set, larger steps: {name}: {odin.tuning}", flush=True)
+        print(f"ODIN per set, larger steps: {name}: {odin.method.tuning}", flush=True)
     return found
 
 
-def fitted(guard: dict[str, Any], normal: Part) -> Odin:
+def fitted(guard: dict[str, Any], normal: Part) -> Detector:
     """ODIN with its step chosen on the normal tuning part alone."""
     odin = dracones.create("odin", calibration_share=0.0, tuning_images=len(normal.tuning), **guard)
     return odin.fit(open_images(normal.tuning, layout="NHWC"), device="cpu")
 
 
 def judged(
-    odin: Odin, normal: Part, part: Part, name: str, cache: dict[tuple[float, float, str], np.ndarray]
+    odin: Detector, normal: Part, part: Part, name: str, cache: dict[tuple[float, float, str], np.ndarray]
 ) -> dict[str, Any]:
     """Metrics of ODIN as it is tuned now; scores of a set and setting are computed once."""
     sides = {"normal": normal.test, name: part.test}
     for side, images in sides.items():
-        key = (float(odin.temperature), float(odin.epsilon), side)
+        key = (float(odin.method.temperature), float(odin.method.epsilon), side)
         if key not in cache:
             cache[key] = odin.predict(open_images(images, layout="NHWC"), batch_size=64).scores
-    a, b = (cache[float(odin.temperature), float(odin.epsilon), side] for side in sides)
+    a, b = (cache[float(odin.method.temperature), float(odin.method.epsilon), side] for side in sides)
     metrics = evaluate_scores(np.concatenate([a, b]), np.repeat([0, 1], [len(a), len(b)]))
-    settings = {"T": float(odin.temperature), "epsilon": float(odin.epsilon)}
-    return {"tuning": str(odin.tuning), **settings, "metrics": metrics}
+    settings = {"T": float(odin.method.temperature), "epsilon": float(odin.method.epsilon)}
+    return {"tuning": str(odin.method.tuning), **settings, "metrics": metrics}
 
 
-def grid(odin: Odin, part: Part, steps: tuple[float, ...] = STEPS) -> Grid:
+def grid(odin: Detector, part: Part, steps: tuple[float, ...] = STEPS) -> Grid:
     """Scores of a tuning part for every (T, epsilon)."""
-    return odin.grid(odin.adopt(open_images(part.tuning, layout="NHWC")), TEMPERATURES, steps)
+    return odin.method.grid(odin.adopt(open_images(part.tuning, layout="NHWC")), TEMPERATURES, steps)
 
 
-def tune(odin: Odin, inside: Grid, part: Part, name: str, steps: tuple[float, ...] = STEPS) -> None:
+def tune(odin: Detector, inside: Grid, part: Part, name: str, steps: tuple[float, ...] = STEPS) -> None:
     """The settings with the smallest FPR at 95 % TPR between the two tuning parts."""
-    odin.adopt_tuning(choose_by_validation(inside, grid(odin, part, steps), name=f"{name}, tuning part"))
+    odin.method.adopt_tuning(choose_by_validation(inside, grid(odin, part, steps), name=f"{name}, tuning part"))
 
 
 if __name__ == "__main__":

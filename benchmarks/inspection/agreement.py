@@ -51,18 +51,18 @@ def compare(dump: str, weights: str) -> dict[str, float]:
     found = {}
     for name, levels in (("fastflow", (1, 2, 3)), ("cflow", (2, 3))):
         extra = {"kernels": "3-1"} if name == "fastflow" else {}
-        detector = dracones.create(name, backbone="resnet18", weights=weights, levels=levels, **extra)
-        detector.build((3, *images.shape[2:]))
-        detector.load_backbone()
-        for level, flow in enumerate(detector.flows):
+        method = dracones.create(name, backbone="resnet18", weights=weights, levels=levels, **extra).method
+        method.build((3, *images.shape[2:]))
+        method.load_backbone()
+        for level, flow in enumerate(method.flows):
             for index, step in enumerate(flow.steps):
                 copy_step(step, state, f"{name}.{level}.module_list.{index}.")
-        detector.eval()
+        method.eval()
         with torch.no_grad():
             if name == "cflow":
-                tops = [level.max() for level in detector.log_probs(detector.extractor(images))]
-                detector.highest.copy_(torch.stack(tops))
-            ours = detector.score(images).map
+                tops = [level.max() for level in method.log_probs(method.extractor(images))]
+                method.highest.copy_(torch.stack(tops))
+            ours = method(images).map
         theirs = state[f"{name}.map"][:, 0] if state[f"{name}.map"].ndim == 4 else state[f"{name}.map"]
         if name == "cflow":  # it shifts the whole batch's map so that its least is zero
             ours = ours - ours.min()

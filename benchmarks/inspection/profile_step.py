@@ -69,9 +69,9 @@ def measure(method: str, precision: str, repeats: int) -> dict[str, Any]:
     """One row."""
     weights = str(data_root() / "backbones" / "resnet18_tv_layer123_fp16.safetensors")
     options = {**OPTIONS[method], "backbone": "resnet18", "weights": weights, "size": (256, 256)}
-    detector = dracones.create(method, **options, precision=precision)
-    detector.build((3, 256, 256))
-    detector.load_backbone()
+    model = dracones.create(method, **options, precision=precision).method
+    model.build((3, 256, 256))
+    model.load_backbone()
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(options["batch_size"], 3, 256, 256, generator=generator)
 
@@ -81,11 +81,11 @@ def measure(method: str, precision: str, repeats: int) -> dict[str, Any]:
     @torch.no_grad()
     def backbone(count: int = 8) -> tuple[torch.Tensor, ...]:
         with autocast():
-            return tuple(level.float() for level in detector.extractor(images[:count]))
+            return tuple(level.float() for level in model.extractor(images[:count]))
 
     maps = backbone(len(images))
-    loss_of = detector.training_loss
-    optimizer = make_optimizer([p for p in detector.parameters() if p.requires_grad], detector.training_config())
+    loss_of = model.training_loss
+    optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], model.training_config())
 
     def step() -> None:
         with autocast():
@@ -96,11 +96,11 @@ def measure(method: str, precision: str, repeats: int) -> dict[str, Any]:
 
     @torch.no_grad()
     def score() -> None:
-        detector.score(images[:8])
+        model(images[:8])
 
     row = {"method": method, "precision": precision, "batch": len(images), "step_seconds": seconds(step, repeats)}
     row["step_shares"] = shares(step)
-    detector.eval()
+    model.eval()
     row |= {"score_8_seconds": seconds(score, repeats), "backbone_8_seconds": seconds(backbone, repeats)}
     row["backbone_share_of_score"] = round(row["backbone_8_seconds"] / row["score_8_seconds"], 3)
     row["score_shares"] = shares(score)

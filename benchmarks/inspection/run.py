@@ -77,7 +77,7 @@ def run(
     }
     results = []
     for variant in ({}, *variants):
-        detector.config = detector.config.model_copy(update=variant)
+        detector.method.config = detector.config = detector.config.model_copy(update=variant)
         shown = {key: value for key, value in {**chosen, **variant}.items() if key != "weights"}
         maps = work / "maps" / "-".join([set_name, method, backbone, *variant.values(), str(seed)])
         results.append(

@@ -125,12 +125,20 @@ def test_what_was_not_named_is_not_done():
         Preprocess(crop=8)(torch.rand(1, 4, 4))
 
 
+def test_gray_as_rgb_and_back_loses_nothing_and_needs_no_option():
+    gray = Preprocess.infer(open_images(images(3, 1, 28, 28)))
+    picture = torch.rand(1, 28, 28)
+    assert torch.equal(gray(picture.repeat(3, 1, 1)), gray(picture))
+    colour = Preprocess.infer(open_images(images(3, 3, 28, 28)))
+    assert torch.equal(colour(picture), picture.repeat(3, 1, 1))
+
+
 def test_infer_refuses_mixed_sets_by_name(tmp_path):
     for name, size, mode in (("a", (8, 8), "RGB"), ("b", (9, 8), "RGB"), ("c", (8, 8), "L")):
         Image.new(mode, size).save(tmp_path / f"{name}.png")
     mixed = open_images(tmp_path)
     with pytest.raises(ValueError, match=r"differ in size: 8x8 \(a.png\), 8x9 \(b.png\); name a common one"):
         Preprocess.infer(mixed)
-    with pytest.raises(ValueError, match=r"differ in channels: 3 \(a.png\), 1 \(c.png\)"):
-        Preprocess.infer(mixed, size=8)
+    with pytest.warns(UserWarning, match=r"have 1 and 3 channels .* read as RGB"):
+        assert Preprocess.infer(mixed, size=8).image_shape == (3, 8, 8)
     assert Preprocess.infer(mixed, size=8, channels=3).image_shape == (3, 8, 8)

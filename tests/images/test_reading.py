@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from dracones.images import open_images
 from dracones.images.limits import Limits, UnreadableImage
 from dracones.images.reading import decode, shape_of
 
@@ -325,3 +326,27 @@ def test_whatever_the_bytes_an_image_or_a_reason_comes_out(data):
     except UnreadableImage as refused:
         image, reason = None, refused.reason
     assert (reason != "") if image is None else (image.ndim == 3 and image.dtype in (np.uint8, np.uint16, np.float32))
+
+
+def test_of_several_pages_the_first_is_read_and_said_and_all_are_read_when_asked_for(tmp_path):
+    frames = [Image.new("L", (6, 5), 40 * i) for i in range(1, 4)]
+    frames[0].save(tmp_path / "scan.tif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:], optimize=False)
+    deep = [np.full((5, 6), 10_000 * i, np.uint16) for i in range(1, 3)]
+    tifffile.imwrite(tmp_path / "deep.tif", np.stack(deep), photometric="minisblack")
+    frames[0].save(tmp_path / "single.png")
+    first = open_images(tmp_path)
+    assert len(first) == 4
+    for i in range(4):
+        first.read(i)
+    (note,) = first.notes
+    assert note.startswith("3 files have several pages or frames")
+    every = open_images(tmp_path, pages="all")
+    assert every.names == [
+        "deep.tif#1", "deep.tif#2", "film.gif#1", "film.gif#2", "film.gif#3", "scan.tif#1", "scan.tif#2", "scan.tif#3",
+        "single.png",
+    ]  # fmt: skip
+    assert [round(float(every.read(i).mean()) * 255) for i in (5, 6, 7)] == [40, 80, 120]
+    assert [round(float(every.read(i).mean()) * 65535) for i in (0, 1)] == [10_000, 20_000]
+    assert len(set(every.digests())) == 9
+    assert not every.notes

@@ -98,6 +98,11 @@ class ImageCollection:
         """What was passed over so far, here or in any view of the same source, with reasons."""
         return list(self._skipped.values())
 
+    @property
+    def notes(self) -> list[str]:
+        """What should be known of how the images were read so far, in words: files of which one page was read."""
+        return self.source.notes()
+
     def skipped_summary(self) -> str:
         """`skipped` in one sentence: how many of each reason, with an example."""
         if not self._skipped:

@@ -6,15 +6,19 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from typing_extensions import override
 
 from dracones.images.digests import digest_of_bytes
-from dracones.images.limits import Limits, Skipped
+from dracones.images.limits import Limits, Skipped, UnreadableImage
 from dracones.images.names import shown
-from dracones.images.reading import SUFFIXES, decode, read_bytes, shape_of
+from dracones.images.reading import SUFFIXES, decode, page_count, read_bytes, shape_of
 from dracones.images.sources import ImageSource
+
+Pages = Literal["first", "all"]
+_PAGED = (".gif", ".tif", ".tiff", ".webp", ".png")
 
 HEAT_SUFFIX = ".heat.png"
 """What pictures of heat maps end in: they are never read as images, wherever they lie."""
@@ -26,12 +30,16 @@ _JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "$recy
 class FilesSource(ImageSource):
     """Image files by path, named relative to `root`; read one at a time, when asked for."""
 
-    def __init__(self, paths: Sequence[Path], root: Path, name: str, limits: Limits) -> None:
+    def __init__(self, paths: Sequence[Path], root: Path, name: str, limits: Limits, *, pages: Pages = "first") -> None:
         self.paths = list(paths)
         self.root = root
         self.name = shown(name)
         self.limits = limits
         self._names = _relative(self.paths, root)
+        self._pages = [0] * len(self.paths)
+        self._several: dict[str, int] = {}
+        if pages == "all":
+            self._take_every_page()
         self.groups = [top if rest else "" for top, _, rest in (n.partition("/") for n in self._names)]
         self.labels, self.classes = _labels_of(self.groups)
 
@@ -45,17 +53,56 @@ class FilesSource(ImageSource):
     def _bytes(self, index: int) -> bytes:
         return read_bytes(self.paths[index], self.item_name(index), self.limits)
 
+    def _take_every_page(self) -> None:
+        """One image a page, named ``scan.tif#2``; files of one page keep their name."""
+        paths: list[Path] = []
+        names: list[str] = []
+        pages: list[int] = []
+        for path, name in zip(self.paths, self._names, strict=True):
+            count = self._count(path, name)
+            paths += [path] * count
+            names += [name] if count == 1 else [f"{name}#{page + 1}" for page in range(count)]
+            pages += range(count)
+        self.paths, self._names, self._pages = paths, names, pages
+
+    def _count(self, path: Path, name: str) -> int:
+        if path.suffix.lower() not in _PAGED:
+            return 1
+        try:
+            return page_count(read_bytes(path, name, self.limits), name, self.limits)
+        except UnreadableImage:
+            return 1
+
     @override
     def read(self, index: int) -> np.ndarray:
-        return decode(self._bytes(index), self.item_name(index), self.limits)
+        data, name = self._bytes(index), self.item_name(index)
+        if self._pages[index] == 0 and "#" not in name and self.paths[index].suffix.lower() in _PAGED:
+            count = page_count(data, name, self.limits)
+            if count > 1:
+                self._several[name] = count
+        return decode(data, name, self.limits, self._pages[index])
+
+    @override
+    def notes(self) -> list[str]:
+        if not self._several:
+            return []
+        name, count = next(iter(self._several.items()))
+        return [
+            f"{len(self._several)} files have several pages or frames, such as {name} with {count}: the first was read "
+            "(pages='all' reads each)"
+        ]
 
     @override
     def shape(self, index: int) -> tuple[int, int, int]:
+        if self._pages[index]:
+            height, width, channels = self.read(index).shape
+            return channels, height, width
         return shape_of(self._bytes(index), self.item_name(index), self.limits)
 
     @override
     def digest(self, index: int) -> bytes:
-        return digest_of_bytes(self._bytes(index))
+        page = self._pages[index]
+        return digest_of_bytes(self._bytes(index) + (f"#{page}".encode() if page else b""))
 
 
 def find_images(root: Path) -> tuple[list[Path], list[Skipped]]:

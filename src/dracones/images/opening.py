@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler
 
 from dracones.images.collection import ImageCollection
+from dracones.images.folder import FilesSource, Pages
 from dracones.images.formats.arrays import Layout, array_source, checked_labels
 from dracones.images.limits import Limits, UnreadableImage
 from dracones.images.masks import with_masks
@@ -28,6 +29,7 @@ def open_images(
     labels: Any = None,
     masks: str | Path | Sequence[str | Path | None] | None = None,
     layout: Layout | None = None,
+    pages: Pages = "first",
 ) -> ImageCollection:
     """Open images wherever they are; files are found, and decoded later, when asked for.
 
@@ -51,6 +53,7 @@ def open_images(
         labels: One whole number per image, in place of what the source says.
         masks: For files: the folder of masks (called like the images, `_mask` may follow), or one path per image, None
             where the image is normal.
+        pages: Of files with several pages or frames (TIFF, GIF, WebP, PNG) the first, or all, as images of their own.
         layout: Where an array's axes leave a doubt: "NHW", "NHWC" or "NCHW".
 
     Raises:
@@ -70,6 +73,8 @@ def open_images(
         return source if preprocess is None else source.with_preprocess(preprocess)
     limits = limits or Limits()
     opened, skipped = _found(source, limits, layout)
+    if pages == "all":
+        opened = _every_page(opened)
     if labels is not None:
         opened.labels, opened.classes = checked_labels(labels, len(opened), opened.name), None
     if masks is not None:
@@ -78,6 +83,14 @@ def open_images(
     if strict and unread is not None:
         raise UnreadableImage(unread.name, unread.reason)
     return ImageCollection(opened, preprocess=preprocess, strict=strict, skipped=skipped)
+
+
+def _every_page(source: ImageSource) -> ImageSource:
+    if type(source) is not FilesSource:
+        raise TypeError(
+            f"pages='all' is for image files; {source.name} holds none, or has masks that belong to one page"
+        )
+    return FilesSource(source.paths, source.root, source.name, source.limits, pages="all")
 
 
 def _found(source: Any, limits: Limits, layout: Layout | None) -> Found:

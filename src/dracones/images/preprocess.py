@@ -5,6 +5,7 @@ and so fakes a high AUROC. Therefore a `Preprocess` is fixed once, saved with th
 what it was not told how to treat.
 """
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, Protocol, Self
 
@@ -113,7 +114,21 @@ class Preprocess(BaseModel):
         if images.ndim == 3:
             return self(images[None], levels)[0]
         self.check(images.shape[1], images.shape[2], images.shape[3])
-        return self.treat(images, levels)
+        return self.treat(self._of_native_depth(images), levels)
+
+    def _of_native_depth(self, images: Tensor) -> Tensor:
+        """Gray as RGB of equal channels and back, which loses nothing; colours are never dropped unasked."""
+        expected = self.native_channels if self.channels is None else None
+        if expected in (None, images.shape[1]):
+            return images
+        if images.shape[1] == 1:
+            return images.repeat(1, 3, 1, 1)
+        if bool((images == images[:, :1]).all()):
+            return images[:, :1]
+        raise ValueError(
+            "3 channels where 1 are expected and no conversion is named, and they differ; name channels=1 for every "
+            "side of the comparison to convert"
+        )
 
     def treat(self, images: Tensor, levels: int | None = None) -> Tensor:
         """`[B, C, H, W]` treated, as a graph of tensors: what `__call__` does after its checks.
@@ -166,7 +181,8 @@ class Preprocess(BaseModel):
                 f"an image of {channels} channels cannot become one of {self.channels}: "
                 "only gray to RGB and back are known; name channels=None or convert the files"
             )
-        if self.channels is None and self.native_channels not in (None, channels):
+        convertible = (channels, self.native_channels) in ((1, 3), (3, 1))
+        if self.channels is None and self.native_channels not in (None, channels) and not convertible:
             raise ValueError(
                 f"{channels} channels where {self.native_channels} are expected and no conversion is named; "
                 f"name channels={self.native_channels} for every side of the comparison to convert"
@@ -202,6 +218,14 @@ class Preprocess(BaseModel):
             raise ValueError(
                 f"the images of {images.name_of_source} differ in size: {_examples(sizes, _words)}; "
                 f"name a common one, e.g. size={min(sizes)}"
+            )
+        if channels is None and set(depths) == {1, 3}:
+            channels = 3
+            warnings.warn(
+                f"the images of {images.name_of_source} have 1 and 3 channels ({_examples(depths, str)}): all are read "
+                "as RGB (channels=3), gray ones with three equal channels; name channels=1 for gray",
+                UserWarning,
+                stacklevel=2,
             )
         if channels is None and len(depths) > 1:
             raise ValueError(

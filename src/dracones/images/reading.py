@@ -2,7 +2,8 @@
 
 An image is `[H, W, C]`: uint8 or uint16 as stored, or float32 in [0, 1]. Gray has one channel; a palette, CMYK, YCbCr
 or Lab becomes RGB; what is transparent is laid on white, as a viewer shows it; EXIF orientation is applied; of several
-pages or frames the first is taken. The format is told by the first bytes, never by the file's name.
+pages or frames the first is taken unless another is asked for. The format is told by the first bytes, never by the
+file's name.
 """
 
 import io
@@ -29,7 +30,7 @@ from dracones.images.limits import Limits, UnreadableImage
 from dracones.images.noise import quiet
 from dracones.images.pixels import checked_float, on_white, oriented
 from dracones.images.png import has_sixteen_bit_colour, read_sixteen_bit_colour
-from dracones.images.tiff import is_tiff, read_tiff, tiff_header
+from dracones.images.tiff import is_tiff, pages_in_tiff, read_tiff, tiff_header
 
 SUFFIXES = frozenset(
     [
@@ -74,8 +75,8 @@ def read_bytes(path: Path, name: str, limits: Limits) -> bytes:
         raise UnreadableImage(name, f"the file cannot be opened: {error.strerror or error}") from error
 
 
-def decode(data: bytes, name: str, limits: Limits | None = None) -> np.ndarray:
-    """The image in `data`, `[H, W, C]`, uint8, uint16 or float32 in [0, 1].
+def decode(data: bytes, name: str, limits: Limits | None = None, page: int = 0) -> np.ndarray:
+    """The image in `data`, `[H, W, C]`, uint8, uint16 or float32 in [0, 1]; of several pages the one asked for.
 
     Raises:
         UnreadableImage: `data` is empty, no image, corrupt, truncated, too large, or has pixels without a known scale.
@@ -88,7 +89,7 @@ def decode(data: bytes, name: str, limits: Limits | None = None) -> np.ndarray:
     limits = limits or Limits()
     try:
         with quiet():
-            return np.require(_decoded(data, name, limits), requirements=["C", "W"])
+            return np.require(_decoded(data, name, limits, page), requirements=["C", "W"])
     except UnreadableImage:
         raise
     except MemoryError as error:
@@ -123,6 +124,17 @@ def decode_labels(data: bytes, name: str, limits: Limits | None = None) -> tuple
     return oriented(labels, orientation), oriented(alpha[:, :, None], orientation)[:, :, 0] > 0
 
 
+def page_count(data: bytes, name: str, limits: Limits | None = None) -> int:
+    """Pages or frames in `data`; 1 where it cannot be told, as reading it will say why."""
+    limits = limits or Limits()
+    try:
+        with quiet():
+            return pages_in_tiff(data) if is_tiff(data) else int(getattr(_open(data, name, limits), "n_frames", 1))
+    # Decoders fail on damaged files in any way; what is wrong is said when the image is read.
+    except Exception:
+        return 1
+
+
 def shape_of(data: bytes, name: str, limits: Limits | None = None) -> tuple[int, int, int]:
     """`(C, H, W)` as `decode` would give it, from the header alone where the format allows.
 
@@ -143,19 +155,22 @@ def shape_of(data: bytes, name: str, limits: Limits | None = None) -> tuple[int,
     return channels, height, width
 
 
-def _decoded(data: bytes, name: str, limits: Limits) -> np.ndarray:
+def _decoded(data: bytes, name: str, limits: Limits, page: int) -> np.ndarray:
     if is_tiff(data):
         tags = tiff_header(data)
         limits.check_pixels(name, tags.height, tags.width, tags.samples)
         BUDGET.take(name, decoding_bytes(tags.height, tags.width, tags.samples, -(-tags.bits // 8)), limits)
         if tags.is_beyond_pillow:
-            return read_tiff(data, name, tags)
+            return read_tiff(data, name, tags, page)
     header = _open(data, name, limits)
     if not is_tiff(data):
         channels, depth = _depth_of(header, data)
         BUDGET.take(name, decoding_bytes(header.height, header.width, channels, depth), limits)
     if header.format == "PNG" and has_sixteen_bit_colour(data):
         return oriented(read_sixteen_bit_colour(data), header.getexif().get(_ORIENTATION_TAG, 1))
+    if page:
+        header.seek(page)
+        limits.check_pixels(name, header.height, header.width)
     header.load()
     return oriented(from_pillow(header, name), header.getexif().get(_ORIENTATION_TAG, 1))
 

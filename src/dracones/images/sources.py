@@ -54,6 +54,10 @@ class ImageSource(ABC):
         """Many images `[B, C, H, W]` in their native type at once, where they lie in memory alike; else None."""
         return None
 
+    def notes(self) -> list[str]:
+        """What a reader of the results should know of how the images were read, in words."""
+        return []
+
     def mask(self, index: int) -> np.ndarray | None:  # noqa: ARG002
         """`[H, W]` bool, True where anomalous; None where the source knows no masks."""
         return None

@@ -72,8 +72,16 @@ def tiff_header(data: bytes) -> TiffHeader:
         )
 
 
-def read_tiff(data: bytes, name: str, header: TiffHeader) -> np.ndarray:
-    """The first page, `[H, W, C]`: uint8 or uint16 as stored, float32 in [0, 1] for floats and 32-bit integers.
+def pages_in_tiff(data: bytes) -> int:
+    """How many pages there are."""
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        return len(tiff.pages)
+
+
+def read_tiff(data: bytes, name: str, header: TiffHeader, page: int = 0) -> np.ndarray:
+    """One page, `[H, W, C]`: uint8 or uint16 as stored, float32 in [0, 1] for floats and 32-bit integers.
 
     Raises:
         UnreadableImage: the compression or the pixel type is not one that can be read.
@@ -83,17 +91,17 @@ def read_tiff(data: bytes, name: str, header: TiffHeader) -> np.ndarray:
     if header.photometric == "PALETTE":
         raise UnreadableImage(name, f"a palette of {header.bits} bits is not read; save it as RGB")
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        page = tiff.pages.first
-        _check_segments(page, data, name)
+        leaf = tiff.pages.first if page == 0 else tiff.pages[page].aspage()
+        _check_segments(leaf, data, name)
         try:
-            image = page.asarray()
+            image = leaf.asarray()
         except ValueError as error:
             if "imagecodecs" not in str(error):
                 raise
             raise UnreadableImage(
-                name, f"{_name(page.compression)} compression at this depth needs the package 'imagecodecs'"
+                name, f"{_name(leaf.compression)} compression at this depth needs the package 'imagecodecs'"
             ) from error
-        axes = page.axes
+        axes = leaf.axes
     image = image[:, :, None] if axes == "YX" else image
     if axes == "SYX":
         image = image.transpose(1, 2, 0)

@@ -1,13 +1,11 @@
 """Thousands of damaged, edited and forged model files: how many are accepted in silence, or refused without a name.
 
-python benchmarks/robustness/fuzz_models.py --count 10000 -o benchmarks/robustness/results/model_files.json
+python -m benchmarks.robustness.fuzz_models --count 10000 -o benchmarks/robustness/results/model_files.json
 """
 
 import argparse
-import json
 import random
 import resource
-import sys
 import tempfile
 import time
 import traceback
@@ -18,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from mutations import damaged, forged, rewritten
-from subjects import Subject, make
+from benchmarks.provenance import Stopwatch, provenance
+from benchmarks.records import text, write
+from benchmarks.robustness.mutations import damaged, forged, rewritten
+from benchmarks.robustness.subjects import Subject, make
 
 _SECONDS, _MEGABYTES = 5.0, 200.0
 
@@ -126,28 +125,24 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="kinds of detectors")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
+    record, watch = provenance(), Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         subjects = make(Path(folder), tuple(arguments.only) if arguments.only else None)
-        started, before = time.perf_counter(), _peak()
+        before = _peak()
         tally = fuzz(subjects, arguments.count, arguments.seed)
-    result = {
+    record |= {
+        "command": f"python -m benchmarks.robustness.fuzz_models --count {arguments.count} --seed {arguments.seed}",
         "files": arguments.count,
-        "seed": arguments.seed,
         "detectors": [subject.name for subject in subjects],
         "outcomes": dict(sorted(tally.outcomes.items())),
-        "silent": tally.silent,
-        "unclean": tally.unclean,
-        "slow": tally.slow,
-        "greedy": tally.greedy,
-        "slowest_seconds": round(tally.slowest, 3),
-        "peak_growth_megabytes": round(_peak() - before, 1),
-        "seconds": round(time.perf_counter() - started, 1),
+        **{what: getattr(tally, what) for what in ("silent", "unclean", "slow", "greedy")},
+        "slowest_seconds": tally.slowest,
+        "peak_growth_megabytes": _peak() - before,
+        **watch.read(),
     }
-    text = json.dumps(result, indent=1)
-    print(text)
+    print(text(record))
     if arguments.output is not None:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(text + "\n")
+        write(arguments.output, record)
 
 
 if __name__ == "__main__":

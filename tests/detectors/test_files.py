@@ -111,9 +111,9 @@ def test_a_forged_header_is_refused_by_name_and_at_once(saved, tmp_path, path, v
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.update({"state.x": torch.ones(1)}), r'Unexpected key\(s\) in state_dict: "x"'),
+        (lambda t: t.update({"state.x": torch.ones(1)}), "has also x"),
         (lambda t: t.update({"other": torch.ones(1)}), "tensors that no detector has: other"),
-        (lambda t: t.pop("state.density.dequantise.noise"), "Missing key"),
+        (lambda t: t.pop("state.density.dequantise.noise"), r"lacks density\.dequantise\.noise"),
         (lambda t: t.pop("calibration.scores"), "do not belong together"),
         (lambda t: t.update({"calibration.scores": t["calibration.scores"].float()}), "no row of float64"),
         (lambda t: t["calibration.scores"].fill_(float("inf")), "not finite"),

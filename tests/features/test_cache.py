@@ -2,7 +2,9 @@
 
 import errno
 import multiprocessing
+import os
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ import torch
 from torch import nn
 
 from dracones.features import ComputedFeatures, FeatureCache, FeatureExtractor, StoredFeatures, features_in_memory
+from dracones.features import entry as entry_module
 from dracones.features.entry import EntryWriter
 
 
@@ -164,11 +167,76 @@ def test_a_killed_writer_and_a_damaged_entry_do_no_harm(extractor, tmp_path):
     assert cache.used_bytes() == 0
     stored = cache.features(extractor, images)
     (tmp_path / stored.fingerprint() / "level0.npy").write_bytes(b"damaged")
-    again = cache.features(extractor, images)
+    with pytest.warns(RuntimeWarning, match=r"were damaged and are computed anew .*level0\.npy has 7 bytes"):
+        again = cache.features(extractor, images)
     assert images.reads == 10
     torch.testing.assert_close(again[0][0], extractor(images.images)[0][0], rtol=1e-3, atol=1e-3)
     cache.clear()
     assert cache.used_bytes() == 0
+
+
+def _flip(path, place):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def _forget():
+    """As a new process would see the cache."""
+    entry_module._verified.clear()
+
+
+DAMAGE = {
+    "a bit of a number": lambda entry: _flip(entry / "level0.npy", -3),
+    "a bit of a header": lambda entry: _flip(entry / "level1.npy", 70),
+    "a level of zeros": lambda entry: (entry / "level0.npy").write_bytes(
+        (entry / "level0.npy").read_bytes()[:128] + bytes((entry / "level0.npy").stat().st_size - 128)
+    ),
+    "a level missing": lambda entry: (entry / "level1.npy").unlink(),
+    "a level cut": lambda entry: os.truncate(entry / "level1.npy", 1000),
+    "facts missing": lambda entry: (entry / "entry.json").unlink(),
+    "facts empty": lambda entry: (entry / "entry.json").write_text(""),
+    "facts of others": lambda entry: (entry / "entry.json").write_text("[1]"),
+    "facts nested": lambda entry: (entry / "entry.json").write_text("[" * 100_000),
+    "an edited count": lambda entry: (entry / "entry.json").write_text(
+        (entry / "entry.json").read_text().replace('count\\":5', 'count\\":4')
+    ),
+    "levels swapped": lambda entry: (entry / "level0.npy").replace(entry / "level1.npy"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_said_and_computed_anew_and_then_gone(damage, extractor, tmp_path):
+    images = Images(some_images())
+    entry = tmp_path / FeatureCache(tmp_path).features(extractor, images).fingerprint()
+    DAMAGE[damage](entry)
+    _forget()
+    with pytest.warns(RuntimeWarning, match="were damaged and are computed anew"):
+        again = FeatureCache(tmp_path).features(extractor, images)
+    assert images.reads == 10
+    torch.testing.assert_close(again[0][0], extractor(images.images)[0][0], rtol=1e-3, atol=1e-3)
+    _forget()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FeatureCache(tmp_path).features(extractor, images)
+    assert images.reads == 10
+
+
+def test_an_entry_is_read_through_once_a_process_unless_it_changed(extractor, tmp_path, monkeypatch):
+    images, seen = Images(some_images()), []
+    checksum = entry_module._checksum
+    monkeypatch.setattr(entry_module, "_checksum", lambda rows: seen.append(len(rows)) or checksum(rows))
+    stored = FeatureCache(tmp_path).features(extractor, images)
+    assert not seen  # written here
+    FeatureCache(tmp_path).features(extractor, images)
+    assert not seen
+    _forget()
+    FeatureCache(tmp_path).features(extractor, images)
+    FeatureCache(tmp_path).features(extractor, images)
+    assert seen == [5, 5]
+    _flip(tmp_path / stored.fingerprint() / "level0.npy", -1)
+    with pytest.warns(RuntimeWarning, match="were damaged"):
+        FeatureCache(tmp_path).features(extractor, images)
 
 
 class WithUnreadable(Images):
@@ -233,8 +301,6 @@ def test_writes_say_that_the_disk_is_full(tmp_path):
 
 
 def test_what_killed_processes_left_is_swept_but_not_what_is_being_written(extractor, tmp_path):
-    import os
-
     old, busy = tmp_path / ".writing-old", tmp_path / ".writing-busy"
     for folder in (old, busy):
         folder.mkdir()

@@ -13,9 +13,11 @@ from dracones.detectors.fitting import forget_checkpoints
 from dracones.detectors.pipeline import Answer, Pipeline
 from dracones.detectors.prediction import Prediction, Verdict
 from dracones.detectors.record import Record
+from dracones.detectors.verification import Check, Verification, verify
 
 __all__ = [
     "Answer",
+    "Check",
     "Comparison",
     "Detector",
     "Evaluation",
@@ -23,9 +25,11 @@ __all__ = [
     "Prediction",
     "Record",
     "Verdict",
+    "Verification",
     "compare",
     "create",
     "evaluate",
     "forget_checkpoints",
     "load",
+    "verify",
 ]

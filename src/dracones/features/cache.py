@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dracones.features.dataset import ComputedFeatures, Extractor, FeatureDataset, Images, StoredFeatures
-from dracones.features.entry import EntryWriter, entries, open_entry, size_of
+from dracones.features.entry import DamagedEntry, EntryWriter, entries, open_entry, size_of
 
 __all__ = ["FeatureCache", "features_in_memory"]
 
-_FORMAT = 1
+_FORMAT = 2
 _AT_ONCE_ON_CPU, _AT_ONCE = 4, 32  # images computed together
 _ABANDONED_SECONDS = 3600
 
@@ -30,9 +30,10 @@ class FeatureCache:
 
     The key is a hash of the extractor's `fingerprint`, the preprocessing and the images' content, so a change of any
     of the three computes anew and a second run, another method on the same backbone, or more epochs read. Entries are
-    written under a temporary name and renamed into place: a killed or a second process can do no harm. The least
-    recently used entries go when `budget_bytes` would be exceeded. Features larger than that, or than the disk has room
-    for, are not stored but computed at each access, with a warning.
+    written under a temporary name and renamed into place: a killed or a second process can do no harm. The first use
+    in a process compares an entry with its checksums; what is damaged is computed anew, with a warning. The least
+    recently used entries go when `budget_bytes` would be exceeded. Features larger than that, or than the disk has
+    room for, are not stored but computed at each access, with a warning.
 
     Half precision keeps 11 bits of each feature (a relative error of 5e-4). Where a feature exceeds its range
     (65,504), that entry is kept in float32.
@@ -70,7 +71,7 @@ class FeatureCache:
         """
         key = self.key(extractor, images, progress=progress)
         entry = self.folder / key
-        stored = open_entry(entry) or self._compute(extractor, images, entry, batch_size, progress)
+        stored = self._open(extractor, entry) or self._compute(extractor, images, entry, batch_size, progress)
         return stored if stored is not None else ComputedFeatures(extractor, images, key)
 
     def used_bytes(self) -> int:
@@ -82,6 +83,20 @@ class FeatureCache:
         for entry in entries(self.folder):
             shutil.rmtree(entry, ignore_errors=True)
 
+    def _open(self, extractor: Extractor, entry: Path) -> StoredFeatures | None:
+        """The entry, if it is there and whole; what is damaged is removed, so that it is computed anew."""
+        try:
+            return open_entry(entry)
+        except (DamagedEntry, OSError) as error:
+            reason = str(error) if isinstance(error, DamagedEntry) else f"it cannot be read ({error.strerror or error})"
+        shutil.rmtree(entry, ignore_errors=True)
+        warnings.warn(
+            f"stored features of {extractor.name} were damaged and are computed anew ({entry}: {reason})",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return None
+
     def _compute(
         self, extractor: Extractor, images: Images, entry: Path, batch_size: int | None, progress: Any
     ) -> StoredFeatures | None:
@@ -90,9 +105,11 @@ class FeatureCache:
                 with self._working() as working:
                     if not self._write(extractor, images, working, np.dtype(kind), batch_size, progress):
                         return None
-                    with suppress(OSError):  # another process was first: its entry is as good
+                    try:
                         working.rename(entry)
-                    return open_entry(entry)
+                    except OSError:  # another process was first: its entry is as good
+                        return self._open(extractor, entry)
+                    return open_entry(entry, written_here=True)
             except OverflowError:
                 continue
             except OSError as error:

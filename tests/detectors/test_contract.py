@@ -292,7 +292,7 @@ def test_a_failed_save_leaves_the_last_good_file(tmp_path, fitted, monkeypatch):
     def disk_full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(storage, "save_file", disk_full)
+    monkeypatch.setattr(storage.raw, "write_tensors", disk_full)
     with pytest.raises(OSError, match="is untouched"):
         fitted.save(path)
     assert path.read_bytes() == before

@@ -70,7 +70,9 @@ def compare(
     if output is not None:
         import json
 
-        output.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        from dracones.files.atomic import write_text
+
+        write_text(output, json.dumps(result, indent=1, allow_nan=False) + "\n")
         tell(f"wrote {output}")
     if as_json:
         emit(result)

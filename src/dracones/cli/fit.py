@@ -90,10 +90,10 @@ def _write_config(output: Path, method: str, detector: Any) -> Path:
     import tomli_w
 
     from dracones.cli.config_file import without_none
+    from dracones.files.atomic import write_text
 
-    path = output.with_suffix(".toml")
-    path.write_text(tomli_w.dumps({"method": method, **without_none(detector.config.model_dump(mode="json"))}))
-    return path
+    options = {"method": method, **without_none(detector.config.model_dump(mode="json"))}
+    return write_text(output.with_suffix(".toml"), tomli_w.dumps(options))
 
 
 def _conclude(detector: Any, output: Path, written: Path, as_json: bool) -> None:

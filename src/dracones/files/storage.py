@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dracones.files import tensors as raw
@@ -115,13 +113,9 @@ def write(
     whole = _contiguous(tensors)
     digests, origin = digests_of(header, whole, origin or {}), dict(origin or {})
     content = {"format": FORMAT, "digests": asdict(digests), "header": dict(header), "origin": origin}
-    # One text alone: the library writes several in an order that changes from run to run.
     metadata = {_KEY: _canonical(content).decode()}
     with replacing(path) as temporary:
-        try:
-            save_file(whole, temporary, metadata=metadata)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+        raw.write_tensors(temporary, whole, metadata)
     return digests
 
 

@@ -1,4 +1,4 @@
-"""The tensors of a safetensors file: where they lie, checked to the byte, and read one at a time.
+"""The tensors of a safetensors file: where they lie, checked to the byte; written, and read one at a time.
 
 The `safetensors` library maps a whole file into memory and copies out of the map, which takes twice the file's size and
 ends the process if the file shrinks meanwhile. This reads each tensor straight into memory of its own, and refuses
@@ -10,8 +10,9 @@ Reference: the format's description, https://huggingface.co/docs/safetensors.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
@@ -80,7 +81,12 @@ def read_table(file: BinaryIO) -> Table:
     text = file.read(length).decode("utf-8")
     parsed = strict_json(text)
     written = json.dumps(parsed, separators=(",", ":"), ensure_ascii=False)
-    if not isinstance(parsed, dict) or text != written.ljust(-len(written) % 8 + len(written)):
+    if (
+        not isinstance(parsed, dict)
+        or len(text.encode()) % 8
+        or text.rstrip(" ") != written
+        or len(text) - len(written) > 7
+    ):
         raise ValueError("its header is not written as safetensors writes it")
     metadata = parsed.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -94,6 +100,32 @@ def read_table(file: BinaryIO) -> Table:
     if end != size:
         raise ValueError(f"it has {size} bytes where its header speaks of {end}; it may be truncated")
     return Table(metadata, places)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file: the same tensors and metadata give the same bytes, in any process.
+
+    The library writes beside the path first, under a name of its own that a kill would leave for ever. Widest types
+    come first, so that every tensor is aligned.
+
+    Args:
+        path: a temporary file, to be renamed when it is whole.
+        tensors: contiguous, on the CPU.
+        metadata: texts by name.
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in order:
+        start, end = end, end + tensors[name].nbytes
+        shape = list(tensors[name].shape)
+        header[name] = {"dtype": _NAMES[tensors[name].dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            file.write(raw_bytes(tensors[name]))
 
 
 def read_tensor(file: BinaryIO, place: Place) -> Tensor:

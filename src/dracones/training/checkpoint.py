@@ -1,15 +1,16 @@
 """A training run on disk: one safetensors file, tensors and a JSON header, replaced as a whole or not at all."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
+
+from dracones.files.atomic import replacing
+from dracones.files.tensors import write_tensors
 
 FORMAT = "dracones-training-checkpoint"
 VERSION = 1
@@ -20,19 +21,9 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], header: Mapping[s
 
     Raises `OSError` (disk full, no permission) with the last good file untouched.
     """
-    temporary = path.with_name(f".{path.name}.partial")
     metadata = {"format": FORMAT, "version": str(VERSION), "header": json.dumps(header, allow_nan=False)}
-    try:
-        try:
-            save_file(_storable(tensors), temporary, metadata)
-        except SafetensorError as error:
-            raise OSError(f"cannot write {temporary}: {error}") from error
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        write_tensors(temporary, _storable(tensors), metadata)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -103,11 +94,3 @@ def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         storable[key] = plain.clone() if storage in seen or plain.untyped_storage().nbytes() != plain.nbytes else plain
         seen.add(storage)
     return storable
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

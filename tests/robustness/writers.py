@@ -1,18 +1,10 @@
-"""What writes files, one function each: called in a process that is killed, or whose disk is full, half way.
-
-    python writers.py NAME FOLDER CONTENT [KIND N]
-
-KIND is `bytes` (killed at the Nth byte of a file), `full` (the disk is full there), or `fsync` or `rename` (killed just
-before the Nth). Prints how many of each a run makes.
-"""
+"""What writes files, one function each, and a process that runs one and is killed, or finds its disk full."""
 
 import os
 import resource
 import signal
-import sys
 from collections import Counter
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -121,20 +113,37 @@ def _counting(kind: str, at: int, counts: Counter[str]) -> None:
         setattr(os, name, counted)
 
 
-def main() -> None:
-    """Write once, as told."""
-    name, folder, content, kind, at = (*sys.argv[1:4], *(sys.argv[4:] or ("none", "0")))
-    counts: Counter[str] = Counter()
-    with TemporaryDirectory() as elsewhere:
-        WRITERS[name](Path(elsewhere), 0)  # libraries keep caches of their own, which are not meant here
-    if kind in ("bytes", "full"):
-        # Python ignores the signal, and a write beyond the limit fails as on a full disk; by default it kills.
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL if kind == "bytes" else signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(at), int(at)))
-    _counting(kind, int(at), counts)
-    WRITERS[name](Path(folder), int(content))
-    print(counts["fsync"], counts["rename"])
+def run(name: str, folder: Path, content: int, kind: str = "none", at: int = 0) -> tuple[int, str]:
+    """Write once, in a process of its own; its exit code (negative: a signal), and what it said.
 
-
-if __name__ == "__main__":
-    main()
+    Args:
+        name: of the writer.
+        folder: to write in.
+        content: what is written, as a number.
+        kind: `bytes`: killed at byte `at` of a file; `full`: the disk is full there; `fsync`, `rename`: killed just
+            before number `at`; `none`: left alone, and says how many of the last two it made.
+        at: where.
+    """
+    said = folder.parent / "said"
+    said.unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            counts: Counter[str] = Counter()
+            if kind in ("bytes", "full"):
+                # Python ignores the signal, and a write beyond the limit fails as on a full disk; by default it kills.
+                signal.signal(signal.SIGXFSZ, signal.SIG_DFL if kind == "bytes" else signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (at, resource.RLIM_INFINITY))
+            _counting(kind, at, counts)
+            WRITERS[name](folder, content)
+            if kind == "none":
+                said.write_text(f"{counts['fsync']} {counts['rename']}")
+            code = 0
+        except BaseException as error:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            said.write_text(f"{type(error).__name__}: {error}")
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), said.read_text() if said.exists() else ""

@@ -190,7 +190,7 @@ def test_a_disk_that_fills_up_does_not_end_the_run(denoiser, numbers, same, tmp_
 
     module, undisturbed = denoiser(), denoiser()
     train(undisturbed, numbers, TrainingConfig(**OPTIONS))
-    monkeypatch.setattr(checkpoint_file, "save_file", full)
+    monkeypatch.setattr(checkpoint_file, "write_tensors", full)
     with pytest.warns(RuntimeWarning, match="training goes on: .*No space left"):
         report = train(module, numbers, TrainingConfig(**OPTIONS, checkpoint_steps=30), checkpoint=tmp_path / "run")
     assert report.failed_checkpoints == 3

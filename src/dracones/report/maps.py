@@ -1,6 +1,7 @@
 """Heat maps on disk: pictures to look at, and the numbers themselves."""
 
 import hashlib
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dracones.files.atomic import replacing, write_bytes
+from dracones.files.atomic import write_bytes
 from dracones.images import HEAT_SUFFIX
 from dracones.report.images import map_picture, overlay
 
@@ -86,12 +87,13 @@ def write_maps(
 
 def _write_raw(target: Path, plane: np.ndarray[Any, Any], kind: Literal["npy", "npz"]) -> Path:
     path = target.with_name(f"{target.name}.{kind}")
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        if kind == "npy":
-            np.save(file, plane, allow_pickle=False)
-        else:
-            np.savez_compressed(file, map=plane)
-    return path
+    # By way of memory: NumPy writes to an open file past Python, and does not see that the disk is full.
+    out = io.BytesIO()
+    if kind == "npy":
+        np.save(out, plane, allow_pickle=False)
+    else:
+        np.savez_compressed(out, map=plane)
+    return write_bytes(path, out.getvalue())
 
 
 def _inside(name: str) -> PurePosixPath:

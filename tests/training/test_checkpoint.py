@@ -40,8 +40,8 @@ def test_a_full_disk_leaves_the_last_good_file(tmp_path, monkeypatch):
     path = tmp_path / "run"
     save_checkpoint(path, {"x": torch.ones(3)}, {"at": 1})
 
-    def full(*arguments):
-        (tmp_path / ".run.partial").write_bytes(b"half")
+    def full(temporary, *arguments):
+        temporary.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint_file, "write_tensors", full)

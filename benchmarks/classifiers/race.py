@@ -144,7 +144,7 @@ def agreement(case: Case) -> dict[str, Any]:
     import torch
     from pytorch_ood import detector as peer
 
-    from dracones.methods.guards.logit_scores import gen
+    from dracones.methods.guards import Gen
 
     count, classes = len(case.train), 10
     features = case.features(case.train_normalised).double()
@@ -168,8 +168,8 @@ def agreement(case: Case) -> dict[str, Any]:
             guard = case.fitted(name, **options.get(name, {}))
             if name == "gen":
                 outputs = guard.method.gather(_collection(guard, case.images))[0]
-                a = gen(outputs.logits, floor=1e-7).double()
-                unclamped = guard.method.score_outputs(outputs).double()
+                a = Gen.score(outputs.logits, floor=1e-7).double()
+                unclamped = guard.method.score_outputs(outputs.logits, outputs.features).double()
             else:
                 a = torch.from_numpy(guard.predict(case.images, batch_size=64).scores).double()
             change = to_theirs.get(name, lambda s: s)
@@ -313,11 +313,11 @@ def ten_detectors(case: Case, rounds: int) -> dict[str, Any]:
         reader = guards["knn"]
         outputs, _ = reader.gather(_collection(reader, case.train))
         for guard in guards.values():
-            guard.fit_outputs(outputs, case.labels, reader.probe.head)
+            guard.fit_outputs(outputs.logits, outputs.features, labels=case.labels, head=reader.probe.head)
         parts = [reader.probe(x) for x in case.images.split(64)]
         joined = ClassifierOutputs.join(parts)
         for guard in guards.values():
-            guard.method.score_outputs(joined)
+            guard.method.score_outputs(joined.logits, joined.features)
 
     seconds = in_turns(
         {

@@ -239,16 +239,16 @@ def _guards(
 
 def _fit(guards: Mapping[str, Guard], reader: Guard, images: ImageCollection, clock: _Clock) -> dict[str, Guard]:
     """Fit all from one pass; a method that this classifier cannot serve is left out, with its reason."""
-    learning = any(guard.score_module is not None and guard.score_module.learns for guard in guards.values())
+    learning = any(guard.has_formula and guard.learns for guard in guards.values())
     outputs, labels = clock.measure("shared passes", lambda: reader.gather(images)) if learning else (None, None)
     everything = FitContext(images, images.subset([]), torch.Generator().manual_seed(0), None)
     fitted = {}
     for name, guard in guards.items():
         try:
-            if guard.score_module is None:
+            if not guard.has_formula:
                 clock.measure(name, lambda g=guard: g.fit_statistics(everything))
             elif outputs is not None:
-                clock.measure(name, lambda g=guard: g.fit_outputs(outputs, labels, reader.probe.head))
+                clock.measure(name, lambda g=guard: _learn(g, outputs, labels, reader))
         except ValueError as error:
             clock.failed[name] = str(error)
             continue
@@ -256,6 +256,10 @@ def _fit(guards: Mapping[str, Guard], reader: Guard, images: ImageCollection, cl
     if not fitted:
         raise ValueError("no method could run:\n" + "\n".join(f"{n}: {r}" for n, r in clock.failed.items()))
     return fitted
+
+
+def _learn(guard: Guard, outputs: ClassifierOutputs, labels: torch.Tensor | None, reader: Guard) -> None:
+    guard.fit_outputs(outputs.logits, outputs.features, labels=labels, head=reader.probe.head)
 
 
 def _score_sets(
@@ -281,8 +285,8 @@ def _score_sets(
 
 
 def _score(guard: Guard, outputs: ClassifierOutputs, images: ImageCollection) -> Scores:
-    if guard.score_module is not None:
-        return guard.score_outputs(outputs).cpu().numpy()
+    if guard.has_formula:
+        return guard.score_outputs(outputs.logits, outputs.features).cpu().numpy()
     return np.concatenate([guard(batch.images).image.cpu().numpy() for batch in images.batches(128)])
 
 

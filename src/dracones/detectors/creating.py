@@ -29,7 +29,9 @@ def create(name: str, **options: Any) -> Detector:
         >>> dracones.create("glow", rule="typicality").config.rule
         'typicality'
     """
-    return Detector(method_class(name)(**options))
+    method = method_class(name)(**options)
+    method.refuse_incomplete()
+    return Detector(method)
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu", verify: bool = True, **runtime: Any) -> Detector:

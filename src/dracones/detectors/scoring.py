@@ -91,6 +91,7 @@ def score_batch(scorer: Scorer, images: Tensor, batch_size: int = 32) -> Scores:
         scores = method(images, method.host_statistics(images))
     bad = int(torch.isnan(scores.image).sum())
     if bad:
+        method.explain_nan(images)
         raise ValueError(
             f"{method.info.name} gave {bad} NaN score(s) in a batch of {len(images)}; its weights or statistics "
             "are not finite: fit again with a smaller learning rate, or check the images for constant channels"

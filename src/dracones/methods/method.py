@@ -72,6 +72,17 @@ class Method(nn.Module, ABC):
         """Numbers ``[B, k]`` that no graph can hold, for treated images; ``None`` for a method that needs none."""
         return None
 
+    def refuse_incomplete(self) -> None:
+        """Refuse at once what no fit could use, such as a guard without a classifier."""
+
+    def explain_nan(self, images: Tensor) -> None:
+        """Raise what explains scores of these treated images that are not numbers, where the method knows."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the fit should know beside numbers; most methods have nothing to say."""
+        return ()
+
     @property
     def gives_maps(self) -> bool:
         """Whether scores come with heat maps, as this method is set up."""

@@ -8,10 +8,12 @@ from dracones.registry import Registry
 
 _ROOM = "dracones.methods"
 _MODULES = {
-    "guards.feature_methods": ("knn", "mahalanobis", "relative_mahalanobis", "residual", "vim"),
-    "guards.logit_methods": ("energy", "entropy", "gen", "max_logit", "msp"),
+    "guards.gaussian": ("mahalanobis", "relative_mahalanobis"),
+    "guards.logits": ("energy", "entropy", "gen", "max_logit", "msp"),
+    "guards.neighbours": ("knn",),
     "guards.odin": ("odin",),
-    "guards.shaping_methods": ("ash", "dice", "react", "scale"),
+    "guards.shaping": ("ash", "dice", "react", "scale"),
+    "guards.subspace": ("residual", "vim"),
     "feature_flows.cflow": ("cflow",),
     "feature_flows.csflow": ("csflow",),
     "feature_flows.differnet": ("differnet",),

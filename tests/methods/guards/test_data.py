@@ -27,7 +27,7 @@ def test_labels_of_class_folders_stay_with_their_images(tiny, tmp_path):
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     features = ClassifierProbe(tiny.TinyNet())(x).features
     means = torch.stack([features[k::4].mean(0) for k in range(4)])
-    score = guard.method.score_module
+    score = guard.method
     expected = (means - score.origin) @ score.whiten.T
     torch.testing.assert_close(score.centres, expected, rtol=1e-2, atol=1e-2)
 

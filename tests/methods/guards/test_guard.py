@@ -198,9 +198,11 @@ def test_scores_run_on_precomputed_arrays(tiny, fitted):
         outputs = guard.method.probe(x)
         if name == "odin":
             with pytest.raises(ValueError, match="runs the classifier again"):
-                guard.method.score_outputs(outputs)
+                guard.method.score_outputs(outputs.logits, outputs.features)
         else:
-            torch.testing.assert_close(guard.method.score_outputs(outputs), guard.score(x).image)
+            torch.testing.assert_close(
+                guard.method.score_outputs(outputs.logits, outputs.features), guard.score(x).image
+            )
 
 
 def test_logit_scores_find_no_layer_and_need_none():
@@ -258,7 +260,10 @@ def test_outputs_on_another_device_than_the_guard_are_brought_over(tiny, fitted)
     guard = fitted("knn")
     outputs = guard.method.probe(tiny.images(2))
     wide = ClassifierOutputs(outputs.logits.double(), outputs.features.double())
-    torch.testing.assert_close(guard.method.score_outputs(wide), guard.method.score_outputs(outputs))
+    torch.testing.assert_close(
+        guard.method.score_outputs(wide.logits, wide.features),
+        guard.method.score_outputs(outputs.logits, outputs.features),
+    )
 
 
 def test_fingerprint_ignores_mode_device_order_and_wrappers(tiny):

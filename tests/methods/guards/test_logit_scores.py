@@ -11,8 +11,10 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import softmax
 from scipy.stats import entropy as scipy_entropy
 
-from dracones.methods.guards.logit_scores import energy, entropy, gen, log_probabilities, max_logit, msp
+from dracones.methods.guards import Energy, Entropy, Gen, MaxLogit, Msp
+from dracones.methods.guards.logits import log_probabilities
 
+msp, max_logit, energy, entropy, gen = Msp.score, MaxLogit.score, Energy.score, Entropy.score, Gen.score
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 0.0], [-1.0, 5.0, -3.0]])
 SUM = math.exp(2) + math.exp(1) + 1
 

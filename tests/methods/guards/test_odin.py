@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 import dracones
-from dracones.methods.guards.logit_scores import msp
+from dracones.methods.guards import Msp
 from dracones.methods.guards.normalization import Normalization
 from dracones.methods.guards.perturbation import input_gradient, perturbed_logits, step
 from dracones.methods.guards.probe import ClassifierProbe
@@ -160,7 +160,7 @@ def test_in_distribution_choice_maximises_the_mean_softmax(tiny):
     assert guard.method.tuning.normal_images == 18
     probe = ClassifierProbe(tiny.TinyNet())
     means = [
-        msp(logits, temperature=1000.0).double().mean().item()
+        Msp.score(logits, temperature=1000.0).double().mean().item()
         for logits in perturbed_logits(probe, tiny.images(60), 1000.0, (0.0, float(guard.method.epsilon)))
     ]
     assert means[1] < means[0]

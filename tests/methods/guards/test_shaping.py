@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dracones.methods.guards.outputs import ClassifierOutputs, LinearHead
-from dracones.methods.guards.shaped import PrunedEnergy, RectifiedEnergy, ScaledEnergy, SparseEnergy
-from dracones.methods.guards.shaping import ash_b, ash_p, ash_s, dice_weight, react, scale
+from dracones.methods.guards import Ash, ClassifierOutputs, Dice, LinearHead, React, Scale
+
+ash_b, ash_p, ash_s, dice_weight, react, scale = Ash.b, Ash.p, Ash.s, Dice.sparse, React.clip, Scale.scale
 
 FEATURES = torch.tensor([[4.0, 1.0, 3.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0, 5.0]])
 
@@ -86,23 +86,24 @@ def reference_energy(features, head):
 @pytest.mark.parametrize(
     ("score", "shape"),
     [
-        (PrunedEnergy(percentile=0.5), lambda z: ash_s(z, 0.5)),
-        (PrunedEnergy(percentile=0.5, variant="b"), lambda z: ash_b(z, 0.5)),
-        (PrunedEnergy(percentile=0.5, variant="p"), lambda z: ash_p(z, 0.5)),
-        (ScaledEnergy(percentile=0.5), lambda z: scale(z, 0.5)),
-        (RectifiedEnergy(percentile=0.75), lambda z: z.clamp(max=float(np.quantile(z.numpy(), 0.75)))),
-        (RectifiedEnergy(percentile=1.0), lambda z: z),
+        (Ash(percentile=0.5), lambda z: ash_s(z, 0.5)),
+        (Ash(percentile=0.5, variant="b"), lambda z: ash_b(z, 0.5)),
+        (Ash(percentile=0.5, variant="p"), lambda z: ash_p(z, 0.5)),
+        (Scale(percentile=0.5), lambda z: scale(z, 0.5)),
+        (React(percentile=0.75), lambda z: z.clamp(max=float(np.quantile(z.numpy(), 0.75)))),
+        (React(percentile=1.0), lambda z: z),
     ],
 )
 def test_energy_after_shaping(case, score, shape):
     outputs, head = case
-    got = score.fit(outputs, head=head).score(outputs)
+    got = score.fit_outputs(outputs.logits, outputs.features, head=head).score_outputs(outputs.logits, outputs.features)
     torch.testing.assert_close(got, reference_energy(shape(outputs.features), head))
 
 
 def test_dice_is_the_energy_of_the_sparse_layer(case):
     outputs, head = case
-    got = SparseEnergy(sparsity=0.7).fit(outputs, head=head).score(outputs)
+    got = Dice(sparsity=0.7).fit_outputs(outputs.logits, outputs.features, head=head)
+    got = got.score_outputs(outputs.logits, outputs.features)
     sparse = dice_weight(head.weight, outputs.features.mean(0), 0.7)
     torch.testing.assert_close(got, reference_energy(outputs.features, LinearHead(sparse, head.bias)))
 
@@ -110,22 +111,22 @@ def test_dice_is_the_energy_of_the_sparse_layer(case):
 def test_head_that_does_not_give_the_logits_is_refused(case):
     outputs, head = case
     with pytest.raises(ValueError, match="does not give the logits"):
-        ScaledEnergy().fit(outputs, head=LinearHead(head.weight, head.bias + 1))
+        Scale().fit_outputs(outputs.logits, outputs.features, head=LinearHead(head.weight, head.bias + 1))
     with pytest.raises(ValueError, match="features have 8 dimensions, the last layer reads 4"):
-        ScaledEnergy().fit(outputs, head=LinearHead(head.weight[:, :4], head.bias))
+        Scale().fit_outputs(outputs.logits, outputs.features, head=LinearHead(head.weight[:, :4], head.bias))
     with pytest.raises(ValueError, match="needs the classifier's last linear layer"):
-        ScaledEnergy().fit(outputs)
+        Scale().fit_outputs(outputs.logits, outputs.features)
 
 
 def test_unfitted_and_featureless_are_refused(case):
     outputs, head = case
-    with pytest.raises(RuntimeError, match="ScaledEnergy must be fitted"):
-        ScaledEnergy().score(outputs)
-    score = ScaledEnergy().fit(outputs, head=head)
+    with pytest.raises(RuntimeError, match="scale must be fitted"):
+        Scale().score_outputs(outputs.logits, outputs.features)
+    score = Scale().fit_outputs(outputs.logits, outputs.features, head=head)
     with pytest.raises(ValueError, match="reads penultimate features, got logits alone"):
-        score.score(ClassifierOutputs(outputs.logits))
+        score.score_outputs(outputs.logits)
 
 
 def test_unknown_variant_is_refused():
-    with pytest.raises(ValueError, match="variant must be one of"):
-        PrunedEnergy(variant="x")
+    with pytest.raises(ValueError, match=r"option 'variant'.*'s', 'b' or 'p'"):
+        Ash(variant="x")

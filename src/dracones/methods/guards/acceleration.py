@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from dracones.methods.guards.modes import scoring_mode
+from dracones.methods.guards.views import eval_view
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -29,16 +29,17 @@ def accelerated(model: nn.Module, example: Tensor, keep: str | None = None) -> n
     >>> [type(m).__name__ for m in accelerated(net, torch.zeros(1, 1, 4, 4)).children()]
     ['Conv2d', 'Flatten', 'Linear']
     """
-    with torch.no_grad(), scoring_mode(model):
+    scoring = eval_view(model)
+    with torch.no_grad():
         try:
-            traced = _fold(fx.symbolic_trace(copy.deepcopy(model)), keep)
+            traced = _fold(fx.symbolic_trace(copy.deepcopy(scoring)), keep)
         except Exception as error:
             # Tracing fails in as many ways as models have control flow; each leaves the classifier usable as it is.
             return _give_up(model, f"it cannot be traced ({type(error).__name__}: {error})")
         for module in traced.modules():
             module.training = False
         faster = traced.to(memory_format=torch.channels_last)
-        expected, got = model(example), faster(example.contiguous(memory_format=torch.channels_last))
+        expected, got = scoring(example.clone()), faster(example.clone().contiguous(memory_format=torch.channels_last))
         if not _close(expected, got):
             return _give_up(model, "its traced copy answers differently")
     return faster

@@ -1,13 +1,16 @@
 """Gaussians in feature space: Mahalanobis distance to the nearest class, and relative to a background."""
 
 import warnings
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from dracones.methods.guards.guard import Guard, GuardConfig, Input
 from dracones.methods.guards.outputs import ClassifierOutputs, LinearHead
-from dracones.methods.guards.post_hoc import Input, PostHocScore
+from dracones.methods.info import MethodInfo
+from dracones.methods.registry import register
 
 
 def whitening(covariance: Tensor, ridge: float) -> Tensor:
@@ -40,46 +43,53 @@ def whitening(covariance: Tensor, ridge: float) -> Tensor:
     return inverse
 
 
-class Mahalanobis(PostHocScore):
+class GaussianConfig(GuardConfig):
+    """Options of both Mahalanobis distances."""
+
+    ridge: float = Field(1e-6, ge=0, description="added to the covariance's diagonal, as a share of its mean variance")
+
+
+@register
+class Mahalanobis(Guard):
     """Squared Mahalanobis distance to the nearest class mean under one shared covariance.
 
     ``min_k (z - mu_k)^T Sigma^-1 (z - mu_k)``, Sigma the within-class covariance (divided by N). The paper's
-    confidence is
-    minus this; pytorch-ood's number is this divided by 2N. The paper's ensemble over layers and its input
+    confidence is minus this; pytorch-ood's number is this divided by 2N. The paper's ensemble over layers and its input
     perturbation are left out.
 
-    Args:
-        ridge: added to the covariance's diagonal, as a share of its mean variance (trace / F).
-
-    Reference: Lee, Lee, Lee, Shin, "A Simple Unified Framework for Detecting Out-of-Distribution Samples and
-    Adversarial Attacks", NeurIPS 2018, eq. 1-2.
-
     >>> z = torch.tensor([[0.0], [2.0], [10.0], [12.0]])
-    >>> outputs = ClassifierOutputs(torch.zeros(4, 2), z)
-    >>> score = Mahalanobis(ridge=0.0).fit(outputs, labels=torch.tensor([0, 0, 1, 1]))
-    >>> score.score(ClassifierOutputs(torch.zeros(1, 2), torch.tensor([[4.0]])))
+    >>> guard = Mahalanobis(ridge=0.0).fit_outputs(torch.zeros(4, 2), z, labels=torch.tensor([0, 0, 1, 1]))
+    >>> guard.score_outputs(torch.zeros(1, 2), torch.tensor([[4.0]]))
     tensor([9.])
     """
 
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="mahalanobis",
+        title="A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks",
+        authors=("Lee", "Lee", "Lee", "Shin"),
+        year=2018,
+        url="https://arxiv.org/abs/1807.03888",
+        family="classifier",
+        needs=("images", "labels", "classifier"),
+        summary="Mahalanobis distance of the features to the nearest class mean",
+    )
+    Config = GaussianConfig
+    config: GaussianConfig
     reads: ClassVar[tuple[Input, ...]] = ("logits", "features", "labels")
 
-    def __init__(self, *, ridge: float = 1e-6) -> None:
-        super().__init__()
-        if ridge < 0:
-            raise ValueError(f"ridge must not be negative, got {ridge}")
-        self.ridge = ridge
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         for name in ("origin", "whiten", "centres"):
             self.register_buffer(name, torch.empty(0))
         self.origin: Tensor
         self.whiten: Tensor
         self.centres: Tensor
 
-    def fit_outputs(self, outputs: ClassifierOutputs, labels: Tensor | None, head: LinearHead | None) -> None:
+    def learn(self, outputs: ClassifierOutputs, labels: Tensor | None, head: LinearHead | None) -> None:  # noqa: ARG002
         """Class means and the shared covariance, in float64."""
-        del head
-        features = outputs.needed_features("Mahalanobis").double()
+        features = outputs.needed_features(self.info.name).double()
         if labels is None:
-            raise ValueError("Mahalanobis needs labels")
+            raise ValueError(f"{self.info.name} needs labels")
         present = labels.unique()
         absent = outputs.logits.shape[1] - len(present)
         if absent:
@@ -91,53 +101,63 @@ class Mahalanobis(PostHocScore):
             )
         means = torch.stack([features[labels == k].mean(dim=0) for k in present])
         within = features - means[torch.searchsorted(present, labels.contiguous())]
-        matrix = whitening(within.T @ within / len(features), self.ridge)
+        matrix = whitening(within.T @ within / len(features), self.config.ridge)
         # Distances are taken around the global mean, which costs float32 no digits when features lie far from zero.
         origin = features.mean(dim=0)
         self.origin = origin.float()
         self.whiten = matrix.float()
         self.centres = ((means - origin) @ matrix.T).float()
 
-    def class_distances(self, features: Tensor) -> Tensor:
-        """Squared distance to each class mean, ``[B, K]``."""
+    def formula(self, logits: Tensor, features: Tensor | None) -> Tensor:
+        """Squared distance to the nearest class mean.
+
+        The expanded square finds which is nearest; its distance is then measured by difference, which keeps the digits
+        that the square loses far from the origin.
+        """
+        features = ClassifierOutputs(logits, features).needed_features(self.info.name)
         points = (features.to(self.origin) - self.origin) @ self.whiten.T
-        return torch.cdist(points, self.centres, compute_mode="donot_use_mm_for_euclid_dist").square()
-
-    def score_outputs(self, outputs: ClassifierOutputs) -> Tensor:
-        """Distance to the nearest class."""
-        return self.class_distances(outputs.needed_features("Mahalanobis")).amin(dim=1)
+        nearest = (0.5 * self.centres.square().sum(dim=1) - points @ self.centres.T).argmin(dim=1)
+        return (points - self.centres[nearest]).square().sum(dim=1)
 
 
+@register
 class RelativeMahalanobis(Mahalanobis):
     """Mahalanobis distance to the nearest class minus the distance to one Gaussian of all training features.
 
     ``min_k d_k(z) - d_0(z)``: what makes an image unusual for any class is taken away, which helps near the
     training distribution. pytorch-ood's number is this divided by N.
 
-    Reference: Ren, Fort, Liu, Roy, Padhy, Lakshminarayanan, "A Simple Fix to Mahalanobis Distance for Improving
-    Near-OOD Detection", 2021, eq. 2-3.
-
     >>> z = torch.tensor([[0.0], [2.0], [10.0], [12.0]])
-    >>> outputs = ClassifierOutputs(torch.zeros(4, 2), z)
-    >>> score = RelativeMahalanobis(ridge=0.0).fit(outputs, labels=torch.tensor([0, 0, 1, 1]))
-    >>> round(score.score(ClassifierOutputs(torch.zeros(1, 2), torch.tensor([[4.0]]))).item(), 4)
+    >>> guard = RelativeMahalanobis(ridge=0.0).fit_outputs(torch.zeros(4, 2), z, labels=torch.tensor([0, 0, 1, 1]))
+    >>> round(guard.score_outputs(torch.zeros(1, 2), torch.tensor([[4.0]])).item(), 4)
     8.8462
     """
 
-    def __init__(self, *, ridge: float = 1e-6) -> None:
-        super().__init__(ridge=ridge)
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="relative_mahalanobis",
+        title="A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection",
+        authors=("Ren", "Fort", "Liu", "Roy", "Padhy", "Lakshminarayanan"),
+        year=2021,
+        url="https://arxiv.org/abs/2106.09022",
+        family="classifier",
+        needs=("images", "labels", "classifier"),
+        summary="Mahalanobis distance to the nearest class minus that to all training features",
+    )
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.register_buffer("background", torch.empty(0))
         self.background: Tensor
 
-    def fit_outputs(self, outputs: ClassifierOutputs, labels: Tensor | None, head: LinearHead | None) -> None:
+    def learn(self, outputs: ClassifierOutputs, labels: Tensor | None, head: LinearHead | None) -> None:
         """The classes' Gaussians, then the background's."""
-        super().fit_outputs(outputs, labels, head)
-        features = outputs.needed_features("RelativeMahalanobis").double()
+        super().learn(outputs, labels, head)
+        features = outputs.needed_features(self.info.name).double()
         centred = features - features.mean(dim=0)
-        self.background = whitening(centred.T @ centred / len(features), self.ridge).float()
+        self.background = whitening(centred.T @ centred / len(features), self.config.ridge).float()
 
-    def score_outputs(self, outputs: ClassifierOutputs) -> Tensor:
+    def formula(self, logits: Tensor, features: Tensor | None) -> Tensor:
         """Nearest class minus background."""
-        features = outputs.needed_features("RelativeMahalanobis").to(self.origin)
+        features = ClassifierOutputs(logits, features).needed_features(self.info.name).to(self.origin)
         background = ((features - self.origin) @ self.background.T).square().sum(dim=1)
-        return self.class_distances(features).amin(dim=1) - background
+        return super().formula(logits, features) - background

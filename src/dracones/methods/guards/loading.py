@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,13 +25,19 @@ class NamedClassifier:
     Attributes:
         module: in eval mode.
         mean, std: the normalisation timm records for the weights; ``None`` where the origin says nothing.
-        size: ``(height, width)`` where the network takes no other.
+        size: ``(height, width)`` that timm resizes to.
+        crop: ``(height, width)`` that it then cuts from the centre, where that is less.
+        fit: how another shape meets size.
+        interpolation: its filter, where it is one of ours.
     """
 
     module: nn.Module
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     size: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    fit: Literal["stretch", "cover", "contain"] | None = None
+    interpolation: Literal["bilinear", "bicubic", "nearest"] | None = None
 
 
 def kind_of(name: str) -> Kind:
@@ -143,8 +150,25 @@ def _from_timm(name: str, weights: str | Path | None) -> NamedClassifier:
         module.eval(),
         tuple(mean) if known and mean else None,
         tuple(std) if known and std else None,
-        tuple(cfg["input_size"][1:]) if cfg.get("fixed_input_size") else None,
+        **_resizing(cfg),
     )
+
+
+def _resizing(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Size, crop, fit and filter by which timm's evaluation brings an image to the network."""
+    if not cfg.get("input_size"):
+        return {}
+    height, width = cfg["input_size"][1:]
+    share = float(cfg.get("crop_pct") or 1.0)
+    # As timm rounds: down.
+    size = (math.floor(height / share), math.floor(width / share))
+    filters = ("bilinear", "bicubic", "nearest")
+    return {
+        "size": size,
+        "crop": (height, width) if size != (height, width) else None,
+        "fit": {"squash": "stretch", "border": "contain"}.get(str(cfg.get("crop_mode")), "cover"),
+        "interpolation": cfg["interpolation"] if cfg.get("interpolation") in filters else None,
+    }
 
 
 def _text(value: Any) -> str:

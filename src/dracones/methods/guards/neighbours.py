@@ -1,96 +1,92 @@
 """Distance to the k-th nearest training feature, by exact search."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from dracones.methods.guards.guard import Guard, GuardConfig, Input
 from dracones.methods.guards.outputs import ClassifierOutputs, LinearHead
-from dracones.methods.guards.post_hoc import Input, PostHocScore
+from dracones.methods.info import MethodInfo
+from dracones.methods.registry import register
 
-# Similarities, or differences to candidates, held at once: 64 MiB in float32.
-_CHUNK = 1 << 24
-# Candidates beyond k whose distances are taken again without rounding.
+# Ranks on either side of the k-th whose distances are measured again without rounding.
 _SPARE = 8
-# Bound on the relative error of a product of up to some thousand float32 terms.
-_ROUNDING = 4e-6
 
 
-class NearestNeighbours(PostHocScore):
+@register
+class Knn(Guard):
     """Euclidean distance to the k-th nearest training feature, features scaled to unit length.
 
-    Exact: candidates come from one matrix product, whose rounding (1e-7 of a squared distance of 2) would blur short
-    distances; the k + 8 best are measured again by difference, and all where rounding could have hidden a nearer one.
+    The order comes from one matrix product around the features' mean, whose rounding (about 1e-7 of their spread) could
+    blur short distances; the ranks within 8 of the k-th are therefore measured again by difference. Only where more
+    than 8 training features lie within that rounding of the k-th may one of these stand in for it.
 
-    Args:
-        k: which neighbour; 50 on CIFAR-10, 1000 on ImageNet in the paper.
-        normalize: scale features to length 1 (the paper finds this decisive).
-        share: share of the training features that is kept, chosen at random (the paper's alpha).
-        seed: of that choice.
-
-    Reference: Sun, Ming, Zhu, Li, "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022.
-
-    >>> bank = ClassifierOutputs(torch.zeros(3, 2), torch.tensor([[0.0], [1.0], [5.0]]))
-    >>> score = NearestNeighbours(k=2, normalize=False).fit(bank)
-    >>> score.score(ClassifierOutputs(torch.zeros(1, 2), torch.tensor([[2.0]])))
+    >>> guard = Knn(k=2, normalize=False)
+    >>> guard = guard.fit_outputs(torch.zeros(3, 2), torch.tensor([[0.0], [1.0], [5.0]]))
+    >>> guard.score_outputs(torch.zeros(1, 2), torch.tensor([[2.0]]))
     tensor([2.])
     """
 
-    reads: ClassVar[tuple[Input, ...]] = ("features",)
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="knn",
+        title="Out-of-Distribution Detection with Deep Nearest Neighbors",
+        authors=("Sun", "Ming", "Zhu", "Li"),
+        year=2022,
+        url="https://arxiv.org/abs/2204.06507",
+        family="classifier",
+        needs=("images", "classifier"),
+        summary="distance to the k-th nearest training feature, exact search",
+    )
 
-    def __init__(self, *, k: int = 50, normalize: bool = True, share: float = 1.0, seed: int = 0) -> None:
-        super().__init__()
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
-        if not 0 < share <= 1:
-            raise ValueError(f"share must be in (0, 1], got {share}")
-        self.k, self.normalize, self.share, self.seed = k, normalize, share, seed
-        self.register_buffer("bank", torch.empty(0))
+    class Config(GuardConfig):
+        """Options of KNN."""
+
+        k: int = Field(50, ge=1, description="which neighbour; 50 on CIFAR-10, 1000 on ImageNet in the paper")
+        normalize: bool = Field(True, description="scale features to length 1")
+        share: float = Field(1.0, gt=0, le=1, description="share of the training features that is kept")
+
+    config: Config
+    reads: ClassVar[tuple[Input, ...]] = ("logits", "features")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for name in ("bank", "origin", "half_norms"):
+            self.register_buffer(name, torch.empty(0))
         self.bank: Tensor
+        self.origin: Tensor
+        self.half_norms: Tensor
 
     def _points(self, features: Tensor) -> Tensor:
         features = features.float()
-        return functional.normalize(features, dim=1) if self.normalize else features
+        return functional.normalize(features, dim=1) if self.config.normalize else features
 
-    def fit_outputs(self, outputs: ClassifierOutputs, labels: Tensor | None, head: LinearHead | None) -> None:
-        """Keep the training features."""
-        del labels, head
-        points = self._points(outputs.needed_features("NearestNeighbours"))
-        if self.share < 1:
-            count = max(1, round(self.share * len(points)))
-            order = torch.randperm(len(points), generator=torch.Generator().manual_seed(self.seed))
+    def learn(self, outputs: ClassifierOutputs, labels: Tensor | None, head: LinearHead | None) -> None:  # noqa: ARG002
+        """Keep the training features, moved to their mean."""
+        points, options = self._points(outputs.needed_features(self.info.name)), self.config
+        if options.share < 1:
+            count = max(1, round(options.share * len(points)))
+            order = torch.randperm(len(points), generator=torch.Generator().manual_seed(options.seed))
             points = points[order[:count].to(points.device)]
-        if len(points) < self.k:
+        if len(points) < options.k:
             raise ValueError(
-                f"k={self.k} neighbours were asked of {len(points)} training features; lower k or add images"
+                f"k={options.k} neighbours were asked of {len(points)} training features; lower k or add images"
             )
-        self.bank = points.contiguous()
+        self.origin = points.double().mean(dim=0).float()
+        # Differences of nearby float32 numbers are exact, so no digit of a distance is lost.
+        self.bank = (points - self.origin).contiguous()
+        self.half_norms = 0.5 * self.bank.square().sum(dim=1)
 
-    def score_outputs(self, outputs: ClassifierOutputs) -> Tensor:
+    def formula(self, logits: Tensor, features: Tensor | None) -> Tensor:
         """Distance to the k-th neighbour."""
-        points = self._points(outputs.needed_features("NearestNeighbours")).to(self.bank)
-        half_norms = 0.5 * self.bank.square().sum(dim=1)
-        measured = min(len(self.bank), self.k + _SPARE) * self.bank.shape[1]
-        rows = max(1, _CHUNK // max(len(self.bank), measured))
-        return torch.cat([self._kth(chunk, half_norms) for chunk in points.split(rows)] or [points.new_empty(0)])
-
-    def _kth(self, points: Tensor, half_norms: Tensor) -> Tensor:
+        points = self._points(ClassifierOutputs(logits, features).needed_features(self.info.name)).to(self.bank)
+        points = points - self.origin
         # argmin |p - b|^2 = argmax p.b - |b|^2 / 2
-        closeness = torch.addmm(-half_norms, points, self.bank.T)
-        count = min(len(self.bank), self.k + _SPARE)
-        best = closeness.topk(count, dim=1, sorted=False)
-        distances = torch.linalg.vector_norm(self.bank[best.indices] - points[:, None], dim=2)
-        kth: Tensor = distances.kthvalue(self.k, dim=1).values
-        if count < len(self.bank):
-            self._measure_doubtful(kth, points, best.values.amin(dim=1), half_norms.max())
-        return kth
-
-    def _measure_doubtful(self, kth: Tensor, points: Tensor, last: Tensor, largest_half_norm: Tensor) -> None:
-        """Search again without a matrix product where its rounding could have hidden a nearer neighbour."""
-        half_norm = 0.5 * points.square().sum(dim=1)
-        rounding = _ROUNDING * (half_norm + largest_half_norm)
-        doubtful = 0.5 * kth.square() > half_norm - last - rounding
-        for row in doubtful.nonzero().flatten().tolist():
-            exact = torch.linalg.vector_norm(self.bank - points[row], dim=1)
-            kth[row] = exact.kthvalue(self.k).values
+        closeness = points @ self.bank.T - self.half_norms
+        count, first = min(self.bank.shape[0], self.config.k + _SPARE), max(0, self.config.k - 1 - _SPARE)
+        window = closeness.topk(count, dim=1).indices[:, first:]
+        distances = torch.linalg.vector_norm(self.bank[window] - points[:, None], dim=2)
+        nearest = distances.topk(self.config.k - first, dim=1, largest=False).values
+        return nearest[:, -1]

@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dracones.images import ImageCollection
-from dracones.methods.config import MethodConfig
 from dracones.methods.guards.guard import GATHERING_BATCH, Guard, GuardConfig, GuardExtras
-from dracones.methods.guards.logit_scores import msp
+from dracones.methods.guards.logits import Msp
 from dracones.methods.guards.perturbation import Precision, perturbed_logits
 from dracones.methods.guards.probe import ClassifierProbe
 from dracones.methods.guards.tuning import (
@@ -97,8 +96,8 @@ class Odin(Guard):
 
     Extras: ClassVar[type[FileExtras]] = OdinExtras
 
-    def __init__(self, config: MethodConfig | None = None, **options: Any) -> None:
-        super().__init__(config, **options)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.register_buffer("temperature", torch.tensor(self._options.temperature, dtype=torch.float64))
         self.register_buffer("epsilon", torch.tensor(self._options.epsilon or 0.0, dtype=torch.float64))
         self.temperature: Tensor
@@ -149,7 +148,7 @@ class Odin(Guard):
             for t in temperatures:
                 moved = perturbed_logits(self.probe, batch.images, t, epsilons, self._options.gradient_precision)
                 for e, logits in zip(epsilons, moved, strict=True):
-                    found[t, e].append(msp(logits, temperature=t).cpu())
+                    found[t, e].append(Msp.score(logits, temperature=t).cpu())
         return {key: torch.cat(parts).numpy() for key, parts in found.items()}
 
     def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
@@ -158,14 +157,14 @@ class Odin(Guard):
         (moved,) = perturbed_logits(
             self.probe, images, temperature, (float(self.epsilon),), self._options.gradient_precision
         )
-        return Scores(msp(moved, temperature=temperature).to(self.device))
+        return Scores(Msp.score(moved, temperature=temperature).to(self.device))
 
     def logits_and_scores(self, images: Tensor, probe: ClassifierProbe) -> tuple[Tensor, Tensor]:
         """The classifier's own logits, and the score after the step."""
         temperature, epsilon = float(self.temperature), float(self.epsilon)
         precision = self._options.gradient_precision
         first, moved = perturbed_logits(probe, images, temperature, (0.0, epsilon), precision)
-        return first, msp(moved, temperature=temperature).to(self.device)
+        return first, Msp.score(moved, temperature=temperature).to(self.device)
 
     def adopt_tuning(self, tuning: Tuning) -> Self:
         """Take settings over, with the record of how they were chosen; a calibration of the former is void."""

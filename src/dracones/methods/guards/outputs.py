@@ -1,8 +1,8 @@
 """What a classifier says of a batch, and the refusal of what is not that."""
 
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
+from dataclasses import fields as fields_of
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ def logits_of(answer: Any, output: str | int | None = None) -> Tensor:
 
     Raises:
         TypeError: not a tensor, and ``output`` does not say which part is.
-        ValueError: not ``[B, K]`` with K at least 2, or NaN/inf inside (counted).
+        ValueError: not ``[B, K]`` with K at least 2.
     """
     logits = _pick(answer, output)
     if logits.ndim != 2:
@@ -93,16 +93,23 @@ def logits_of(answer: Any, output: str | int | None = None) -> Tensor:
         )
     if not logits.is_floating_point():
         raise TypeError(f"the classifier returned {logits.dtype}, not logits; remove the argmax")
-    if logits.dtype != torch.float64:
-        logits = logits.float()
-    bad = int((~torch.isfinite(logits.detach())).sum())
-    if bad:
-        rows = int((~torch.isfinite(logits.detach())).any(dim=1).sum())
-        raise ValueError(
-            f"the classifier returned {bad} logits that are NaN or infinite, in {rows} of {len(logits)} images; "
-            "half precision overflows at 65504: score in float32 or bfloat16, and check the images' range"
-        )
-    return logits
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def check_finite(logits: Tensor) -> None:
+    """Refuse logits that are not numbers; once a batch, outside any graph.
+
+    Raises:
+        ValueError: NaN or infinity inside (counted).
+    """
+    finite = torch.isfinite(logits)
+    if bool(finite.all()):
+        return
+    rows = int((~finite).any(dim=1).sum())
+    raise ValueError(
+        f"the classifier returned {int((~finite).sum())} logits that are NaN or infinite, in {rows} of {len(logits)} "
+        "images; half precision overflows at 65504: score in float32 or bfloat16, and check the images' range"
+    )
 
 
 def _pick(answer: Any, output: str | int | None) -> Tensor:
@@ -110,52 +117,40 @@ def _pick(answer: Any, output: str | int | None) -> Tensor:
         if output is not None:
             raise TypeError(f"output={output!r} was given, but the classifier returned one tensor; leave output out")
         return answer
-    if isinstance(answer, Mapping):
+    fields = _fields(answer)
+    if isinstance(fields, Mapping) and not isinstance(output, int):
         if output is None:
             raise TypeError(
-                f"the classifier returned a {type(answer).__name__} with keys {sorted(map(str, answer))}, not a "
-                "tensor of logits; "
-                "name the one that holds them: output='logits'"
+                f"the classifier returned a {type(answer).__name__} with keys {sorted(map(str, fields))}, not a "
+                "tensor of logits; name the one that holds them: output='logits'"
             )
-        if output not in answer:
-            raise TypeError(f"output={output!r} is not among the classifier's keys {sorted(map(str, answer))}")
-        return _pick(answer[output], None)
-    if isinstance(answer, (tuple, list)):
+        if output not in fields:
+            raise TypeError(f"output={output!r} is not among the classifier's keys {sorted(map(str, fields))}")
+        return _pick(fields[output], None)
+    parts = answer if isinstance(answer, (tuple, list)) else None if fields is None else list(fields.values())
+    if parts is not None:
         if output is None:
             raise TypeError(
-                f"the classifier returned a {type(answer).__name__} of {len(answer)}, not a tensor of logits; "
+                f"the classifier returned a {type(answer).__name__} of {len(parts)}, not a tensor of logits; "
                 "say where they are: output=0"
             )
-        if not isinstance(output, int) or not -len(answer) <= output < len(answer):
+        if not isinstance(output, int) or not -len(parts) <= output < len(parts):
             raise TypeError(
-                f"output={output!r} is no position in the classifier's {type(answer).__name__} of {len(answer)}"
+                f"output={output!r} is no position in the classifier's {type(answer).__name__} of {len(parts)}"
             )
-        return _pick(answer[output], None)
+        return _pick(parts[output], None)
     raise TypeError(f"the classifier returned {type(answer).__name__}, expected a tensor of logits [B, K]")
 
 
-def refuse_probabilities(logits: Tensor) -> None:
-    """Refuse a softmax's output, warn of a log-softmax's.
-
-    Raises:
-        ValueError: every row is non-negative and sums to 1.
-    """
-    if bool((logits >= 0).all()) and torch.allclose(
-        logits.sum(dim=1), torch.ones_like(logits[:, 0]), atol=5e-3 if len(logits) > 1 else 1e-4
-    ):
-        raise ValueError(
-            "the classifier returns probabilities (non-negative rows that sum to 1), not logits; temperature, "
-            "energy and "
-            "max logit need the values before the softmax: remove the last softmax"
-        )
-    if torch.allclose(logits.logsumexp(dim=1), torch.zeros_like(logits[:, 0]), atol=1e-3):
-        warnings.warn(
-            "the classifier returns log-probabilities (log-sum-exp 0 for every image): energy is constant and "
-            "max logit "
-            "equals MSP; remove the last log-softmax",
-            UserWarning,
-            stacklevel=3,
-        )
+def _fields(answer: Any) -> Mapping[Any, Any] | None:
+    """What an answer holds by name: a mapping, a dataclass, a named tuple."""
+    if isinstance(answer, Mapping):
+        return answer
+    if is_dataclass(answer) and not isinstance(answer, type):
+        return {field.name: getattr(answer, field.name) for field in fields_of(answer)}
+    if isinstance(answer, tuple) and hasattr(answer, "_fields"):
+        return dict(zip(answer._fields, answer, strict=True))
+    return None
 
 
 def check_labels(labels: Tensor | None, count: int, classes: int, *, who: str) -> Tensor:
@@ -181,3 +176,30 @@ def check_labels(labels: Tensor | None, count: int, classes: int, *, who: str) -
             f"(found {sorted(set(outside.tolist()))[:5]}); map the folders' labels to the classifier's"
         )
     return labels
+
+
+def check_head(head: LinearHead | None, outputs: ClassifierOutputs, who: str) -> None:
+    """Refuse a last layer that does not turn the features into the logits.
+
+    Raises:
+        ValueError: absent, of another width, or with another product.
+    """
+    if head is None:
+        raise ValueError(
+            f"{who} needs the classifier's last linear layer (weight [K, F], bias [K]); none was found: "
+            "read the layer whose output the last Linear takes, or use a score of logits"
+        )
+    features = outputs.needed_features(who)[:256]
+    if features.shape[1] != head.weight.shape[1]:
+        raise ValueError(
+            f"{who}: features have {features.shape[1]} dimensions, the last layer reads {head.weight.shape[1]}; "
+            "read the layer right before the last one"
+        )
+    expected = outputs.logits[:256]
+    got = head(features).to(expected)
+    # Half precision rounds logits at about 1e-2 of their size; a wrong layer misses by their whole spread.
+    if expected.shape != got.shape or (got - expected).abs().max() > 0.05 * expected.std().clamp_min(1e-6):
+        raise ValueError(
+            f"{who}: last layer times features does not give the logits, so these are not the features it reads; "
+            "read the layer right before the last one"
+        )

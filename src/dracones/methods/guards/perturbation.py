@@ -7,8 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dracones.methods.guards.modes import without_parameter_gradients
+from dracones.methods.guards.outputs import logits_of
 from dracones.methods.guards.probe import ClassifierProbe
+from dracones.methods.guards.views import eval_view
 
 Precision = Literal["own", "bfloat16"]
 
@@ -29,12 +30,15 @@ def input_gradient(
         ValueError: no gradient reaches the input, or it holds NaN.
     """
     inputs = inputs.detach().requires_grad_()
-    with torch.inference_mode(False), torch.enable_grad(), without_parameter_gradients(probe.running):
+    with torch.inference_mode(False), torch.enable_grad():
         if inputs.is_inference():
             inputs = inputs.detach().clone().requires_grad_()
         narrow = precision == "bfloat16"
         with torch.autocast(inputs.device.type, torch.bfloat16) if narrow else contextlib.nullcontext():
-            logits = probe.run(inputs).logits
+            # A view without parameters' gradients: autograd keeps nothing that only those would need. The copy is for
+            # classifiers that work in place, which a leaf refuses.
+            view = eval_view(probe.running if probe.accelerate else probe.classifier, detached=True)
+            logits = logits_of(view(inputs.clone()), probe.output)
         if not logits.requires_grad:
             raise ValueError(
                 "no gradient reaches the classifier's input, which ODIN needs: it runs under no_grad or "
@@ -80,16 +84,18 @@ def perturbed_logits(
     """Logits ``[B, K]`` after a step of each size, from one gradient; size 0 is the unperturbed pass."""
     # Gradients are switched off around each pass, never across a yield: a caller that stops half-way would stay off.
     with torch.no_grad():
+        if not probe.inspected:
+            probe.inspect(images)
         inputs = probe.prepare(images)
         if any(epsilons):
             unperturbed, gradient = input_gradient(probe, inputs, temperature, precision)
             std = None if probe.normalization is None else probe.normalization.std
         else:
-            unperturbed, gradient, std = probe.run(inputs).logits, inputs, None
+            unperturbed, gradient, std = probe.run(inputs.clone()).logits, inputs, None
     for epsilon in epsilons:
         if epsilon == 0 and (precision == "own" or not any(epsilons)):
             yield unperturbed
         else:
             with torch.no_grad():
-                logits = probe.run(step(inputs, gradient, epsilon, std) if epsilon else inputs).logits
+                logits = probe.run(step(inputs, gradient, epsilon, std) if epsilon else inputs.clone()).logits
             yield logits

@@ -1,13 +1,16 @@
 """What the training features never span: the residual, and ViM, its sum with the energy."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from dracones.methods.guards.logit_scores import energy
+from dracones.methods.guards.guard import Guard, GuardConfig, Input
+from dracones.methods.guards.logits import Energy
 from dracones.methods.guards.outputs import ClassifierOutputs, LinearHead
-from dracones.methods.guards.post_hoc import Input, PostHocScore
+from dracones.methods.info import MethodInfo
+from dracones.methods.registry import register
 
 
 def principal_dimensions(width: int) -> int:
@@ -17,44 +20,68 @@ def principal_dimensions(width: int) -> int:
     return 512 if width >= 768 else width // 2
 
 
-class Residual(PostHocScore):
+class SubspaceConfig(GuardConfig):
+    """Options of ViM and the residual."""
+
+    dimensions: int | None = Field(
+        None, ge=1, description="D of the principal subspace; by the number of features as in the paper if none"
+    )
+
+
+_VIM = MethodInfo(
+    name="vim",
+    title="ViM: Out-Of-Distribution with Virtual-logit Matching",
+    authors=("Wang", "Li", "Feng", "Zhang"),
+    year=2022,
+    url="https://arxiv.org/abs/2203.10807",
+    family="classifier",
+    needs=("images", "classifier"),
+    summary="length outside the training features' principal subspace, as a virtual logit against the energy",
+)
+
+
+@register
+class Residual(Guard):
     """Length of the feature outside the principal subspace of the training features.
 
     Features are taken from the origin ``-pinv(W) b``, where the last layer's bias vanishes; the subspace is spanned by
-    the D largest eigenvectors of ``X^T X``.
-
-    Args:
-        dimensions: D; ``None`` for the paper's choice (`principal_dimensions`).
-
-    Reference: Wang, Li, Feng, Zhang, "ViM: Out-Of-Distribution with Virtual-logit Matching", CVPR 2022, sections 3-4.
+    the D largest eigenvectors of ``X^T X``. Sections 3-4 of the paper.
 
     >>> z = torch.tensor([[1.0, 0.0], [2.0, 0.0], [-3.0, 0.0]])
     >>> head = LinearHead(torch.eye(2), torch.zeros(2))
-    >>> score = Residual(dimensions=1).fit(ClassifierOutputs(head(z), z), head=head)
-    >>> score.score(ClassifierOutputs(torch.zeros(1, 2), torch.tensor([[7.0, 4.0]])))
+    >>> guard = Residual(dimensions=1).fit_outputs(head(z), z, head=head)
+    >>> guard.score_outputs(torch.zeros(1, 2), torch.tensor([[7.0, 4.0]]))
     tensor([4.])
     """
 
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="residual",
+        title=_VIM.title,
+        authors=_VIM.authors,
+        year=_VIM.year,
+        url=_VIM.url,
+        family="classifier",
+        needs=("images", "classifier"),
+        summary="length of the feature outside the training features' principal subspace (ViM's half)",
+    )
+    Config = SubspaceConfig
+    config: SubspaceConfig
     reads: ClassVar[tuple[Input, ...]] = ("logits", "features", "head")
 
-    def __init__(self, *, dimensions: int | None = None) -> None:
-        super().__init__()
-        if dimensions is not None and dimensions < 1:
-            raise ValueError(f"dimensions must be at least 1, got {dimensions}")
-        self.dimensions = dimensions
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.register_buffer("origin", torch.empty(0))
         self.register_buffer("complement", torch.empty(0))
         self.origin: Tensor
         self.complement: Tensor
 
-    def fit_outputs(self, outputs: ClassifierOutputs, labels: Tensor | None, head: LinearHead | None) -> None:
+    def learn(self, outputs: ClassifierOutputs, labels: Tensor | None, head: LinearHead | None) -> None:  # noqa: ARG002
         """Origin and complement of the principal subspace, in float64."""
-        del labels
         if head is None:
-            raise ValueError(f"{type(self).__name__} needs the last layer")
-        features = outputs.needed_features(type(self).__name__).double()
+            raise ValueError(f"{self.info.name} needs the last layer")
+        features = outputs.needed_features(self.info.name).double()
         width = features.shape[1]
-        kept = principal_dimensions(width) if self.dimensions is None else self.dimensions
+        kept = principal_dimensions(width) if self.config.dimensions is None else self.config.dimensions
         if not 1 <= kept < width:
             raise ValueError(f"dimensions must be between 1 and {width - 1} for {width} features, got {kept}")
         weight, bias = head.weight.to(features), head.bias.to(features)
@@ -73,42 +100,56 @@ class Residual(PostHocScore):
         residual: Tensor = torch.linalg.vector_norm((features.to(self.origin) - self.origin) @ self.complement, dim=1)
         return residual
 
-    def score_outputs(self, outputs: ClassifierOutputs) -> Tensor:
+    def formula(self, logits: Tensor, features: Tensor | None) -> Tensor:
         """The residual's length."""
-        return self.residual(outputs.needed_features("Residual"))
+        return self.residual(ClassifierOutputs(logits, features).needed_features(self.info.name))
 
 
-class VirtualLogit(Residual):
+@register
+class Vim(Residual):
     """ViM: the residual, scaled to the size of a logit, plus the energy.
 
-    ``alpha * |residual| - logsumexp(logits)`` with alpha = mean max logit / mean residual over the training images. The
-    paper's score, the softmax probability of the virtual logit, is a monotone function of it.
+    ``alpha * |residual| - logsumexp(logits)`` (eq. 4-6). The paper's score, the softmax probability of the virtual
+    logit, is a monotone function of it.
 
-    Reference: Wang, Li, Feng, Zhang, CVPR 2022, eq. 4-6.
+    The paper's alpha, mean max logit / mean residual over the training images, changes with a constant added to all
+    logits, which means nothing to a classifier, and turns the score round where they are negative. How far the maximum
+    lies above the mean over the classes does not change. Where the two sizes agree within a factor of 2, as for usual
+    logits, alpha is the paper's; else it is taken from the latter, so that it is above 0 always.
 
     >>> z = torch.tensor([[3.0, 1.0], [4.0, -1.0], [-5.0, 1.0]])
     >>> head = LinearHead(torch.eye(2), torch.zeros(2))
-    >>> score = VirtualLogit(dimensions=1).fit(ClassifierOutputs(head(z), z), head=head)
+    >>> guard = Vim(dimensions=1).fit_outputs(head(z), z, head=head)
     >>> far = torch.tensor([[4.0, 0.0], [4.0, 9.0]])
-    >>> bool(score.score(ClassifierOutputs(head(far), far)).diff() > 0)
+    >>> bool(guard.score_outputs(head(far), far).diff() > 0)
     True
     """
 
-    def __init__(self, *, dimensions: int | None = None) -> None:
-        super().__init__(dimensions=dimensions)
-        self.register_buffer("alpha", torch.ones(()))
+    info: ClassVar[MethodInfo] = _VIM
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.register_buffer("alpha", torch.empty(0))
         self.alpha: Tensor
 
-    def fit_outputs(self, outputs: ClassifierOutputs, labels: Tensor | None, head: LinearHead | None) -> None:
+    def learn(self, outputs: ClassifierOutputs, labels: Tensor | None, head: LinearHead | None) -> None:
         """The subspace, then alpha."""
-        super().fit_outputs(outputs, labels, head)
-        features = outputs.needed_features("ViM")
+        super().learn(outputs, labels, head)
+        features = outputs.needed_features(self.info.name)
         residual = self.residual(features).double().mean()
         if not residual > 1e-5 * torch.linalg.vector_norm(features.to(self.origin) - self.origin, dim=1).mean():
-            raise ValueError("ViM: the training features lie in the principal subspace entirely; lower dimensions")
-        self.alpha = (outputs.logits.amax(dim=1).double().mean() / residual).float()
+            raise ValueError("vim: the training features lie in the principal subspace entirely; lower dimensions")
+        self.alpha = (_logit_size(outputs.logits.double()) / residual).float()
 
-    def score_outputs(self, outputs: ClassifierOutputs) -> Tensor:
+    def formula(self, logits: Tensor, features: Tensor | None) -> Tensor:
         """Virtual logit against the energy."""
-        residual = self.residual(outputs.needed_features("ViM"))
-        return self.alpha * residual + energy(outputs.logits.to(residual))
+        residual = self.residual(ClassifierOutputs(logits, features).needed_features(self.info.name))
+        return self.alpha * residual + Energy.score(logits.to(residual))
+
+
+def _logit_size(logits: Tensor) -> Tensor:
+    """The mean maximum as published; above the mean over the classes where a common shift has moved it away."""
+    published = logits.amax(dim=1).mean()
+    above = (logits.amax(dim=1) - logits.mean(dim=1)).mean()
+    usual = (published >= 0.5 * above) & (published <= 2 * above)
+    return torch.where(usual, published, above)

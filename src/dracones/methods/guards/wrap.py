@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dracones.methods.guards.guard import Guard, check_fingerprint
-from dracones.methods.guards.probe import ClassifierProbe
+from dracones.methods.guards.outputs import check_finite
 
 
 class GuardedAnswer(NamedTuple):
@@ -42,19 +42,12 @@ class GuardedClassifier(nn.Module):
         super().__init__()
         if guard.classifier_fingerprint is None:
             raise ValueError(f"this {guard.info.name} is not fitted; call fit(normal_images) before wrap")
+        probe = guard.probe
         if model is not None and model is not guard.classifier:
             check_fingerprint(model, guard.classifier_fingerprint, type(guard.classifier).__name__)
-            own = guard.probe
-            probe = ClassifierProbe(
-                model,
-                layer=own.layer,
-                output=own.output,
-                normalization=own.normalization,
-                read_features=own.read_features,
-                accelerate=own.accelerate,
-            )
-        else:
-            probe = guard.probe
+            probe = guard.probe_of(model)
+            if guard.probe.inspected and not probe.accelerate:
+                probe.know(guard.probe.found)
         self.guard = guard
         self.threshold = threshold
         self.probe = probe
@@ -63,4 +56,6 @@ class GuardedClassifier(nn.Module):
         """Logits, scores and, once calibrated, verdicts."""
         with torch.no_grad():
             logits, scores = self.guard.logits_and_scores(images, self.probe)
+        if not torch.compiler.is_compiling() and bool(torch.isnan(scores).any()):
+            check_finite(logits)
         return GuardedAnswer(logits, scores, None if self.threshold is None else scores > self.threshold)

@@ -88,5 +88,5 @@ class Knn(Guard):
         count, first = min(self.bank.shape[0], self.config.k + _SPARE), max(0, self.config.k - 1 - _SPARE)
         window = closeness.topk(count, dim=1).indices[:, first:]
         distances = torch.linalg.vector_norm(self.bank[window] - points[:, None], dim=2)
-        nearest = distances.topk(self.config.k - first, dim=1, largest=False).values
+        nearest: Tensor = distances.topk(self.config.k - first, dim=1, largest=False).values
         return nearest[:, -1]

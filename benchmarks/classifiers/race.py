@@ -309,7 +309,7 @@ def ten_detectors(case: Case, rounds: int) -> dict[str, Any]:
                     detector.predict_features(test)
 
     def ours(**options: Any) -> None:
-        guards = {name: case.guard(name, **options) for name in names}
+        guards = {name: case.guard(name, **options).method for name in names}
         reader = guards["knn"]
         outputs, _ = reader.gather(_collection(reader, case.train))
         for guard in guards.values():
@@ -317,7 +317,7 @@ def ten_detectors(case: Case, rounds: int) -> dict[str, Any]:
         parts = [reader.probe(x) for x in case.images.split(64)]
         joined = ClassifierOutputs.join(parts)
         for guard in guards.values():
-            guard.method.score_outputs(joined.logits, joined.features)
+            guard.score_outputs(joined.logits, joined.features)
 
     seconds = in_turns(
         {

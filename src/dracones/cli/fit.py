@@ -114,6 +114,8 @@ def _conclude(detector: Any, output: Path, written: Path, as_json: bool) -> None
         return
     report_skipped(detector.skipped)
     tell(f"{output}: {detector.info.name}, {images['train']} images, {detector.provenance['seconds']:.0f} s")
+    for note in detector.method.notes:
+        tell(note)
     tell(f"digest {detector.provenance['digest']}")
     if detector.threshold is None:
         tell(

@@ -100,7 +100,7 @@ def test_memory_and_candidates_are_bounded_and_progress_is_told():
             self.seen[self.what][1] += n
 
     progress = Counting()
-    detector = dracones.create("patchcore", **SMALL, memory_share=0.5, memory_limit=128, candidates=2)
+    detector = dracones.create("patchcore", **SMALL, memory_share=0.5, memory_limit=128, candidates=256)
     detector.fit(normals(40), progress=progress)
     assert len(detector.method.memory) == 128
     assert progress.seen["choosing the patches to keep"] == [128, 128]
@@ -125,7 +125,7 @@ def test_choosing_takes_time_in_proportion_to_the_images():
             **SMALL,
             memory_share=1.0,
             memory_limit=50,
-            candidates=3,
+            candidates=150,
             validation_share=0,
             calibration_share=0,
         )
@@ -135,3 +135,15 @@ def test_choosing_takes_time_in_proportion_to_the_images():
         )
         detector.fit(normals(count))
     assert sizes == [150, 150]
+
+
+def test_the_choice_is_the_plain_greedy_one():
+    points = vectors(500, 6)
+    chosen = spread_out(points, 60, 6, torch.Generator().manual_seed(3))
+    expected = [int(chosen[0])]
+    distance = torch.linalg.vector_norm(points - points[expected[0]], dim=1)
+    while len(expected) < 60:
+        distance[expected] = -1.0
+        expected.append(int(distance.argmax()))
+        distance = torch.minimum(distance, torch.linalg.vector_norm(points - points[expected[-1]], dim=1))
+    assert chosen.tolist() == expected

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 import dracones
+from dracones.calibration.heat_range import HeatRange
 from dracones.cli.map_folder import MapFolder
-from dracones.detectors.heat_range import HeatRange
 from dracones.images import open_images
 from dracones.training.progress import Silent
 from feature_case import SMALL, anomalies, normals

@@ -7,7 +7,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtrc, betaincinv, betaln, gammaln
 
 from dracones.metrics import Estimate
 from dracones.metrics.inputs import Float, to_scores
@@ -172,6 +171,9 @@ class Conformal:
                 images (a beta-binomial law), which is wider.
             coverage: probability that the interval holds the rate, half of the rest on either side.
         """
+
+        from scipy.special import betaincinv
+
         rank = self.rank(false_alarm_rate, confidence)
         tail = (1 - float(_checked(coverage, "coverage"))) / 2
         tails = np.array([tail, 1 - tail])
@@ -241,6 +243,9 @@ def clopper_pearson(count: int, total: int, confidence: float = 0.95) -> Estimat
         >>> clopper_pearson(0, 299).high < 0.0123
         True
     """
+
+    from scipy.special import betaincinv
+
     if not 0 <= count <= total or total < 1:
         raise ValueError(f"count of total: expected 0 <= count <= total and total >= 1, got {count} of {total}")
     tail = (1 - float(_checked(confidence, "confidence"))) / 2
@@ -251,6 +256,9 @@ def clopper_pearson(count: int, total: int, confidence: float = 0.95) -> Estimat
 
 def _largest_safe_rank(count: int, rate: float, confidence: float) -> int:
     """Largest j with P(Beta(j, n + 1 - j) <= rate) = P(Binomial(n, rate) >= j) >= confidence; 0 if there is none."""
+
+    from scipy.special import bdtrc
+
     low, high = 0, count + 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -260,6 +268,9 @@ def _largest_safe_rank(count: int, rate: float, confidence: float) -> int:
 
 def _beta_binomial(trials: int, first: int, second: int) -> NDArray[np.float64]:
     """P(at most k of the trials), k = 0 ... trials, when their common rate is Beta(first, second)."""
+
+    from scipy.special import betaln, gammaln
+
     k = np.arange(trials + 1)
     ways = gammaln(trials + 1) - gammaln(k + 1) - gammaln(trials - k + 1)
     return np.cumsum(np.exp(ways + betaln(k + first, trials - k + second) - betaln(first, second)))

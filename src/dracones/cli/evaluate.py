@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from dracones.cli.models import load_model, use_threads_for
 from dracones.cli.options import (
     Anomalous,
     AsJson,
@@ -14,8 +15,6 @@ from dracones.cli.options import (
     Mvtec,
     Normal,
     Threads,
-    runtime,
-    use_threads,
 )
 from dracones.cli.output import emit, report_skipped, skipped_records, table
 
@@ -33,12 +32,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Judge MODEL on images it was not fitted on; with masks, judge its heat maps too."""
-    use_threads(threads)
-    import dracones
+    use_threads_for(model, threads)
     from dracones.detectors import evaluate as judge
     from dracones.training import RichProgress
 
-    detector = dracones.load(model, device=device or "cpu", **runtime(classifier))
+    detector = load_model(model, device=device, classifier=classifier)
     normal_images, anomalous_images = open_sides(normal, anomalous, masks, mvtec)
     found = judge(detector, normal_images, anomalous_images, batch_size=batch_size, progress=RichProgress())
     skipped = [*found.normal.errors, *found.anomalous.errors]

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from dracones.detectors.heat_range import HeatRange
+    from dracones.calibration.heat_range import HeatRange
     from dracones.images import ImageCollection
     from dracones.training import Progress
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from dracones.cli.evaluate import open_sides
+from dracones.cli.models import load_model, use_threads_for
 from dracones.cli.options import (
     Anomalous,
     AsJson,
@@ -18,8 +19,6 @@ from dracones.cli.options import (
     Normal,
     Threads,
     require_folder_of,
-    runtime,
-    use_threads,
 )
 from dracones.cli.output import emit, tell
 
@@ -38,14 +37,13 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML page: verdict, metrics with intervals, histograms, curves, example images, heat maps."""
-    use_threads(threads)
+    use_threads_for(model, threads)
     require_folder_of(output)
-    import dracones
     from dracones.cli.report_page import evaluation_page
     from dracones.detectors import evaluate as judge
     from dracones.training import RichProgress
 
-    detector = dracones.load(model, device=device or "cpu", **runtime(classifier))
+    detector = load_model(model, device=device, classifier=classifier)
     sides = open_sides(normal, anomalous, masks, mvtec)
     found = judge(detector, *sides, batch_size=batch_size, progress=RichProgress())
     page = evaluation_page(detector, found, *sides)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from dracones.cli.map_folder import MapFolder
+from dracones.cli.models import load_model, open_data, use_threads_for
 from dracones.cli.options import (
     AsJson,
     BatchSize,
@@ -17,8 +18,6 @@ from dracones.cli.options import (
     Threads,
     require_folder,
     require_folder_of,
-    runtime,
-    use_threads,
 )
 from dracones.cli.output import ANOMALY_EXIT, emit, report_skipped, skipped_records, table, tell
 
@@ -46,18 +45,16 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score the images of DATA with MODEL; larger = more anomalous."""
-    use_threads(threads)
+    use_threads_for(model, threads)
     require_folder_of(output)
     if maps is not None:
         require_folder(maps)
-    import dracones
-    from dracones.images import open_images
     from dracones.report import table_kind, write_table
     from dracones.training import RichProgress
 
     if output is not None:
         table_kind(output)
-    detector = dracones.load(model, device=device or "cpu", **runtime(classifier))
+    detector = load_model(model, device=device, classifier=classifier)
     if fail_on_anomaly and detector.threshold is None:
         raise ValueError(
             f"{model} has no threshold to fail on; set one with `dracones calibrate {model} NORMAL_IMAGES`"
@@ -72,7 +69,7 @@ def score(
             f"{detector.info.name} gives no heat maps of whole images; `dracones methods` lists those that do, "
             "and every method gives them in tiles: fit with --set tile=[64,64]"
         )
-    images = detector.adopt(open_images(data, strict=strict))
+    images = detector.adopt(open_data(model, data, strict=strict))
     drawn = MapFolder(maps, detector.heat_range) if maps is not None else None
     rows = []
     for verdict in detector.iterate(images, batch_size=batch_size, maps=drawn is not None, progress=RichProgress()):

@@ -5,13 +5,13 @@
 'Glow'
 """
 
+from dracones.calibration.prediction import Prediction, Verdict
 from dracones.detectors.comparison import Comparison, compare
 from dracones.detectors.creating import create, load
 from dracones.detectors.detector import Detector
 from dracones.detectors.evaluation import Evaluation, evaluate
 from dracones.detectors.fitting import forget_checkpoints
 from dracones.detectors.pipeline import Answer, Pipeline
-from dracones.detectors.prediction import Prediction, Verdict
 from dracones.detectors.record import Record
 from dracones.detectors.verification import Check, Verification, verify
 

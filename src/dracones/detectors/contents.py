@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dracones.calibration import Conformal
+from dracones.calibration.heat_range import HeatRange
 from dracones.detectors.header import Header, read_strictly, unite
-from dracones.detectors.heat_range import HeatRange
 from dracones.detectors.record import Record
 from dracones.files.storage import StoredDetector
 from dracones.methods import Limits, Method, build, hollow, method_class

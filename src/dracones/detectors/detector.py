@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from dracones.calibration import Conformal
+from dracones.calibration.heat_range import HeatRange
+from dracones.calibration.prediction import Prediction, Verdict
 from dracones.detectors import files, fitting, scoring
-from dracones.detectors.heat_range import HeatRange
 from dracones.detectors.judge import Judge
 from dracones.detectors.pipeline import Pipeline
-from dracones.detectors.prediction import Prediction, Verdict
 from dracones.detectors.record import Record
 from dracones.images import ImageCollection, Preprocess, Skipped, Tiling, open_images
 from dracones.methods import Method, MethodConfig, MethodInfo, Scores
@@ -171,6 +171,18 @@ class Detector:
         """
         self.record = files.write(path, self.method, self.config, self.fitted())
         return Path(path)
+
+    def export(self, path: str | Path) -> Path:
+        """Write one file that scores the same without torch; see `dracones.export.export`.
+
+        Raises:
+            ValueError: not fitted, or a method that no graph holds.
+        """
+        from importlib import import_module
+
+        # The room above: a detector offers its verb and does not depend on it.
+        written: Path = import_module("dracones.export").export(self, path).path
+        return written
 
     def tiled(self, size: tuple[int, int], overlap: int = 0) -> "Detector":
         """The same fitted detector, looking at images in tiles; images may then have any size.

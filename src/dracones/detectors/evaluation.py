@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dracones.calibration.prediction import Prediction
 from dracones.detectors.detector import Detector
-from dracones.detectors.prediction import Prediction
 from dracones.images import ImageCollection, open_images
 from dracones.metrics import evaluate_maps, evaluate_scores
 from dracones.training import Progress

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dracones.calibration import Conformal
-from dracones.detectors.heat_range import HeatRange
+from dracones.calibration.heat_range import HeatRange
 from dracones.images import Preprocess
 
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dracones.detectors.heat_range import HeatRange, heat_facts
+from dracones.calibration.heat_range import HeatRange, heat_facts
+from dracones.calibration.prediction import Verdict
 from dracones.detectors.pipeline import Pipeline
-from dracones.detectors.prediction import Verdict
 from dracones.detectors.tiling import score_in_tiles
 from dracones.images import Batch, ImageCollection, Preprocess, Tiling, reading_threads
 from dracones.methods import Scores

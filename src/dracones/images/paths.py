@@ -16,8 +16,9 @@ from dracones.images.formats.svhn import svhn_source, svhn_splits
 from dracones.images.limits import Limits, Skipped
 from dracones.images.reading import SUFFIXES
 from dracones.images.sources import ImageSource
-from dracones.images.specs import is_named, named_source
 
+KINDS = ("builtin", "synthetic", "scenes")
+"""Of images that need no file."""
 Found = tuple[ImageSource, list[Skipped]]
 _ARRAY_FILES = (".npz", ".npy", ".mat")
 _PACKED = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
@@ -30,7 +31,9 @@ def path_source(spec: str, limits: Limits, layout: Layout | None) -> Found:
         FileNotFoundError: no such path; the nearest names are given.
         ValueError: no images there, or no such part; what there is is listed.
     """
-    if is_named(spec) and not Path(spec).exists():
+    if spec.partition(":")[0] in KINDS and not Path(spec).exists():
+        from dracones.images.specs import named_source  # draws by torch
+
         return named_source(spec), []
     path, part = _path_and_part(spec)
     if path is None:

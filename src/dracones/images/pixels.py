@@ -1,10 +1,13 @@
 """Arrays of pixels `[H, W, C]`: what is transparent, what is turned, what has no known scale."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
 
 from dracones.images.limits import UnreadableImage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def on_white(image: np.ndarray) -> np.ndarray:
@@ -44,12 +47,12 @@ def oriented(image: np.ndarray, orientation: int) -> np.ndarray:
     return image if turn is None else np.ascontiguousarray(turn(image))
 
 
-def as_float(images: Tensor) -> Tensor:
+def as_float(images: "Tensor") -> "Tensor":
     """float32 in [0, 1] from the native type: uint8, uint16, or float already."""
     levels = levels_of(images)
-    return images.to(torch.float32) if levels is None else images.to(torch.float32).div_(levels - 1)
+    return images.float() if levels is None else images.float().div_(levels - 1)
 
 
-def levels_of(images: Tensor) -> int | None:
+def levels_of(images: "Tensor") -> int | None:
     """How many levels the native type has: 256, 65,536, or none for floats."""
-    return {torch.uint8: 256, torch.uint16: 65536}.get(images.dtype)
+    return {"torch.uint8": 256, "torch.uint16": 65536}.get(str(images.dtype))

@@ -6,8 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-import torch
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -41,5 +39,7 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int
 
 def reading_threads() -> int:
     """Threads that decode images ahead: as many as torch computes with, none where that is one."""
+    import torch
+
     threads = torch.get_num_threads()
     return threads if threads > 1 else 0

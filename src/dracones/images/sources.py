@@ -2,12 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Subset, TensorDataset
 from typing_extensions import override
 
 from dracones.images.digests import digest_of_array, digest_of_bytes
@@ -15,6 +12,9 @@ from dracones.images.limits import Limits, UnreadableImage
 from dracones.images.names import shown
 from dracones.images.pixels import checked_float
 from dracones.images.reading import decode, shape_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ImageSource(ABC):
@@ -50,7 +50,7 @@ class ImageSource(ABC):
         height, width, channels = self.read(index).shape
         return channels, height, width
 
-    def block(self, indices: np.ndarray) -> Tensor | None:  # noqa: ARG002
+    def block(self, indices: np.ndarray) -> "Tensor | None":  # noqa: ARG002
         """Many images `[B, C, H, W]` in their native type at once, where they lie in memory alike; else None."""
         return None
 
@@ -95,7 +95,9 @@ class ArraySource(ImageSource):
         return digest_of_array(self.read(index))
 
     @override
-    def block(self, indices: np.ndarray) -> Tensor:
+    def block(self, indices: np.ndarray) -> "Tensor":
+        import torch
+
         # Picking by index copies, so the tensor never shares memory with the source.
         return torch.from_numpy(np.ascontiguousarray(self.array[indices].transpose(0, 3, 1, 2)))
 
@@ -192,6 +194,9 @@ class DatasetSource(ImageSource):
 
 def labels_of_dataset(dataset: Any) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
     """Labels and class names of a dataset that tells them unread, as torch's and torchvision's do."""
+    from torch import Tensor
+    from torch.utils.data import Subset, TensorDataset
+
     if isinstance(dataset, Subset):
         labels, classes = labels_of_dataset(dataset.dataset)
         return None if labels is None else labels[np.asarray(dataset.indices, dtype=np.int64)], classes
@@ -226,8 +231,8 @@ def array_of_item(item: Any, name: str) -> np.ndarray:
             if key in item:
                 return array_of_item(item[key], name)
         raise TypeError(f"{name} is a mapping with keys {sorted(map(str, item))}; expected one called 'image'")
-    if isinstance(item, Tensor):
-        array = (item.float() if item.dtype == torch.bfloat16 else item).detach().cpu().numpy()
+    if _is_tensor(item):
+        array: np.ndarray = _without_bfloat16(item).detach().cpu().numpy()
         array = array.transpose(1, 2, 0) if array.ndim == 3 else array
     elif hasattr(item, "getbands"):  # a Pillow image
         from dracones.images.reading import from_pillow
@@ -252,3 +257,14 @@ def array_of_item(item: Any, name: str) -> np.ndarray:
     if array.dtype not in (np.uint8, np.uint16):
         raise UnreadableImage(name, f"pixels of type {array.dtype}; give uint8, uint16 or float in [0, 1]")
     return np.array(array)
+
+
+def _without_bfloat16(tensor: Any) -> Any:
+    """NumPy has no bfloat16; what such a tensor holds fits float32 as it is."""
+    return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
+
+
+def _is_tensor(item: Any) -> bool:
+    import torch
+
+    return isinstance(item, torch.Tensor)

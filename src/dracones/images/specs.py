@@ -12,8 +12,6 @@ from dracones.images.builtin.scenes import ScenesSource, blob_cutouts, coin_cuto
 from dracones.images.builtin.synthetic import Kind, SyntheticSource
 from dracones.images.sources import ArraySource, ImageSource
 
-KINDS = ("builtin", "synthetic", "scenes")
-
 Value = int | float | str
 # Option -> default; the default's type is the option's type.
 _CROPS: dict[str, Value] = {"count": 0, "size": 0, "seed": 0, "left": 0.0, "right": 1.0, "channels": 0}
@@ -28,11 +26,6 @@ _SCENES: dict[str, Value] = {
     "right": 1.0,
     "channels": 0,
 }
-
-
-def is_named(spec: str) -> bool:
-    """Whether the text names images that need no file."""
-    return spec.partition(":")[0] in KINDS
 
 
 def named_source(spec: str) -> ImageSource:

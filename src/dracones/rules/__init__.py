@@ -1,7 +1,8 @@
 """From a density's statistics to a score, larger = more anomalous: the baselines that lie, and the repairs."""
 
+from dracones.images.codecs import codecs
 from dracones.rules.auto import Auto
-from dracones.rules.complexity import Complexity, codecs, complexity
+from dracones.rules.complexity import Complexity, complexity
 from dracones.rules.contrast import WAIC, LikelihoodRatio, LikelihoodRegret, replace_pixels
 from dracones.rules.dose import DoSE
 from dracones.rules.geometry import GradientNorm, IntrinsicDimension, gradient_norm, intrinsic_dimension

@@ -5,34 +5,15 @@ image is; S(x) = NLL_bits(x) - L(x) takes that part away (Serra et al. 2020, "In
 distribution detection with likelihood-based generative models", eq. 3; a likelihood ratio against the codec).
 """
 
-import io
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, features
 from torch import Tensor
 
+from dracones.images.codecs import CODECS, codecs, compressed_bits
 from dracones.rules.rule import Rule, register
-
-_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    "png": {"format": "PNG", "optimize": True},
-    "webp": {"format": "WEBP", "lossless": True, "quality": 100, "method": 4},
-    "jpeg2000": {"format": "JPEG2000", "irreversible": False},
-}
-
-
-def codecs() -> tuple[str, ...]:
-    """The lossless codecs that the installed Pillow offers.
-
-    >>> "png" in codecs()
-    True
-    """
-    offered = {"png": features.check("zlib"), "webp": features.check("webp"), "jpeg2000": features.check("jpg_2000")}
-    return tuple(name for name in _SAVE_OPTIONS if offered[name])
 
 
 def complexity(images: Tensor, codec: str = "webp") -> Tensor:
@@ -52,29 +33,13 @@ def complexity(images: Tensor, codec: str = "webp") -> Tensor:
     levels = (images.detach() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     if levels.ndim != 4:
         raise ValueError(f"complexity: expected images [B, C, H, W], got {list(images.shape)}")
-    count_bits = _bits_counter(codec)
+    count_bits = partial(compressed_bits, codec=codec)
     if len(levels) < 64:
         sizes = [count_bits(image) for image in levels]
     else:  # the codecs release the interpreter's lock
         with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
             sizes = list(pool.map(count_bits, levels))
     return torch.tensor(sizes, dtype=torch.float64, device=images.device)
-
-
-def _bits_counter(codec: str) -> Callable[[NDArray[np.uint8]], int]:
-    options = _SAVE_OPTIONS[codec]
-
-    def count(image: NDArray[np.uint8]) -> int:
-        if len(image) not in (1, 3):
-            return sum(count(channel[None]) for channel in image)
-        pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
-        if codec == "webp" and len(image) == 1:  # WebP knows only colour; its colour transform makes gray cheap
-            pixels = np.repeat(pixels[..., None], 3, axis=2)
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, **options)
-        return 8 * buffer.tell()
-
-    return count
 
 
 @register("complexity")
@@ -90,8 +55,8 @@ class Complexity(Rule):
 
     def __init__(self, *, codec: str = "webp") -> None:
         super().__init__()
-        if codec not in _SAVE_OPTIONS:
-            raise ValueError(f"complexity: unknown codec {codec!r}; known are {', '.join(_SAVE_OPTIONS)}")
+        if codec not in CODECS:
+            raise ValueError(f"complexity: unknown codec {codec!r}; known are {', '.join(CODECS)}")
         self.codec = codec
         self.requires = ("log_prob", f"complexity_{codec}")
 

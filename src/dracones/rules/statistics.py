@@ -6,7 +6,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dracones.rules.complexity import codecs, complexity
+from dracones.images.codecs import codecs
+from dracones.rules.complexity import complexity
 from dracones.rules.geometry import gradient_norm, intrinsic_dimension
 from dracones.rules.levels import LEVEL_STATISTICS, level_statistics
 from dracones.rules.rule import Rule, create

@@ -3,14 +3,15 @@
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dracones.images.limits import Limits
 from dracones.images.sources import ArraySource, EncodedSource, ImageSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Layout = Literal["NHW", "NHWC", "NCHW"]
 _COLOURS = (1, 3, 4)
@@ -19,7 +20,7 @@ _TRAIN_TEST = {"train": ("x_train", "train_images", "train"), "test": ("x_test",
 
 
 def array_source(
-    array: np.ndarray | Tensor,
+    array: "np.ndarray | Tensor",
     name: str,
     *,
     layout: Layout | None = None,
@@ -35,10 +36,7 @@ def array_source(
         ValueError: the shape can be read in more than one way or in none; values leave [0, 1].
         TypeError: the type of the values has no known scale.
     """
-    if isinstance(array, Tensor):
-        # NumPy has no bfloat16; what such a tensor holds fits float32 as it is.
-        array = (array.float() if array.dtype == torch.bfloat16 else array).detach().cpu().numpy()
-    array = _scaled(np.asanyarray(array), name)
+    array = _scaled(_plain(array), name)
     layout = layout or _layout_of(array.shape, name)
     if array.ndim != len(layout):
         raise ValueError(f"{name} has shape {array.shape}, which is not {layout}")
@@ -51,11 +49,20 @@ def array_source(
     return ArraySource(array, name, checked_labels(labels, len(array), name), classes)
 
 
+def _plain(values: Any) -> np.ndarray:
+    """An array of what is one, or a tensor."""
+    if not hasattr(values, "detach"):
+        return np.asanyarray(values)
+    # NumPy has no bfloat16; what such a tensor holds fits float32 as it is.
+    array: np.ndarray = (values.float() if str(values.dtype) == "torch.bfloat16" else values).detach().cpu().numpy()
+    return array
+
+
 def checked_labels(labels: Any, count: int, name: str) -> np.ndarray | None:
     """Labels as int64 `[count]`; None stays None, and so does a file's "no label" where it covers all images."""
     if labels is None:
         return None
-    values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    values = _plain(labels)
     values = values.reshape(-1)
     if len(values) != count:
         raise ValueError(f"{name}: {len(values)} labels for {count} images")

@@ -8,15 +8,18 @@ Reference: P. Bergmann et al., "MVTec AD: A Comprehensive Real-World Dataset for
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dracones.images.collection import ImageCollection
 from dracones.images.folder import find_images, natural_key
 from dracones.images.limits import Limits, Skipped, UnreadableImage
 from dracones.images.masks import MaskedFiles, MaskPaths, masks_beside
-from dracones.images.preprocess import Preprocess
 from dracones.images.sources import ImageSource
+
+if TYPE_CHECKING:
+    from dracones.images.collection import ImageCollection
+    from dracones.images.preprocess import Preprocess
 
 _GOODS = ("good", "ok")
 """What sets call the folder of normal images: BTAD says ok."""
@@ -39,7 +42,7 @@ class MvtecLayout:
         self,
         root: str | Path,
         *,
-        preprocess: Preprocess | None = None,
+        preprocess: "Preprocess | None" = None,
         strict: bool = False,
         limits: Limits | None = None,
     ) -> None:
@@ -49,12 +52,12 @@ class MvtecLayout:
             raise ValueError(self._not_laid_out())
 
     @property
-    def train(self) -> ImageCollection:
+    def train(self) -> "ImageCollection":
         """The normal images to learn from (`train/good`)."""
         return self.open("train")
 
     @property
-    def test(self) -> ImageCollection:
+    def test(self) -> "ImageCollection":
         """All test images: `labels` 1 = anomalous, `mask(i)` at each."""
         return self.open("test")
 
@@ -68,7 +71,7 @@ class MvtecLayout:
         """What `open` takes: `train`, `test`, and each folder of `test`."""
         return mvtec_parts(self.root)
 
-    def open(self, part: str) -> ImageCollection:
+    def open(self, part: str) -> "ImageCollection":
         """The images of one part, e.g. `test/scratch`.
 
         Raises:
@@ -78,6 +81,8 @@ class MvtecLayout:
         unread = next((item for item in skipped if item.is_image), None)
         if self.strict and unread is not None:
             raise UnreadableImage(unread.name, unread.reason)
+        from dracones.images.collection import ImageCollection  # which loads torch
+
         return ImageCollection(source, preprocess=self.preprocess, strict=self.strict, skipped=skipped)
 
     def _not_laid_out(self) -> str:

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from torch import Tensor
 
-from dracones.calibration import Conformal
+from dracones.calibration.conformal import Conformal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _USUAL = 0.9
 """Share of an image's pixels that count as usual."""
@@ -66,7 +68,7 @@ class HeatRange:
         return cls(float(np.median(usual)), Conformal().fit(peaks), float(max(peaks)))
 
 
-def heat_facts(heat: Tensor) -> list[tuple[float, float]]:
+def heat_facts(heat: "Tensor") -> list[tuple[float, float]]:
     """`(usual, peak)` of each map of `[B, H, W]`.
 
     >>> import torch

@@ -1,0 +1,53 @@
+"""What a verb is given as MODEL: a detector's file, or an exported one, which needs no torch."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from dracones.cli.options import runtime, use_threads
+
+EXPORTED = (".onnx",)
+
+
+def is_exported(model: Path) -> bool:
+    """Whether a file is one that `dracones export` wrote, told by its ending."""
+    return model.suffix.lower() in EXPORTED
+
+
+def load_model(model: Path, *, device: str | None = "cpu", classifier: str | None = None) -> Any:
+    """The detector in a file; both kinds answer the same.
+
+    Raises:
+        ValueError: options that an exported file has no use for.
+    """
+    if not is_exported(model):
+        import dracones
+
+        return dracones.load(model, device=device or "cpu", **runtime(classifier))
+    if classifier is not None or device not in (None, "cpu"):
+        raise ValueError(
+            f"{model} is an exported file: it runs on the processor and holds its classifier; leave out "
+            "--device and --classifier"
+        )
+    from dracones.runtime import load
+
+    return load(model)
+
+
+def use_threads_for(model: Path, threads: int | None) -> None:
+    """Have what runs the model use this many threads in the rest of the process."""
+    if not is_exported(model):
+        use_threads(threads)
+    elif threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def open_data(model: Path, data: str, *, strict: bool) -> Any:
+    """The images of DATA for a model; without torch for an exported one."""
+    if is_exported(model):
+        from dracones.runtime.images import open_line_images
+
+        return open_line_images(data, strict=strict)
+    from dracones.images import open_images
+
+    return open_images(data, strict=strict)

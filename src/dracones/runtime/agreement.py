@@ -1,0 +1,61 @@
+"""Whether two runs of a model say the same: what an export is proven by, and a loaded file again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOLERANCE = 1e-5
+"""Of a score relative to its size (or to the spread of the calibration scores, where that is larger), and of a map
+relative to its largest value."""
+
+
+def disagreement(
+    found: Mapping[str, NDArray[Any]],
+    expected: Mapping[str, NDArray[Any]],
+    calibration: NDArray[np.float32],
+    tolerance: float = TOLERANCE,
+) -> tuple[float, str | None]:
+    """The largest relative difference over images, and in words what is not equal (``None``: all is).
+
+    p-values may differ by the calibration scores that tie with an image's own within the tolerance, and by no more.
+
+    Args:
+        found: outputs by name.
+        expected: those that they are held against.
+        calibration: scores of normal images; empty before calibration.
+        tolerance: relative.
+    """
+    if set(found) != set(expected):
+        return np.inf, f"outputs {sorted(found)} where {sorted(expected)} are expected"
+    spread = float(np.std(calibration)) if len(calibration) > 1 else 0.0
+    score, want = found["score"].astype(np.float64), expected["score"].astype(np.float64)
+    largest = np.maximum(np.abs(want), spread)
+    relative = np.abs(score - want) / np.maximum(largest, np.finfo(np.float32).tiny)
+    worst = float(relative.max())
+    if not worst <= tolerance:
+        i = int(np.argmax(np.nan_to_num(relative, nan=np.inf)))
+        return worst, f"the score of image {i} is {score[i]:.8g} where {want[i]:.8g} is expected ({worst:.1e} off)"
+    if "p_value" in expected:
+        ties = (np.abs(calibration[None] - want[:, None]) <= 2 * tolerance * largest[:, None]).sum(axis=1)
+        off = np.abs(found["p_value"] - expected["p_value"]) * (len(calibration) + 1)
+        if (off > ties + 0.5).any():
+            i = int(np.argmax(off - ties))
+            return worst, f"image {i}: p = {found['p_value'][i]:.6g} where {expected['p_value'][i]:.6g} is expected"
+    if "is_anomaly" in expected and not np.array_equal(found["is_anomaly"], expected["is_anomaly"]):
+        return worst, "a verdict differs"
+    if "map" in expected:
+        off_map = _map_difference(found["map"], expected["map"])
+        worst = max(worst, off_map)
+        if not off_map <= tolerance:
+            return worst, f"a heat map is {off_map:.1e} of its largest value off"
+    return worst, None
+
+
+def _map_difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    if found.shape != expected.shape or not np.array_equal(np.isnan(found), np.isnan(expected)):
+        return float("inf")
+    size = np.abs(np.nan_to_num(expected)).reshape(len(expected), -1).max(axis=1)
+    off = np.abs(np.nan_to_num(found) - np.nan_to_num(expected)).reshape(len(expected), -1).max(axis=1)
+    return float((off / np.maximum(size, np.finfo(np.float32).tiny)).max())

@@ -1,0 +1,202 @@
+"""An exported file as a detector that scores: the same answers as the model it came from, without torch."""
+
+import base64
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dracones.calibration import HeatRange, Prediction, Verdict
+from dracones.images.codecs import codec_versions, compressed_bits
+from dracones.images.limits import UnreadableImage
+from dracones.runtime import container
+from dracones.runtime.agreement import disagreement
+from dracones.runtime.images import open_line_images
+from dracones.runtime.session import Session
+
+_PREFIX = "complexity_"
+
+
+class ExportedDetector:
+    """A file that `Detector.export` wrote, proven by its own check; larger score = more anomalous.
+
+    Attributes:
+        facts: what the file says of itself: method, configuration, input, calibration, provenance, versions.
+    """
+
+    def __init__(self, session: Session, facts: dict[str, Any], checks: container.Checks) -> None:
+        self._session = session
+        self.facts = facts
+        self._checks = checks
+        treatment = session.metadata.get(container.TREATMENT)
+        self._treatment = None if treatment is None else Session(base64.b64decode(treatment), "the treatment")
+        self.info = SimpleNamespace(**{**facts["method"], "gives": tuple(facts["method"]["gives"])})
+
+    @property
+    def threshold(self) -> float | None:
+        """Score above which an image is anomalous."""
+        value: float | None = self.facts["calibration"]["threshold"]
+        return value
+
+    @property
+    def false_alarm_rate(self) -> float | None:
+        """The rate promised for the threshold."""
+        value: float | None = self.facts["calibration"]["false_alarm_rate"]
+        return value
+
+    @property
+    def heat_range(self) -> HeatRange | None:
+        """How hot the heat maps of normal images are, where there are maps."""
+        heat = self.facts["calibration"]["heat"]
+        return None if heat is None else HeatRange.from_state(np.array(heat["peaks"]), heat)
+
+    @property
+    def gives_maps(self) -> bool:
+        """Whether scores come with heat maps."""
+        return "map" in self._session.outputs
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Versions, seed, data and training of the fit."""
+        return dict(self.facts["provenance"])
+
+    def adopt(self, images: Any) -> Any:
+        """The images; their treatment is in the graph."""
+        return open_line_images(images)
+
+    def predict(
+        self, data: Any, *, batch_size: int = 32, maps: bool = True, strict: bool = False, progress: Any = None
+    ) -> Prediction:
+        """Score images; see `dracones.Detector.predict`, whose answer this is."""
+        images = open_line_images(data, strict=strict)
+        verdicts = list(self.iterate(images, batch_size=batch_size, maps=maps, progress=progress))
+        return Prediction.gather(verdicts, tuple(images.skipped), self.threshold, self.false_alarm_rate)
+
+    def iterate(
+        self, data: Any, *, batch_size: int = 32, maps: bool = True, strict: bool = False, progress: Any = None
+    ) -> Iterator[Verdict]:
+        """Verdicts one by one, in order, in memory bounded by the batch; neighbours of one size share a batch."""
+        images = open_line_images(data, strict=strict)
+        if progress is not None:
+            progress.start(len(images), "scoring")
+        held: list[tuple[str, NDArray[np.uint8]]] = []
+        served = 0
+        try:
+            for index in range(len(images)):
+                try:
+                    image = self._fitting(np.asarray(images.read_native(index)), images.name(index))
+                except UnreadableImage as error:
+                    images.skip(error)
+                    continue
+                if held and (len(held) == batch_size or held[0][1].shape != image.shape):
+                    yield from self._judged(held, maps, progress)
+                    held = []
+                held.append((images.name(index), image))
+                served += 1
+            if held:
+                yield from self._judged(held, maps, progress)
+        finally:
+            if progress is not None:
+                progress.finish()
+        if served == 0 and len(images):
+            first = images.skipped[0]
+            raise ValueError(f"none of the {len(images)} images can be read: {first.name}: {first.reason}")
+
+    def answer(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Outputs by name, for images ``[B, C, H, W]`` uint8 of one size."""
+        return self._session.run([images, *self._host(images)])
+
+    def prove(self, name: str) -> None:
+        """Repeat the check that the file brings along.
+
+        Raises:
+            UnfitFileError: this machine's answers are not those of the export.
+        """
+        found = self.answer(self._checks.images)
+        if "map" in found:
+            found["map"] = found["map"][:, :: self._checks.stride, :: self._checks.stride]
+        calibration = np.array(self.facts["calibration"]["scores"], dtype=np.float32)
+        _, words = disagreement(found, self._checks.outputs, calibration, self.facts["tolerance"])
+        if words is None:
+            return
+        raise container.UnfitFileError(f"{name} fails its own check: {words}{self._codec_note()}")
+
+    def _codec_note(self) -> str:
+        recorded, here = self.facts["codecs"], codec_versions()
+        changed = {name: (version, here.get(name)) for name, version in recorded.items() if here.get(name) != version}
+        if not self.facts["host"] or not changed:
+            return ""
+        listed = ", ".join(f"{name} {there} became {now}" for name, (there, now) in changed.items())
+        return f"; it reads sizes of compressed images, and {listed}: install the Pillow of the export"
+
+    def _host(self, images: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
+        names = self.facts["host"]
+        if not names:
+            return []
+        treated = images if self._treatment is None else next(iter(self._treatment.run([images]).values()))
+        bits = [[compressed_bits(image, name.removeprefix(_PREFIX)) for name in names] for image in treated]
+        return [np.array(bits, dtype=np.float64).reshape(len(images), len(names))]
+
+    def _fitting(self, image: NDArray[Any], name: str) -> NDArray[np.uint8]:
+        """The image as the graph takes it, or why it does not."""
+        if image.dtype != np.uint8:
+            raise UnreadableImage(name, f"pixels of type {image.dtype}; exported files take 8-bit images")
+        wanted = self.facts["input"]
+        channels, *size = image.shape
+        if channels == 1 and wanted["channels"] == 3 and wanted["gray_too"]:
+            image = np.repeat(image, 3, axis=0)
+        elif channels != wanted["channels"]:
+            raise UnreadableImage(name, f"{channels} channels where {wanted['channels']} are expected")
+        if wanted["size"] is not None and size != wanted["size"]:
+            words = ["x".join(map(str, each)) for each in (size, wanted["size"])]
+            raise UnreadableImage(
+                name, f"{words[0]} pixels where {words[1]} are expected and the model resizes nothing"
+            )
+        return image
+
+    def _judged(self, held: list[tuple[str, NDArray[np.uint8]]], maps: bool, progress: Any) -> Iterator[Verdict]:
+        found = self.answer(np.stack([image for _, image in held]))
+        bad = int(np.isnan(found["score"]).sum())
+        if bad:
+            raise ValueError(f"{self.info.name} gave {bad} NaN score(s) in a batch of {len(held)}")
+        for i, (name, _) in enumerate(held):
+            yield Verdict(
+                name,
+                float(found["score"][i]),
+                float(found["p_value"][i]) if "p_value" in found else None,
+                bool(found["is_anomaly"][i]) if "is_anomaly" in found else None,
+                found["map"][i] if maps and "map" in found else None,
+            )
+        if progress is not None:
+            progress.advance(len(held))
+
+    def __repr__(self) -> str:
+        return f"ExportedDetector({self.info.name}, format {self.facts['format']})"
+
+
+def load(path: str | Path) -> ExportedDetector:
+    """Read a file that `Detector.export` wrote, and let it prove itself on this machine.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnfitFileError: foreign, cut off, edited or newer, or its answers here are not those of the export.
+        ImportError: onnxruntime is not installed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    return from_bytes(path.read_bytes(), path)
+
+
+def from_bytes(data: bytes, path: Path, *, session: Callable[[bytes, str], Session] = Session) -> ExportedDetector:
+    """As `load`, from a file's bytes."""
+    running = session(data, str(path))
+    facts = container.facts_of(path, running.metadata)
+    if not container.is_whole(data):
+        raise container.UnfitFileError(f"{path} is not what was exported: its digest differs; copy or export it again")
+    detector = ExportedDetector(running, facts, container.Checks.from_text(running.metadata[container.CHECKS]))
+    detector.prove(str(path))
+    return detector

@@ -26,8 +26,17 @@ def _list(as_json: bool) -> None:
     if as_json:
         emit({"methods": [_record(info) for info in infos]})
         return
-    rows = [[info.name, info.family, info.summary, ", ".join(info.gives), _paper(info)] for info in infos]
-    table("Methods: `dracones methods NAME` shows options", ["name", "family", "idea", "gives", "paper"], rows)
+    from dracones.export.claims import exports_to
+
+    rows = [
+        [info.name, info.family, info.summary, ", ".join(info.gives), exports_to(info.name), _paper(info)]
+        for info in infos
+    ]
+    table(
+        "Methods: `dracones methods NAME` shows options",
+        ["name", "family", "idea", "gives", "exports to", "paper"],
+        rows,
+    )
 
 
 def _describe(name: str, as_json: bool) -> None:
@@ -87,6 +96,8 @@ def _paper(info: Any) -> str:
 
 
 def _record(info: Any) -> dict[str, Any]:
+    from dracones.export.claims import exports_to
+
     return {
         "name": info.name,
         "title": info.title,
@@ -96,5 +107,6 @@ def _record(info: Any) -> dict[str, Any]:
         "family": info.family,
         "needs": list(info.needs),
         "gives": list(info.gives),
+        "exports_to": exports_to(info.name),
         "summary": info.summary,
     }

@@ -1,0 +1,54 @@
+"""What counts as the same answer."""
+
+import numpy as np
+import pytest
+
+from dracones.runtime.agreement import disagreement
+from dracones.runtime.container import PLACEHOLDER, Checks, is_whole, seal
+
+CALIBRATION = np.array([1.0, 2.0, 3.0], dtype=np.float32)
+
+
+def answer(score, p_value, is_anomaly=False):
+    return {"score": np.array([score]), "p_value": np.array([p_value]), "is_anomaly": np.array([is_anomaly])}
+
+
+def test_equal_answers_agree_and_a_score_off_is_named():
+    assert disagreement(answer(2.5, 0.5), answer(2.5, 0.5), CALIBRATION) == (0.0, None)
+    off, words = disagreement(answer(2.501, 0.5), answer(2.5, 0.5), CALIBRATION)
+    assert off == pytest.approx(4e-4, rel=1e-2)
+    assert "score of image 0" in words
+    assert disagreement(answer(np.nan, 0.5), answer(2.5, 0.5), CALIBRATION)[1] is not None
+
+
+def test_p_values_may_differ_by_ties_alone():
+    tied = disagreement(answer(2.000001, 0.5), answer(2.0, 0.75), CALIBRATION)
+    assert tied[1] is None
+    assert "p = " in (disagreement(answer(2.5, 0.75), answer(2.5, 0.5), CALIBRATION)[1] or "")
+
+
+def test_verdicts_and_maps_count():
+    assert "verdict" in (disagreement(answer(2.5, 0.5, True), answer(2.5, 0.5), CALIBRATION)[1] or "")
+    maps = [{**answer(2.5, 0.5), "map": np.full((1, 2, 2), value)} for value in (1.0, 1.001)]
+    assert "heat map" in (disagreement(*maps, CALIBRATION)[1] or "")
+    assert "outputs" in (disagreement(answer(2.5, 0.5), maps[0], CALIBRATION)[1] or "")
+    nowhere = {**answer(2.5, 0.5), "map": np.full((1, 2, 2), np.nan)}
+    assert disagreement(nowhere, nowhere, CALIBRATION)[1] is None
+    assert disagreement(nowhere, maps[0], CALIBRATION)[1] is not None
+
+
+def test_a_seal_breaks_with_any_byte():
+    sealed = seal(b"a graph, " + PLACEHOLDER.encode() + b" and its weights")
+    assert is_whole(sealed)
+    for place in range(0, len(sealed), 7):
+        assert not is_whole(sealed[:place] + bytes([sealed[place] ^ 1]) + sealed[place + 1 :])
+    with pytest.raises(ValueError, match="placeholder once"):
+        seal(b"nothing")
+
+
+def test_checks_survive_their_text():
+    checks = Checks(np.arange(12, dtype=np.uint8).reshape(1, 3, 2, 2), {"score": np.array([0.1], np.float32)}, 3)
+    again = Checks.from_text(checks.to_text())
+    assert again.stride == 3
+    np.testing.assert_array_equal(again.images, checks.images)
+    np.testing.assert_array_equal(again.outputs["score"], checks.outputs["score"])

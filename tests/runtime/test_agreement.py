@@ -52,3 +52,10 @@ def test_checks_survive_their_text():
     assert again.stride == 3
     np.testing.assert_array_equal(again.images, checks.images)
     np.testing.assert_array_equal(again.outputs["score"], checks.outputs["score"])
+
+
+def test_a_score_near_zero_is_held_to_the_scale_of_its_map():
+    maps = np.array([[[-1.0, 0.001]]])
+    found, expected = ({"score": np.array([score]), "map": maps} for score in (0.001001, 0.001))
+    assert disagreement(found, expected, CALIBRATION[:0]) == (pytest.approx(1e-6, rel=1e-2), None)
+    assert disagreement({"score": found["score"]}, {"score": expected["score"]}, CALIBRATION[:0])[1] is not None

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOLERANCE = 1e-5
-"""Of a score relative to its size (or to the spread of the calibration scores, where that is larger), and of a map
-relative to its largest value."""
+"""Of a map relative to its largest value, and of a score relative to the largest of its own size, the spread of the
+calibration scores, and its map's largest value: scores of log-likelihoods cross zero, where nothing is relative."""
 
 
 def disagreement(
@@ -32,6 +32,8 @@ def disagreement(
     spread = float(np.std(calibration)) if len(calibration) > 1 else 0.0
     score, want = found["score"].astype(np.float64), expected["score"].astype(np.float64)
     largest = np.maximum(np.abs(want), spread)
+    if "map" in expected:  # a score is a value of its map, whose scale it has
+        largest = np.maximum(largest, _scale(expected["map"]))
     relative = np.abs(score - want) / np.maximum(largest, np.finfo(np.float32).tiny)
     worst = float(relative.max())
     if not worst <= tolerance:
@@ -56,6 +58,12 @@ def disagreement(
 def _map_difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
     if found.shape != expected.shape or not np.array_equal(np.isnan(found), np.isnan(expected)):
         return float("inf")
-    size = np.abs(np.nan_to_num(expected)).reshape(len(expected), -1).max(axis=1)
+    size = _scale(expected)
     off = np.abs(np.nan_to_num(found) - np.nan_to_num(expected)).reshape(len(expected), -1).max(axis=1)
     return float((off / np.maximum(size, np.finfo(np.float32).tiny)).max())
+
+
+def _scale(maps: NDArray[Any]) -> NDArray[Any]:
+    """The largest size of a value of each map."""
+    size: NDArray[Any] = np.abs(np.nan_to_num(maps)).reshape(len(maps), -1).max(axis=1)
+    return size

@@ -1,21 +1,26 @@
 """Figures, tables, heat maps and the one-file HTML report, from plain arrays."""
 
-from dracones.report.builder import Report as Report
-from dracones.report.figures import p_value_histogram as p_value_histogram
-from dracones.report.figures import pr_curves as pr_curves
-from dracones.report.figures import roc_curves as roc_curves
-from dracones.report.figures import scatter as scatter
-from dracones.report.figures import score_histogram as score_histogram
-from dracones.report.figures import training_curve as training_curve
-from dracones.report.images import image_picture as image_picture
-from dracones.report.images import map_picture as map_picture
-from dracones.report.images import overlay as overlay
-from dracones.report.maps import write_maps as write_maps
-from dracones.report.picture import Picture as Picture
-from dracones.report.sections import Section as Section
-from dracones.report.sections import Tile as Tile
-from dracones.report.tables import table_kind as table_kind
-from dracones.report.tables import write_table as write_table
+from typing import TYPE_CHECKING
+
+from dracones.lazy import lazily
+
+if TYPE_CHECKING:
+    from dracones.report.builder import Report as Report
+    from dracones.report.figures import p_value_histogram as p_value_histogram
+    from dracones.report.figures import pr_curves as pr_curves
+    from dracones.report.figures import roc_curves as roc_curves
+    from dracones.report.figures import scatter as scatter
+    from dracones.report.figures import score_histogram as score_histogram
+    from dracones.report.figures import training_curve as training_curve
+    from dracones.report.images import image_picture as image_picture
+    from dracones.report.images import map_picture as map_picture
+    from dracones.report.images import overlay as overlay
+    from dracones.report.maps import write_maps as write_maps
+    from dracones.report.picture import Picture as Picture
+    from dracones.report.sections import Section as Section
+    from dracones.report.sections import Tile as Tile
+    from dracones.report.tables import table_kind as table_kind
+    from dracones.report.tables import write_table as write_table
 
 __all__ = [
     "Picture",
@@ -35,3 +40,24 @@ __all__ = [
     "write_maps",
     "write_table",
 ]
+
+_HOMES = {
+    "Picture": "picture",
+    "Report": "builder",
+    "Section": "sections",
+    "Tile": "sections",
+    "image_picture": "images",
+    "map_picture": "images",
+    "overlay": "images",
+    "p_value_histogram": "figures",
+    "pr_curves": "figures",
+    "roc_curves": "figures",
+    "scatter": "figures",
+    "score_histogram": "figures",
+    "table_kind": "tables",
+    "training_curve": "figures",
+    "write_maps": "maps",
+    "write_table": "tables",
+}
+# A table needs no matplotlib and no template.
+__getattr__ = lazily(__name__, _HOMES)

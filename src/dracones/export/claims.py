@@ -1,23 +1,11 @@
-"""What each method exports to, as far as it was measured (`benchmarks/export`)."""
+"""What each method exports to, as far as it was measured."""
 
-PROVEN = (
-    "cflow",
-    "differnet",
-    "embedding_flow",
-    "fastflow",
-    "glow",
-    "msflow",
-    "padim",
-    "patchcore",
-    "pixelcnn",
-    "realnvp",
-    "vae",
-)
-"""Methods of which a file was measured against the detector."""
+MEASURED = ("fastflow", "glow", "padim", "patchcore", "vae")
+"""Methods of which `benchmarks/export` holds a file against the detector."""
 
 LIMITS = {
     "odin": "no: its score needs gradients",
-    "differnet": "onnx, pt2: scores; its map needs gradients",
+    "differnet": "onnx: scores alone; its map needs gradients",
 }
 
 
@@ -25,8 +13,8 @@ def exports_to(name: str) -> str:
     """What a method exports to, in words.
 
     >>> exports_to("padim"), exports_to("odin")
-    ('onnx, pt2', 'no: its score needs gradients')
+    ('onnx', 'no: its score needs gradients')
     """
     if name in LIMITS:
         return LIMITS[name]
-    return "onnx, pt2" if name in PROVEN else "tried when asked; refused where it would differ"
+    return "onnx" if name in MEASURED else "tried when asked; refused where it would differ"

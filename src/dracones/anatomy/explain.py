@@ -9,7 +9,7 @@ from dracones.anatomy.complexity import complexity
 from dracones.anatomy.couplings import couplings
 from dracones.anatomy.decomposition import decompose
 from dracones.anatomy.ensembles import ensemble
-from dracones.anatomy.finding import Finding, plain
+from dracones.anatomy.finding import Finding
 from dracones.anatomy.graying import graying
 from dracones.anatomy.latents import latent_images
 from dracones.anatomy.needs import UnsupportedError
@@ -23,6 +23,7 @@ from dracones.densities import Density
 from dracones.detectors import Detector
 from dracones.images import Preprocess
 from dracones.methods.likelihood import Likelihood
+from dracones.report.plain import plain
 from dracones.training import Progress, Silent, TrainingConfig
 
 

@@ -1,16 +1,13 @@
 """What every analysis returns: numbers, a table of them, a figure, and JSON."""
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from dracones.metrics import Estimate
+from dracones.report.plain import plain
 
 Row = dict[str, str | int | float | Estimate | None]
 """One row of a table: column title to value."""
@@ -52,29 +49,3 @@ def without_empty(rows: list[Row]) -> list[Row]:
     """
     empty = {key for row in rows for key in row if all(other[key] is None for other in rows)}
     return [{key: value for key, value in row.items() if key not in empty} for row in rows]
-
-
-def plain(value: Any) -> Any:
-    """Nested values as JSON knows them.
-
-    >>> plain({"auroc": Estimate(0.5, 0.4, float("nan")), "n": np.int64(3)})
-    {'auroc': {'value': 0.5, 'low': 0.4, 'high': None}, 'n': 3}
-    """
-    if isinstance(value, Estimate):
-        return {name: plain(number) for name, number in value.to_dict().items()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [field for field in dataclasses.fields(value) if field.metadata.get("json", True)]
-        return {field.name: plain(getattr(value, field.name)) for field in fields}
-    if isinstance(value, Tensor):
-        return plain(value.detach().cpu().numpy())
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    if isinstance(value, np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value

@@ -10,7 +10,8 @@ from dracones.features.position import SinusoidalPosition, sinusoidal_position
 from dracones.features.precision import InPrecision, computes_bf16
 from dracones.features.pyramid import ImagePyramid, RotatedEmbedding, rotated
 from dracones.features.scaled import ScaledExtractor
-from dracones.features.weights import WeightReport, adapt_input_kernel, read_weights
+from dracones.features.weights import WeightReport, adapt_input_kernel
+from dracones.files.weights import read_weights
 
 __all__ = [
     "PACKAGED",

@@ -14,7 +14,8 @@ from dracones.features.architectures import Backbone, build_backbone
 from dracones.features.fusion import fold_batch_norm
 from dracones.features.packaged import PACKAGED, read_packaged
 from dracones.features.shapes import is_hollow, shapes_alone
-from dracones.features.weights import WeightReport, load_weights, read_weights
+from dracones.features.weights import WeightReport, load_weights
+from dracones.files.weights import read_weights
 
 __all__ = ["FeatureExtractor"]
 

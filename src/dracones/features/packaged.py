@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dracones.features.weights import read_weights
+from dracones.files.weights import read_weights
 
 __all__ = ["PACKAGED", "Packaged", "default_backbone", "packaged_file", "read_packaged"]
 

@@ -1,16 +1,12 @@
-"""Local weight files: read safely, matched by key, refused with the keys that do not fit."""
+"""Weights matched to a backbone by key, refused with the keys that do not fit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["WeightReport", "adapt_input_kernel", "load_weights", "read_weights"]
-
-_PICKLES = {".pt", ".pth", ".bin", ".th", ".ckpt", ".tar"}
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
+__all__ = ["WeightReport", "adapt_input_kernel", "load_weights"]
 
 
 @dataclass(frozen=True)
@@ -36,48 +32,6 @@ class WeightReport:
 
 def _some(keys: tuple[str, ...] | list[str], count: int = 6) -> str:
     return ", ".join(keys[:count]) + (f", and {len(keys) - count} more" if len(keys) > count else "")
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from safetensors, or from a pickle with ``weights_only=True`` (no code is ever run).
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: neither format, a pickle that holds more than tensors, or a file without tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"weight file {path} does not exist")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no readable safetensors file ({error})") from error
-    if path.suffix not in _PICKLES:
-        raise ValueError(f"{path}: expected .safetensors, or {sorted(_PICKLES)} holding tensors only")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path} was refused: it is no PyTorch file, or its pickle holds more than tensors and loading it "
-            f"could run code ({type(error).__name__}). Convert it where you trust it: "
-            "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
-        ) from error
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected a state dict of tensors")
-    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if not state:
-        raise ValueError(f"{path} holds no tensors")
-    if all(key.startswith("module.") for key in state):  # saved from DataParallel
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
 
 
 def adapt_input_kernel(kernel: Tensor, channels: int) -> Tensor:

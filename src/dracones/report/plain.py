@@ -1,5 +1,6 @@
 """Any value as JSON can hold it: full precision, no NaN."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from dracones.metrics import Estimate
+
 
 def plain(value: Any) -> Any:
-    """Numbers, text, lists and mappings; what is not finite becomes `None`.
+    """Numbers, text, lists and mappings; what is not finite becomes `None`. Of a dataclass all fields but those
+    with the metadata ``{"json": False}``.
 
     Example:
         >>> plain({"a": np.float32(0.5), "b": np.array([1, 2]), "c": float("nan")})
@@ -23,6 +27,11 @@ def plain(value: Any) -> Any:
         return int(value)
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
+    if isinstance(value, Estimate):
+        return {name: plain(number) for name, number in value.to_dict().items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [field for field in dataclasses.fields(value) if field.metadata.get("json", True)]
+        return {field.name: plain(getattr(value, field.name)) for field in fields}
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
     if hasattr(value, "_asdict"):

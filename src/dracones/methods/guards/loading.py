@@ -10,9 +10,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
+from dracones.files.weights import read_weights
 from dracones.methods.guards.exported import load_exported
 
 Kind = Literal["timm", "function", "exported"]
@@ -79,43 +79,6 @@ def load_classifier(name: str, weights: str | Path | None = None) -> NamedClassi
             _load(module, read_weights(weights), f"the classifier {name}", weights)
         return NamedClassifier(module.eval())
     return _from_timm(name, weights)
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """A state dict from safetensors or a torch file (weights only), with the wrappers' prefixes taken off.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: unreadable, or no tensors in it.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weight file at {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not a readable weight file (safetensors, or a torch file of tensors): {error}"
-        ) from None
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    tensors = (
-        {name: value for name, value in state.items() if isinstance(value, Tensor)}
-        if isinstance(state, Mapping)
-        else {}
-    )
-    if not tensors:
-        raise ValueError(f"{path} holds no state dict: expected names and tensors, got {type(state).__name__}")
-    for prefix in ("module.", "_orig_mod."):
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors
 
 
 def _from_timm(name: str, weights: str | Path | None) -> NamedClassifier:

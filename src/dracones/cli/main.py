@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -37,6 +37,24 @@ def _stoppable(verb: Callable[..., None]) -> Callable[..., None]:
             raise SystemExit(STOPPED_EXIT) from None
 
     return run
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import dracones
+
+        typer.echo(f"dracones {dracones.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Learns what images belong, and says with a promised false-alarm rate which do not, and where."""
+    del version
 
 
 for _verb in VERBS:

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dracones.cli.options import runtime, use_threads
 
@@ -42,12 +42,18 @@ def use_threads_for(model: Path, threads: int | None) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
-def open_data(model: Path, data: str, *, strict: bool) -> Any:
+def open_data(model: Path, data: str, *, strict: bool, max_pixels: int | None = None, pages: str = "first") -> Any:
     """The images of DATA for a model; without torch for an exported one."""
+    if pages not in ("first", "all"):
+        raise ValueError(f"--pages is first or all, got {pages!r}")
+    from dracones.images.limits import Limits
+
+    wanted: Literal["first", "all"] = "all" if pages == "all" else "first"
+    limits = None if max_pixels is None else Limits(max_pixels=max_pixels)
     if is_exported(model):
         from dracones.runtime.images import open_line_images
 
-        return open_line_images(data, strict=strict)
+        return open_line_images(data, strict=strict, limits=limits, pages=wanted)
     from dracones.images import open_images
 
-    return open_images(data, strict=strict)
+    return open_images(data, strict=strict, limits=limits, pages=wanted)

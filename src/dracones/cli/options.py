@@ -11,11 +11,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standar
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all cores by default.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ...; a GPU if there is one.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable image instead of skipping it.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images scored together; does not change scores.")]
+BatchSize = Annotated[
+    int,
+    typer.Option("--batch-size", min=1, help="Images scored together; scores differ by rounding alone (about 2e-6)."),
+]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A file that `dracones fit` wrote.")]
 Data = Annotated[
     str,
     typer.Argument(metavar="DATA", help="A folder, file, .npz/.npy, data set folder, or built-in set of images."),
+]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option("--max-pixels", min=1, help="Largest image that is read, height x width; 134 megapixels by default."),
+]
+EveryPage = Annotated[
+    str, typer.Option("--pages", help="Of files with several pages or frames: first, or all as images of their own.")
 ]
 Classifier = Annotated[
     str | None,

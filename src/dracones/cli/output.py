@@ -1,4 +1,4 @@
-"""What the verbs print: results on standard output, everything else on standard error."""
+"""What the verbs print, and how they exit: results on standard output, everything else on standard error."""
 
 import json
 import sys
@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 ERROR_EXIT = 2
 ANOMALY_EXIT = 1
+UNJUDGED_EXIT = 3
 STOPPED_EXIT = 130
 
 
@@ -45,14 +46,30 @@ def fail(error: BaseException, *, as_json: bool) -> NoReturn:
 
 
 def report_skipped(skipped: Sequence[Any], shown: int = 10) -> None:
-    """Sum up the images that could not be read, the first few by name."""
-    if not skipped:
-        return
-    tell(f"skipped {len(skipped)} unreadable image(s):")
-    for item in skipped[:shown]:
-        tell(f"  {item.name}: {item.reason}")
-    if len(skipped) > shown:
-        tell(f"  ... and {len(skipped) - shown} more (all are listed with --json)")
+    """Sum up the images that could not be read, the first few by name; then other files that lie among them."""
+    for what, items in (
+        ("unreadable image(s)", unjudged(skipped)),
+        ("other file(s)", [item for item in skipped if not item.is_image]),
+    ):
+        if not items:
+            continue
+        tell(f"skipped {len(items)} {what}:")
+        for item in items[:shown]:
+            tell(f"  {item.name}: {item.reason}")
+        if len(items) > shown:
+            tell(f"  ... and {len(items) - shown} more (all are listed with --json)")
+
+
+def unjudged(skipped: Sequence[Any]) -> list[Any]:
+    """Images that should have been judged and were not: not the other files that lie among them."""
+    return [item for item in skipped if item.is_image]
+
+
+def exit_code(*, anomalies: int, skipped: Sequence[Any]) -> int:
+    """0: all read and normal; 1: anomalies; 3: some images could not be judged, so nobody knows what they are."""
+    if anomalies:
+        return ANOMALY_EXIT
+    return UNJUDGED_EXIT if unjudged(skipped) else 0
 
 
 def skipped_records(skipped: Sequence[Any]) -> list[dict[str, str]]:

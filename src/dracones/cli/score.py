@@ -13,13 +13,15 @@ from dracones.cli.options import (
     Classifier,
     Data,
     Device,
+    EveryPage,
+    MaxPixels,
     Model,
     Strict,
     Threads,
     require_folder,
     require_folder_of,
 )
-from dracones.cli.output import ANOMALY_EXIT, emit, report_skipped, skipped_records, table, tell
+from dracones.cli.output import emit, exit_code, report_skipped, skipped_records, table, tell
 
 _SHOWN = 20
 
@@ -35,16 +37,26 @@ def score(
         typer.Option("--maps", metavar="DIR", help="Folder for heat maps: over their images (PNG) and raw (.npy)."),
     ] = None,
     fail_on_anomaly: Annotated[
-        bool, typer.Option("--fail-on-anomaly", help="Exit with 1 if any image is called anomalous.")
+        bool,
+        typer.Option(
+            "--fail-on-anomaly",
+            help="Exit with 1 if any image is called anomalous, with 3 if none is but some could not be judged.",
+        ),
     ] = False,
     batch_size: BatchSize = 32,
     classifier: Classifier = None,
     device: Device = "cpu",
     threads: Threads = None,
     strict: Strict = False,
+    max_pixels: MaxPixels = None,
+    pages: EveryPage = "first",
     as_json: AsJson = False,
 ) -> None:
-    """Score the images of DATA with MODEL; larger = more anomalous."""
+    """Score the images of DATA with MODEL; larger = more anomalous.
+
+    Exit code: 0; with --fail-on-anomaly 0 if all images were read and are normal, 1 if there are anomalies, 3 if there
+    are none but some images could not be judged; 2 for an error.
+    """
     use_threads_for(model, threads)
     require_folder_of(output)
     if maps is not None:
@@ -69,7 +81,7 @@ def score(
             f"{detector.info.name} gives no heat maps of whole images; `dracones methods` lists those that do, "
             "and every method gives them in tiles: fit with --set tile=[64,64]"
         )
-    images = detector.adopt(open_data(model, data, strict=strict))
+    images = detector.adopt(open_data(model, data, strict=strict, max_pixels=max_pixels, pages=pages))
     drawn = MapFolder(maps, detector.heat_range) if maps is not None else None
     rows = []
     for verdict in detector.iterate(images, batch_size=batch_size, maps=drawn is not None, progress=RichProgress()):
@@ -98,8 +110,10 @@ def score(
         if drawn is not None:
             tell(drawn.describe(detector.false_alarm_rate))
         report_skipped(skipped)
-    if fail_on_anomaly and anomalies:
-        raise SystemExit(ANOMALY_EXIT)
+    for note in images.notes:
+        tell(f"note: {note}")
+    if fail_on_anomaly:
+        raise SystemExit(exit_code(anomalies=anomalies, skipped=skipped))
 
 
 def _row(verdict: Any) -> dict[str, Any]:

@@ -105,6 +105,19 @@ class FilesSource(ImageSource):
         return digest_of_bytes(self._bytes(index) + (f"#{page}".encode() if page else b""))
 
 
+def every_page(source: ImageSource) -> ImageSource:
+    """The same files, every page of each an image of its own.
+
+    Raises:
+        TypeError: no files, or files with masks.
+    """
+    if type(source) is not FilesSource:
+        raise TypeError(
+            f"pages='all' is for image files; {source.name} holds none, or has masks that belong to one page"
+        )
+    return FilesSource(source.paths, source.root, source.name, source.limits, pages="all")
+
+
 def find_images(root: Path) -> tuple[list[Path], list[Skipped]]:
     """Image files below `root` in natural order (2 before 10), and what else lies there.
 

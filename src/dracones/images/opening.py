@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler
 
 from dracones.images.collection import ImageCollection
-from dracones.images.folder import FilesSource, Pages
+from dracones.images.folder import Pages, every_page
 from dracones.images.formats.arrays import Layout, array_source, checked_labels
 from dracones.images.limits import Limits, UnreadableImage
 from dracones.images.masks import with_masks
@@ -74,7 +74,7 @@ def open_images(
     limits = limits or Limits()
     opened, skipped = _found(source, limits, layout)
     if pages == "all":
-        opened = _every_page(opened)
+        opened = every_page(opened)
     if labels is not None:
         opened.labels, opened.classes = checked_labels(labels, len(opened), opened.name), None
     if masks is not None:
@@ -83,14 +83,6 @@ def open_images(
     if strict and unread is not None:
         raise UnreadableImage(unread.name, unread.reason)
     return ImageCollection(opened, preprocess=preprocess, strict=strict, skipped=skipped)
-
-
-def _every_page(source: ImageSource) -> ImageSource:
-    if type(source) is not FilesSource:
-        raise TypeError(
-            f"pages='all' is for image files; {source.name} holds none, or has masks that belong to one page"
-        )
-    return FilesSource(source.paths, source.root, source.name, source.limits, pages="all")
 
 
 def _found(source: Any, limits: Limits, layout: Layout | None) -> Found:

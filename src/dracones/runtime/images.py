@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dracones.images.folder import Pages, every_page
 from dracones.images.formats.arrays import array_source
 from dracones.images.limits import Limits, Skipped, UnreadableImage
 from dracones.images.paths import listed_source, path_source
@@ -36,6 +37,11 @@ class LineImages:
         """What was passed over so far, with reasons."""
         return list(self._skipped.values())
 
+    @property
+    def notes(self) -> list[str]:
+        """What should be known of how the images were read so far, in words."""
+        return self.source.notes()
+
     def name(self, index: int) -> str:
         """The image's name."""
         return self.source.item_name(index)
@@ -61,7 +67,7 @@ class LineImages:
         return self
 
 
-def open_line_images(source: Any, *, strict: bool = False, limits: Limits | None = None) -> Any:
+def open_line_images(source: Any, *, strict: bool = False, limits: Limits | None = None, pages: Pages = "first") -> Any:
     """A folder, file, pattern, list of files or array as `LineImages`; a collection is taken as it is.
 
     Raises:
@@ -82,6 +88,7 @@ def open_line_images(source: Any, *, strict: bool = False, limits: Limits | None
         raise TypeError(
             f"images cannot be opened from a {type(source).__name__}; give a path, a list of paths, or an array"
         )
-    if strict and skipped:
-        raise UnreadableImage(skipped[0].name, skipped[0].reason)
-    return LineImages(found, skipped, strict=strict)
+    unread = next((item for item in skipped if item.is_image), None)
+    if strict and unread is not None:
+        raise UnreadableImage(unread.name, unread.reason)
+    return LineImages(every_page(found) if pages == "all" else found, skipped, strict=strict)

@@ -9,7 +9,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from dracones.images import Preprocess, UnreadableImage, open_images
+from dracones.images.collection import ImageCollection
 from dracones.images.prefetch import in_order
+from dracones.images.sources import ArraySource
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -237,3 +239,13 @@ def test_arguments_are_checked():
 def test_repr_names_the_source(folder):
     assert repr(open_images(folder)) == "ImageCollection('parts', 15 images, as they are)"
     assert Path(folder).name in open_images(folder).name_of_source
+
+
+def test_a_source_that_gives_some_blocks_and_not_others_is_named():
+    class Halfway(ArraySource):
+        def block(self, indices):
+            return super().block(indices) if len(indices) == 1 else None
+
+    source = Halfway(np.zeros((4, 8, 8, 3), np.uint8), name="halfway")
+    with pytest.raises(TypeError, match=r"Halfway\.block gave the first image and none of 4 others"):
+        next(iter(ImageCollection(source, preprocess=Preprocess()).batches(4)))

@@ -130,6 +130,8 @@ def test_unknown_names_and_options():
         create("latent", sides="both")
     with pytest.raises(ValueError, match="method must be"):
         create("dose", method="knn")
+    with pytest.raises(ValueError, match="unknown codec 'gif'; known are png, webp, jpeg2000"):
+        create("complexity", codec="gif")
 
 
 # ---- each rule's formula

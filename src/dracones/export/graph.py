@@ -63,5 +63,6 @@ def onnx_of(program: torch.export.ExportedProgram, inputs: Sequence[str], output
             )
     except Exception as error:
         raise ValueError(f"the graph has no form in ONNX: {str(error).splitlines()[-1]}") from error
-    assert made is not None
+    if made is None:
+        raise ValueError("the graph has no form in ONNX: torch.onnx.export made no program")
     return made.model_proto

@@ -1,18 +1,19 @@
 """Sizes that lossless codecs make of images, by the Pillow that is installed."""
 
 import io
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
+Codec = Literal["png", "webp", "jpeg2000"]
+CODECS: tuple[Codec, ...] = get_args(Codec)
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "png": {"format": "PNG", "optimize": True},
     "webp": {"format": "WEBP", "lossless": True, "quality": 100, "method": 4},
     "jpeg2000": {"format": "JPEG2000", "irreversible": False},
 }
-CODECS = tuple(_SAVE_OPTIONS)
 
 
 def codecs() -> tuple[str, ...]:

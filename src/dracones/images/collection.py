@@ -342,7 +342,11 @@ class ImageCollection:
 
     def _block(self, chunk: np.ndarray, preprocess: Preprocess) -> Tensor:
         native = self.source.block(self._indices[chunk])
-        assert native is not None
+        if native is None:
+            raise TypeError(
+                f"{type(self.source).__name__}.block gave the first image and none of {len(chunk)} others; "
+                "it must give any images at once, or None for all"
+            )
         return preprocess(as_float(native), levels_of(native))
 
     def _same_shape(self, images: list[Tensor], indices: list[int], image: Tensor, index: int) -> None:

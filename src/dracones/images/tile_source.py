@@ -76,11 +76,8 @@ class TilesSource(ImageSource):
 
     def _size(self, index: int) -> tuple[int, int]:
         preprocess = self.images.preprocess
-        if preprocess is not None and (preprocess.crop or preprocess.size):
-            size = preprocess.crop or preprocess.size
-            assert size is not None
-            return size
-        return self.images.native_shape(index)[1:]
+        size = None if preprocess is None else preprocess.crop or preprocess.size
+        return self.images.native_shape(index)[1:] if size is None else size
 
     def _find(self, index: int) -> tuple[int, tuple[int, int]]:
         image = bisect_right(self._ends, index)

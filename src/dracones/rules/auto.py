@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from dracones.images.codecs import Codec
 from dracones.rules.complexity import Complexity
 from dracones.rules.joint import Joint
 from dracones.rules.rule import Rule, register
@@ -85,7 +86,8 @@ def _witnesses(statistics: tuple[str, ...]) -> dict[str, Rule]:
     of_the_image = tuple(name for name in statistics if is_of_the_image(name))
     if "log_prob" in statistics and of_the_image:
         found["surprise"] = Surprise(given=of_the_image)
-    codec = next((each for each in ("webp", "png") if f"complexity_{each}" in statistics), None)
+    best_first: tuple[Codec, ...] = ("webp", "png")
+    codec = next((each for each in best_first if f"complexity_{each}" in statistics), None)
     if "log_prob" in statistics and codec is not None:
         found["complexity"] = Complexity(codec=codec)
     return found

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dracones.images.codecs import CODECS, codecs, compressed_bits
+from dracones.images.codecs import CODECS, Codec, codecs, compressed_bits
 from dracones.rules.rule import Rule, register
 
 
@@ -53,7 +53,7 @@ class Complexity(Rule):
     tensor([64.2695], dtype=torch.float64)
     """
 
-    def __init__(self, *, codec: str = "webp") -> None:
+    def __init__(self, *, codec: Codec = "webp") -> None:
         super().__init__()
         if codec not in CODECS:
             raise ValueError(f"complexity: unknown codec {codec!r}; known are {', '.join(CODECS)}")

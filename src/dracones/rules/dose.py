@@ -5,12 +5,14 @@ Reference: Morningstar et al. 2021, "Density of States Estimation for Out-of-Dis
 
 import math
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from dracones.rules.rule import Rule, register
 
+Estimator = Literal["kde", "svm"]
 _FLOW_STATISTICS = ("log_prob", "log_prob_latent", "log_det")
 
 
@@ -41,13 +43,13 @@ class DoSE(Rule):
         self,
         *,
         statistics: Sequence[str] = _FLOW_STATISTICS,
-        method: str = "kde",
+        method: Estimator = "kde",
         nu: float = 0.1,
         most_points: int = 4096,
     ) -> None:
         super().__init__()
-        if method not in ("kde", "svm"):
-            raise ValueError(f"dose: method must be 'kde' or 'svm', got {method!r}")
+        if method not in get_args(Estimator):
+            raise ValueError(f"dose: method must be {' or '.join(map(repr, get_args(Estimator)))}, got {method!r}")
         if not statistics:
             raise ValueError("dose: needs at least one statistic")
         if not 0 < nu < 1:

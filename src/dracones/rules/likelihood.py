@@ -1,10 +1,14 @@
 """Plain likelihood and its two terms, alone: the baselines that lie, and the parts that show why."""
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from dracones.rules.rule import Rule, register
 from dracones.rules.tails import EmpiricalTail
+
+Sides = Literal["one", "two"]
 
 
 @register("likelihood")
@@ -35,10 +39,10 @@ class Term(Rule):
     (True, True)
     """
 
-    def __init__(self, statistic: str, *, sides: str = "one") -> None:
+    def __init__(self, statistic: str, *, sides: Sides = "one") -> None:
         super().__init__()
-        if sides not in ("one", "two"):
-            raise ValueError(f"sides: expected 'one' or 'two', got {sides!r}")
+        if sides not in get_args(Sides):
+            raise ValueError(f"sides: expected {' or '.join(map(repr, get_args(Sides)))}, got {sides!r}")
         self.statistic, self.sides = statistic, sides
         self.requires = (statistic,)
         self.needs_fit = sides == "two"
@@ -64,7 +68,7 @@ class Latent(Term):
     3.0
     """
 
-    def __init__(self, *, sides: str = "one") -> None:
+    def __init__(self, *, sides: Sides = "one") -> None:
         super().__init__("log_prob_latent", sides=sides)
 
 
@@ -76,7 +80,7 @@ class Volume(Term):
     3.0
     """
 
-    def __init__(self, *, sides: str = "one") -> None:
+    def __init__(self, *, sides: Sides = "one") -> None:
         super().__init__("log_det", sides=sides)
 
 

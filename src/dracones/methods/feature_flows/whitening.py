@@ -5,6 +5,7 @@ from torch import Tensor
 
 from dracones.flows import Bijection
 from dracones.flows.bijection import Pattern
+from dracones.methods.whitening import whitening_matrix
 
 
 class Whitening(Bijection):
@@ -49,13 +50,8 @@ class Whitening(Bijection):
         if len(vectors) < 2:
             raise ValueError(f"Whitening: a covariance needs at least 2 vectors; got {len(vectors)}")
         exact = vectors.double()
-        covariance = torch.cov(exact.T)
-        variance = covariance.diagonal().mean()
-        covariance.diagonal().add_(self.ridge * (variance if variance > 0 else 1.0))
-        lower = torch.linalg.cholesky(covariance)
-        inverse = torch.linalg.solve_triangular(lower, torch.eye(len(lower), dtype=lower.dtype).to(lower), upper=False)
         self.mean.copy_(exact.mean(dim=0))
-        self.matrix.copy_(inverse)
+        self.matrix.copy_(whitening_matrix(torch.cov(exact.T), self.ridge))
 
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         del context

@@ -11,36 +11,20 @@ from dracones.methods.guards.guard import Guard, GuardConfig, Input
 from dracones.methods.guards.outputs import ClassifierOutputs, LinearHead
 from dracones.methods.info import MethodInfo
 from dracones.methods.registry import register
+from dracones.methods.whitening import whitening_matrix
 
 
 def whitening(covariance: Tensor, ridge: float) -> Tensor:
-    """``A`` with ``A.T @ A = (covariance + ridge * trace / F * I)^-1``, ``[F, F]``.
-
-    The ridge scales with the covariance, so that features in other units give the same distances.
+    """The whitening matrix `[F, F]` of features that vary.
 
     Raises:
-        ValueError: a covariance of zeros (constant features).
-
-    >>> whitening(torch.diag(torch.tensor([4.0, 1.0])), 0.0).abs()
-    tensor([[0.5000, 0.0000],
-            [0.0000, 1.0000]])
+        ValueError: a covariance of zeros (constant features), or one singular at this ridge.
     """
-    width = len(covariance)
-    variance = covariance.diagonal().mean()
-    if not variance > 0:
-        raise ValueError(f"the {width} features do not vary over the training images: no distance can be measured")
-    ridged = covariance + ridge * variance * torch.eye(width, dtype=covariance.dtype, device=covariance.device)
-    factor, failed = torch.linalg.cholesky_ex(ridged)
-    if failed:
+    if not covariance.diagonal().mean() > 0:
         raise ValueError(
-            f"the covariance of the {width} features is singular at ridge={ridge}: fewer images than dimensions "
-            "or dead "
-            "features; raise ridge (1e-6 is the default)"
+            f"the {len(covariance)} features do not vary over the training images: no distance can be measured"
         )
-    identity = torch.eye(width, dtype=covariance.dtype, device=covariance.device)
-    # Contiguous, as it will be after loading: another memory layout rounds products differently.
-    inverse: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False).contiguous()
-    return inverse
+    return whitening_matrix(covariance, ridge)
 
 
 class GaussianConfig(GuardConfig):

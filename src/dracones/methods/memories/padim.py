@@ -13,6 +13,7 @@ from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext
 from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
 from dracones.methods.registry import register
+from dracones.methods.whitening import whitening_matrix
 from dracones.training import TrainingConfig
 
 _POSITIONS = 256
@@ -99,16 +100,12 @@ class PaDiM(FeatureMethod):
             products.baddbmm_(vectors.transpose(1, 2), vectors)
         mean = total / count
         covariance = products.sub_(count * mean[:, :, None] * mean[:, None, :]).div_(max(count - 1, 1))
-        variance = covariance.diagonal(dim1=1, dim2=2).mean()
-        ridge = self.config.ridge * (variance if variance > 0 else torch.ones_like(variance))
-        covariance.diagonal(dim1=1, dim2=2).add_(ridge)
+        variance = covariance.diagonal(dim1=1, dim2=2).mean().item()
         rows, columns = torch.tril_indices(kept, kept, device=self.device)
         for start in range(0, positions, _POSITIONS):
             part = slice(start, start + _POSITIONS)
-            lower = torch.linalg.cholesky(covariance[part])
-            identity = torch.eye(kept, device=self.device).expand_as(lower)
-            # |L^-1 (x - mean)| is the Mahalanobis distance, and L^-1 is lower triangular too.
-            self.whitening[part] = torch.linalg.solve_triangular(lower, identity, upper=False)[:, rows, columns]
+            matrix = whitening_matrix(covariance[part], self.config.ridge, variance=variance)
+            self.whitening[part] = matrix.float().to(self.device)[:, rows, columns]
         self.mean.copy_(mean + about)
 
     def vectors(self, maps: tuple[Tensor, ...]) -> Tensor:

@@ -1,0 +1,39 @@
+"""The one way in which methods take a covariance out of vectors."""
+
+import torch
+from torch import Tensor
+
+
+def whitening_matrix(covariance: Tensor, ridge: float, *, variance: float | None = None) -> Tensor:
+    r"""Lower-triangular `W` with :math:`W^T W = (\Sigma + r v I)^{-1}`, float64: `|W (x - mean)|` is Mahalanobis.
+
+    The ridge scales with the covariance, so that features in other units give the same distances. Where nothing varies
+    (`v` = 0) a ridge is taken as it is, as if the mean variance were 1.
+
+    Args:
+        covariance: `[..., D, D]`, symmetric; many are factored at once.
+        ridge: r, added to the diagonal as a share of the mean variance.
+        variance: v; without it the mean of all the covariances' diagonals.
+
+    Raises:
+        ValueError: a covariance is singular even with its ridge.
+
+    >>> whitening_matrix(torch.diag(torch.tensor([4.0, 1.0])), 0.0).abs()
+    tensor([[0.5000, 0.0000],
+            [0.0000, 1.0000]], dtype=torch.float64)
+    """
+    # Apple's GPU has no float64.
+    exact = (covariance.cpu() if covariance.device.type == "mps" else covariance).double()
+    width = exact.shape[-1]
+    if variance is None:
+        variance = exact.diagonal(dim1=-2, dim2=-1).mean().item()
+    identity = torch.eye(width, dtype=exact.dtype, device=exact.device)
+    lower, failed = torch.linalg.cholesky_ex(exact + ridge * (variance if variance > 0 else 1.0) * identity)
+    if failed.any():
+        raise ValueError(
+            f"the covariance of the {width} features is singular at ridge={ridge}: fewer images than dimensions or "
+            "features that do not vary; raise ridge"
+        )
+    # Contiguous, as it will be after loading: another memory layout rounds products differently.
+    inverse: Tensor = torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False).contiguous()
+    return inverse

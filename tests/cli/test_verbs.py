@@ -287,3 +287,15 @@ def test_maps_of_a_model_that_was_set_up_without_them_are_refused_and_not_judged
     assert found.pixel is None
     _, err = run("score", model, odd, "--maps", tmp_path / "maps", code=2)
     assert "was fitted without heat maps" in err
+
+
+def test_evaluate_says_what_became_of_the_promise(run, place, model, tmp_path):
+    save_images(tmp_path / "fresh", 80, 60, seed=11)
+    save_images(tmp_path / "darker", 80, 120, seed=12)
+    out, err = run("evaluate", model, "--normal", tmp_path / "fresh", "--anomalous", place / "odd")
+    assert "called anomalous at the threshold" in out
+    assert "The promise of" in err
+    out, _ = run("evaluate", model, "--normal", tmp_path / "darker", "--anomalous", place / "odd", "--json")
+    assert json.loads(out)["promise"]["state"] == "broken"
+    _, err = run("evaluate", model, "--normal", place / "normal", "--anomalous", place / "odd", code=2)
+    assert "learnt from" in err

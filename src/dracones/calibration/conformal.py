@@ -15,11 +15,11 @@ from dracones.metrics.inputs import Float, to_scores
 class TooFewScores(ValueError):  # noqa: N818 (reads as what it says: the set is too small)
     """The calibration set cannot carry the promise asked of it; `needed` says how many scores could."""
 
-    def __init__(self, given: int, needed: int, rate: float, confidence: float | None) -> None:
+    def __init__(self, given: int, needed: int, rate: float, confidence: float | None, note: str = "") -> None:
         promise = "" if confidence is None else f" with confidence {confidence:g}"
         super().__init__(
             f"calibration: a false-alarm rate of {rate:g}{promise} needs at least {needed} scores of normal images, "
-            f"got {given}; add {needed - given} more, or ask for a higher rate"
+            f"got {given}{note}; add {needed - given} more, or ask for a higher rate"
         )
         self.given = given
         self.needed = needed
@@ -61,11 +61,17 @@ class Conformal:
             scores: larger = more anomalous; any shape; of normal images kept out of training.
 
         Raises:
-            ValueError: no scores, or NaN among them (with their count).
+            ValueError: no scores, or scores among them that are not finite (with their count): an infinite one would
+                be a threshold that never alarms, or always.
         """
         read = to_scores(scores, "calibration scores").ravel()
         if not read.size:
             raise ValueError("calibration scores: expected at least one, got none")
+        infinite = int(np.isinf(read).sum())
+        if infinite:
+            raise ValueError(
+                f"calibration scores: {infinite} of {read.size} are not finite; no threshold can be promised from them"
+            )
         self._scores = np.sort(read)
         self._scores.setflags(write=False)
         return self

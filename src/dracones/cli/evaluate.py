@@ -16,7 +16,7 @@ from dracones.cli.options import (
     Normal,
     Threads,
 )
-from dracones.cli.output import emit, report_skipped, skipped_records, table
+from dracones.cli.output import emit, report_skipped, skipped_records, table, tell
 
 
 def evaluate(
@@ -71,8 +71,17 @@ def open_sides(normal: str | None, anomalous: str | None, masks: Path | None, mv
 def show(found: Any) -> None:
     """Print an evaluation as tables: value, low, high of each metric."""
     counts = found.counts
+    if found.alarms is not None:
+        shares = {"normal: false alarms": found.alarms["normal"], "anomalous: found": found.alarms["anomalous"]}
+        shares |= {f"  {kind}": alarms for kind, alarms in found.kinds.items()}
+        rows = [
+            [what, f"{a.count} of {a.total}", a.share.value, a.share.low, a.share.high] for what, a in shares.items()
+        ]
+        table("called anomalous at the threshold", ["images", "count", "share", "95 % from", "to"], rows)
     columns = ["metric", "value", "95 % from", "to"]
     for level, metrics in (("image", found.image), ("pixel", found.pixel)):
         if metrics is not None:
             rows = [[name, m["value"], m["low"], m["high"]] for name, m in metrics.items()]
             table(f"{level} level: {counts['normal']} normal, {counts['anomalous']} anomalous", columns, rows)
+    for sentence in [*([] if found.promise is None else [found.promise.words]), *found.notes]:
+        tell(sentence)

@@ -107,7 +107,8 @@ def _conclude(detector: Any, output: Path, written: Path, as_json: bool) -> None
                 "threshold": detector.threshold,
                 "false_alarm_rate": detector.false_alarm_rate,
                 "calibration_images": len(detector.calibration),
-                "provenance": detector.provenance,
+                # Digests of images are for the next calibration, not for reading.
+                "provenance": {key: value for key, value in detector.provenance.items() if key != "met"},
                 "skipped": skipped_records(detector.skipped),
             }
         )

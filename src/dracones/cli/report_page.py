@@ -32,7 +32,7 @@ def evaluation_page(
     _metrics(page, found)
     _examples(page, detector, found, normal, anomalous)
     _training(page, detector)
-    page.provenance(**{key: value for key, value in detector.provenance.items() if key != "training"})
+    page.provenance(**{key: value for key, value in detector.provenance.items() if key not in ("training", "met")})
     return page
 
 

@@ -87,7 +87,8 @@ def _page(result: DemoResult, images: DemoImages, scenes: list[Picture]) -> Repo
     _promise(page, result)
     _scenes(page, images, scenes)
     _training(page, result)
-    page.provenance(**{key: value for key, value in result.detector.provenance.items() if key != "training"})
+    facts = result.detector.provenance
+    page.provenance(**{key: value for key, value in facts.items() if key not in ("training", "met")})
     return page
 
 

@@ -12,6 +12,7 @@ from dracones.calibration import Conformal
 from dracones.calibration.heat_range import HeatRange
 from dracones.calibration.prediction import Prediction, Verdict
 from dracones.detectors import files, fitting, scoring
+from dracones.detectors.familiar import chosen_for_calibration
 from dracones.detectors.judge import Judge
 from dracones.detectors.pipeline import Pipeline
 from dracones.detectors.record import Record
@@ -94,6 +95,10 @@ class Detector:
 
         Where the method gives heat maps, `heat_range` then says how hot those of normal images are.
 
+        Images that the fit learnt from are known by their content: a set that is mostly of them is refused, some are
+        left out with a warning, and copies count once. Anomalies among the images raise the threshold: with a share
+        above ``false_alarm_rate`` of them the threshold lies among the anomalies' own scores.
+
         Args:
             data: normal images the detector was not fitted on; those that `fit` kept aside if not given.
             false_alarm_rate: share of normal images that may be called anomalous, in expectation over draws of the
@@ -102,16 +107,18 @@ class Detector:
             progress: is told how far the scoring is.
 
         Raises:
-            ValueError: not fitted, no calibration images, or too few for the rate (the needed count is named).
+            ValueError: not fitted, no calibration images, images that were learnt from, scores that are not finite, or
+                too few distinct images for the rate (the needed count is named, before anything is scored).
         """
         record = self.fitted()
+        rate = self.config.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
         if data is not None:
-            record = record.seen(*self._range_of(self.adopt(open_images(data)), progress))
+            images, found = chosen_for_calibration(record.learnt, open_images(data), rate, confidence, progress)
+            record = record.seen(*self._range_of(self.adopt(images), progress)).met_in_calibration(found)
         if len(record.calibration) == 0:
             raise ValueError(
                 "no calibration images: fit kept none aside (calibration_share=0); pass normal images to calibrate()"
             )
-        rate = self.config.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
         self.know(record.promising(rate, confidence))
         return self
 

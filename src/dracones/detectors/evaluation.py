@@ -1,16 +1,37 @@
 """How well a detector tells normal from anomalous images, and, with masks, where the anomaly is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dracones.calibration import Promise, coarseness, judge_promise, realised_rate
 from dracones.calibration.prediction import Prediction
 from dracones.detectors.detector import Detector
+from dracones.detectors.familiar import digests, refuse_learnt
+from dracones.detectors.record import Record
 from dracones.images import ImageCollection, open_images
-from dracones.metrics import evaluate_maps, evaluate_scores
+from dracones.metrics import Estimate, evaluate_maps, evaluate_scores
 from dracones.training import Progress
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """How many images were called anomalous: `count` of `total`, and the share with its Clopper-Pearson interval."""
+
+    count: int
+    total: int
+    share: Estimate
+
+    @classmethod
+    def of(cls, flags: NDArray[np.bool_], confidence: float) -> "Alarms":
+        """From verdicts ``[N]``, at least one."""
+        return cls(int(flags.sum()), len(flags), realised_rate(flags, confidence))
+
+    def to_json(self) -> dict[str, float]:
+        """``count``, ``total``, and the share's ``value``, ``low``, ``high``."""
+        return {"count": self.count, "total": self.total, **self.share.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -23,6 +44,13 @@ class Evaluation:
         counts: images scored and skipped on each side.
         normal: prediction on the normal images.
         anomalous: prediction on the anomalous images.
+        alarms: share of images called anomalous, with its exact interval, of ``normal`` (realised false alarms) and
+            ``anomalous`` (detections); ``None`` without a threshold.
+        kinds: the same for each kind of anomaly, by the folder it lies in; empty where there is one folder alone.
+        promise: what became of the promised false-alarm rate; ``None`` without a threshold, or where most of the
+            normal images set it themselves.
+        masked: anomalous images whose mask is known, of which the pixel metrics are; ``None`` without masks.
+        notes: what is to be known about the numbers, in sentences.
     """
 
     image: dict[str, dict[str, float]]
@@ -30,10 +58,24 @@ class Evaluation:
     counts: dict[str, int]
     normal: Prediction
     anomalous: Prediction
+    alarms: dict[str, Alarms] | None = None
+    kinds: dict[str, Alarms] = field(default_factory=dict)
+    promise: Promise | None = None
+    masked: int | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Metrics and counts as plain JSON-able values."""
-        return {"image": self.image, "pixel": self.pixel, "counts": self.counts}
+        """Metrics, counts and verdict as plain JSON-able values."""
+        return {
+            "image": self.image,
+            "pixel": self.pixel,
+            "counts": self.counts,
+            "alarms": None if self.alarms is None else {side: each.to_json() for side, each in self.alarms.items()},
+            "kinds": {kind: each.to_json() for kind, each in self.kinds.items()},
+            "promise": None if self.promise is None else self.promise.to_json(),
+            "masked": self.masked,
+            "notes": list(self.notes),
+        }
 
 
 def evaluate(
@@ -58,12 +100,14 @@ def evaluate(
         progress: is told how far the scoring is.
 
     Raises:
-        ValueError: one side has no readable image, or a mask of another size than its image.
+        ValueError: one side has no readable image, a mask of another size than its image, or normal images that the
+            detector learnt from (a few of them are left out, with a warning).
     """
-    collections = {
-        "normal": detector.adopt(open_images(normal)),
-        "anomalous": detector.adopt(open_images(anomalous)),
-    }
+    record, given = detector.fitted(), open_images(normal)
+    found = digests(given, progress)
+    fresh = ~refuse_learnt(record.learnt, found, given.name_of_source, "judge it")
+    given, found = given.subset(fresh), found[fresh]
+    collections = {"normal": detector.adopt(given), "anomalous": detector.adopt(open_images(anomalous))}
     with_maps = detector.gives_maps and collections["anomalous"].has_masks
     predictions = {
         side: detector.predict(images, batch_size=batch_size, maps=with_maps, progress=progress)
@@ -74,11 +118,22 @@ def evaluate(
             raise ValueError(f"the {side} set has no readable image; {len(prediction.errors)} were skipped")
     # A method that can draw maps may have been set up not to.
     has_maps = all(prediction.maps is not None for prediction in predictions.values())
+    alarms, kinds = _alarms(predictions, collections["anomalous"], confidence)
+    known = dict(zip(given.names, record.calibrated.holds(found), strict=True))
+    calibrated = np.array([known[path] for path in predictions["normal"].paths], dtype=np.bool_)
+    promise, notes = _promise(record, predictions["normal"], calibrated, confidence)
     scores = np.concatenate([predictions["normal"].scores, predictions["anomalous"].scores])
     labels = np.repeat([0, 1], [len(predictions["normal"]), len(predictions["anomalous"])])
+    masked = _masked(collections["anomalous"], predictions["anomalous"]) if has_maps else {}
+    unmasked = len(predictions["anomalous"]) - len(masked)
+    if has_maps and unmasked:
+        notes.append(
+            f"{unmasked} of {len(predictions['anomalous'])} anomalous images have no mask; pixel metrics are of the "
+            f"other {len(masked)} and the normal ones."
+        )
     return Evaluation(
         image=evaluate_scores(scores, labels, confidence=confidence, seed=seed),
-        pixel=_pixel_metrics(predictions, collections, confidence, seed) if has_maps else None,
+        pixel=_pixel_metrics(predictions, collections["normal"], masked, confidence, seed) if masked else None,
         counts={
             "normal": len(predictions["normal"]),
             "anomalous": len(predictions["anomalous"]),
@@ -86,32 +141,109 @@ def evaluate(
         },
         normal=predictions["normal"],
         anomalous=predictions["anomalous"],
+        alarms=alarms,
+        kinds=kinds,
+        promise=promise,
+        masked=len(masked) if has_maps else None,
+        notes=tuple(notes),
     )
 
 
-def _pixel_metrics(
-    predictions: dict[str, Prediction], collections: dict[str, ImageCollection], confidence: float, seed: int
-) -> dict[str, dict[str, float]]:
-    maps, masks = [], []
-    for side, prediction in predictions.items():
-        # Masks are compared at the images' own resolution, whatever size the detector looks at.
-        native = collections[side].with_preprocess(None)
-        place = {name: i for i, name in enumerate(native.names)}
-        for path, score_map in zip(prediction.paths, prediction.maps or (), strict=True):
-            maps.append(score_map)
-            masks.append(_mask(native, place[path], score_map.shape, path, side))
-    return evaluate_maps(maps, masks, confidence=confidence, seed=seed)
+def _alarms(
+    predictions: dict[str, Prediction], anomalous: ImageCollection, confidence: float
+) -> tuple[dict[str, Alarms] | None, dict[str, Alarms]]:
+    """How many are called anomalous on both sides, and of each kind of anomaly."""
+    normal, odd = predictions["normal"].is_anomaly, predictions["anomalous"].is_anomaly
+    if normal is None or odd is None:
+        return None, {}
+    kinds = _kinds(anomalous, predictions["anomalous"])
+    return (
+        {"normal": Alarms.of(normal, confidence), "anomalous": Alarms.of(odd, confidence)},
+        {kind: Alarms.of(odd[places], confidence) for kind, places in kinds.items()},
+    )
 
 
-def _mask(images: ImageCollection, index: int, shape: tuple[int, ...], path: str, side: str) -> NDArray[np.bool_]:
-    mask = images.mask(index) if images.has_masks else None
-    if mask is None:
-        if side == "anomalous":
-            raise ValueError(f"no mask for the anomalous image {path}; give one for each or none at all")
-        return np.zeros(shape, dtype=np.bool_)
-    if tuple(mask.shape) != shape:
-        raise ValueError(
-            f"the mask of {path} has shape {list(mask.shape)}, its image has {list(shape)}; "
-            "a mask must have its image's own height and width"
+def _promise(
+    record: Record, normal: Prediction, calibrated: NDArray[np.bool_], coverage: float
+) -> tuple[Promise | None, list[str]]:
+    """What became of the promise on the normal images that did not set the threshold, and what is to be said of it."""
+    if record.false_alarm_rate is None:
+        return None, []
+    notes = []
+    if calibrated.any():
+        notes.append(
+            f"{int(calibrated.sum())} of {len(calibrated)} normal images set the threshold themselves, and so raise no "
+            "more alarms than were promised; they say nothing of the promise."
         )
-    return mask.numpy()
+    coarse = coarseness(record.calibration, record.false_alarm_rate, record.confidence)
+    notes += [] if coarse is None else [coarse]
+    if 2 * calibrated.sum() >= len(calibrated):
+        return None, notes
+    scores = normal.scores[~calibrated]
+    return judge_promise(
+        record.calibration, scores, record.false_alarm_rate, record.confidence, coverage=coverage
+    ), notes
+
+
+def _kinds(images: ImageCollection, prediction: Prediction) -> dict[str, list[int]]:
+    """Places in the prediction of each kind of anomaly, where folders tell more than one."""
+    groups = images.groups
+    if groups is None or len(set(groups)) < 2:
+        return {}
+    group_of = dict(zip(images.names, groups, strict=True))
+    kinds: dict[str, list[int]] = {}
+    for place, path in enumerate(prediction.paths):
+        kinds.setdefault(group_of[path] or "(no folder)", []).append(place)
+    return kinds
+
+
+def _masked(images: ImageCollection, prediction: Prediction) -> dict[int, NDArray[np.bool_]]:
+    """The masks that are known, by the image's place in the prediction.
+
+    Raises:
+        ValueError: a mask of another size than its image.
+    """
+    # Masks are compared at the images' own resolution, whatever size the detector looks at.
+    native = images.with_preprocess(None)
+    place_of = {name: i for i, name in enumerate(native.names)}
+    masks = {}
+    for place, (path, heat) in enumerate(zip(prediction.paths, prediction.maps or (), strict=True)):
+        mask = native.mask(place_of[path])
+        if mask is None:
+            continue
+        if tuple(mask.shape) != heat.shape:
+            raise ValueError(
+                f"the mask of {path} has shape {list(mask.shape)}, its image has {list(heat.shape)}; "
+                "a mask must have its image's own height and width"
+            )
+        masks[place] = mask.numpy()
+    return masks
+
+
+def _pixel_metrics(
+    predictions: dict[str, Prediction],
+    normal: ImageCollection,
+    masked: dict[int, NDArray[np.bool_]],
+    confidence: float,
+    seed: int,
+) -> dict[str, dict[str, float]]:
+    """Of all normal images and of the anomalous ones whose mask is known."""
+    normal_maps, odd_maps = predictions["normal"].maps or (), predictions["anomalous"].maps or ()
+    native = normal.with_preprocess(None)
+    place_of = {name: i for i, name in enumerate(native.names)}
+    maps, masks = list(normal_maps), []
+    for path, heat in zip(predictions["normal"].paths, normal_maps, strict=True):
+        mask = native.mask(place_of[path]) if native.has_masks else None
+        masks.append(np.zeros(heat.shape, dtype=np.bool_) if mask is None else mask.numpy())
+    for place, known in masked.items():
+        maps.append(odd_maps[place])
+        masks.append(known)
+    return evaluate_maps(_never_marked(maps), masks, confidence=confidence, seed=seed)
+
+
+def _never_marked(maps: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """Maps whose unseen pixels (NaN: what a crop cut off) are as cold as the coldest: no threshold marks them."""
+    if not any(np.isnan(heat).any() for heat in maps):
+        return maps
+    coldest = min((float(np.nanmin(heat)) for heat in maps if not np.isnan(heat).all()), default=0.0)
+    return [np.nan_to_num(heat, nan=coldest) for heat in maps]

@@ -1,14 +1,17 @@
 """The steps of a fit, in order: treatment, shape, parts, training, statistics, provenance."""
 
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from dracones.detectors.familiar import Digests, Met, digests, first_of_each
 from dracones.detectors.provenance import provenance
-from dracones.detectors.splitting import split
+from dracones.detectors.splitting import Places, check_count, cut, groups_of
 from dracones.images import ImageCollection, Preprocess, Tiling, tiles_of
 from dracones.methods import FitContext, Method, MethodConfig, MethodInfo, Parts, build
 from dracones.training import Progress, TrainingReport, counting, train
@@ -77,6 +80,19 @@ def tiling_of(config: MethodConfig) -> Tiling | None:
     return None if config.tile is None else Tiling(size=config.tile, overlap=config.tile_overlap)
 
 
+def groups_in(config: MethodConfig, images: ImageCollection, found: Digests) -> Places:
+    """Which images belong together, after a warning where there are copies; see `groups_of`."""
+    copies = len(found) - len(first_of_each(found))
+    if copies:
+        warnings.warn(
+            f"{copies} of {len(found)} images of {images.name_of_source} are copies of others; copies stay together, "
+            "and count once where they calibrate",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return groups_of(images.names, found, config.group_by)
+
+
 def learn(
     method: Method,
     images: ImageCollection,
@@ -85,11 +101,18 @@ def learn(
     progress: Progress | None,
     checkpoint: str | Path | None,
 ) -> tuple[Parts, Mapping[str, Any]]:
-    """Build, train and gather statistics; returns the parts, of which calibration is left untouched, and provenance."""
+    """Build, train and gather statistics; returns the parts, of which calibration is left untouched, and provenance.
+
+    Copies among the calibration images are left out, as each image has one say in the threshold.
+    """
     started = time.monotonic()
     method.settle(device)
     config = method.config
-    parts = _in_tiles(config, split(images, config.validation_share, config.calibration_share, config.seed))
+    check_count(len(images), config.validation_share, config.calibration_share)
+    found = digests(images, progress)
+    places = cut(groups_in(config, images, found), config.validation_share, config.calibration_share, config.seed)
+    places = places._replace(calibration=places.calibration[first_of_each(found[places.calibration])])
+    parts = _in_tiles(config, places.parts(images))
     build(method, shape)
     method.to(device)
     reports = _train(method, parts, progress, checkpoint)
@@ -99,7 +122,9 @@ def learn(
         method.fit_statistics(FitContext(parts.train, parts.validation, generator, progress))
     with counting(progress, len(images), "data fingerprint") as count:
         fingerprint = images.fingerprint(progress=count)
-    return parts, provenance(config.seed, fingerprint, parts, time.monotonic() - started, reports)
+    facts = provenance(config.seed, fingerprint, parts, time.monotonic() - started, reports)
+    learnt = Met.of(found[np.concatenate([places.train, places.validation])] if method.learns else found[:0])
+    return parts, {**facts, "met": {"learnt": learnt.text(), "calibrated": Met.of(found[places.calibration]).text()}}
 
 
 def _in_tiles(config: MethodConfig, parts: Parts) -> Parts:

@@ -6,6 +6,7 @@ from typing import Any
 
 from dracones.calibration import Conformal
 from dracones.calibration.heat_range import HeatRange
+from dracones.detectors.familiar import Digests, Met
 from dracones.images import Preprocess
 
 
@@ -21,7 +22,8 @@ class Record:
         confidence: with which the rate is promised for the calibration images at hand; ``None``: on average.
         threshold: score above which an image is anomalous; ``None`` where nothing could be promised.
         heat_range: how hot the maps of normal images are.
-        provenance: versions, seed, data, training.
+        provenance: versions, seed, data, training; under ``met``, digests of the images that were learnt from and of
+            those that calibrated.
         digest: of the file that it was saved to or read from: one name for the detector, equal for equal fits;
             ``None`` where no file holds these facts.
     """
@@ -43,6 +45,21 @@ class Record:
     def seen(self, calibration: Conformal, heat_range: HeatRange | None) -> "Record":
         """The same with scores of normal images, and no promise yet."""
         return replace(self.uncalibrated(), calibration=calibration, heat_range=heat_range)
+
+    @property
+    def learnt(self) -> Met:
+        """The images that the method learnt from: the training and the validation part of the fit."""
+        return Met.from_text(self.provenance.get("met", {}).get("learnt"))
+
+    @property
+    def calibrated(self) -> Met:
+        """The images whose scores are the calibration."""
+        return Met.from_text(self.provenance.get("met", {}).get("calibrated"))
+
+    def met_in_calibration(self, found: Digests) -> "Record":
+        """The same with the digests of the calibration images."""
+        met = {**self.provenance.get("met", {}), "calibrated": Met.of(found).text()}
+        return replace(self, provenance={**self.provenance, "met": met})
 
     def promising(self, false_alarm_rate: float, confidence: float | None) -> "Record":
         """The same with the threshold that promises this rate.

@@ -1,11 +1,15 @@
 """Walk a collection in batches and turn raw scores into verdicts at each image's own size."""
 
+import math
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from dracones.calibration import standing_apart
 from dracones.calibration.heat_range import HeatRange, heat_facts
 from dracones.calibration.prediction import Verdict
 from dracones.detectors.pipeline import Pipeline
@@ -13,6 +17,10 @@ from dracones.detectors.tiling import score_in_tiles
 from dracones.images import Batch, ImageCollection, Preprocess, Tiling, reading_threads
 from dracones.methods import Scores
 from dracones.training import Progress
+
+
+class NotANumber(ValueError):  # noqa: N818 (reads as what it says)
+    """A method gave NaN for an image."""
 
 
 class Scorer(NamedTuple):
@@ -34,14 +42,40 @@ def verdicts(
 def scores_of_normals(
     scorer: Scorer, images: ImageCollection, *, batch_size: int = 32, progress: Progress | None = None
 ) -> tuple[list[float], HeatRange | None]:
-    """What a calibration needs of normal images: their scores, and how hot their maps are where there are maps."""
+    """What a calibration needs of normal images: their scores, and how hot their maps are where there are maps.
+
+    Raises:
+        ValueError: scores that are not finite, with their count and the first images' names.
+    """
     found: list[float] = []
     facts: list[tuple[float, float]] = []
-    for _, scores in _scored(scorer, images, batch_size, progress):
-        found += scores.image.float().cpu().tolist()
+    names: list[str] = []
+    for batch, scores in _scored(scorer, images, batch_size, progress):
+        values = scores.image.float().cpu().tolist()
+        found += values
+        names += batch.names
         if scores.map is not None:
             facts += heat_facts(scores.map)
+    infinite = [name for name, value in zip(names, found, strict=True) if not math.isfinite(value)]
+    if infinite:
+        raise ValueError(
+            f"{len(infinite)} of {len(found)} calibration images have scores that are not finite: {_some(infinite)}; "
+            "no threshold can be promised from them"
+        )
+    apart = standing_apart(found)
+    if apart:
+        highest = [names[i] for i in np.argsort(found, kind="stable")[: -apart - 1 : -1]]
+        warnings.warn(
+            f"{apart} of {len(found)} calibration images score far above all others: {_some(highest)}; if they are "
+            "anomalies, take them out and calibrate again, as they raise the threshold and hide others like them",
+            RuntimeWarning,
+            stacklevel=4,
+        )
     return found, HeatRange.of(facts)
+
+
+def _some(names: list[str], shown: int = 5) -> str:
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
 
 
 def treated_by(preprocess: Preprocess, images: ImageCollection) -> ImageCollection:
@@ -68,7 +102,10 @@ def _scored(
     size = batch_size if scorer.tiling is None else 1
     try:
         for batch in images.batches(size, workers=reading_threads()):
-            yield batch, score_batch(scorer, batch.images, batch_size)
+            try:
+                yield batch, score_batch(scorer, batch.images, batch_size)
+            except NotANumber as error:
+                raise NotANumber(f"{error}; among {', '.join(batch.names[:5])}") from None
             if progress is not None:
                 progress.advance(len(batch.names))
     finally:
@@ -92,7 +129,7 @@ def score_batch(scorer: Scorer, images: Tensor, batch_size: int = 32) -> Scores:
     bad = int(torch.isnan(scores.image).sum())
     if bad:
         method.explain_nan(images)
-        raise ValueError(
+        raise NotANumber(
             f"{method.info.name} gave {bad} NaN score(s) in a batch of {len(images)}; its weights or statistics "
             "are not finite: fit again with a smaller learning rate, or check the images for constant channels"
         )

@@ -1,10 +1,11 @@
 """Options of a method and of the detector around it: typed, immutable, refused by name when unknown."""
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 
 class MethodConfig(BaseModel):
@@ -42,7 +43,21 @@ class MethodConfig(BaseModel):
     calibration_share: float = Field(
         0.1, ge=0, lt=0.9, description="share of the normal images kept aside for p-values and threshold"
     )
+    group_by: str | None = Field(
+        None,
+        description="what keeps images on one side of the cuts: 'folder', or a regular expression on their names whose "
+        "first group they share (frames of one film, views of one part); copies always stay together",
+    )
     false_alarm_rate: float = Field(0.01, gt=0, lt=1, description="share of normal images that may be called anomalous")
+
+    @field_validator("group_by")
+    @classmethod
+    def _is_a_pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"not 'folder', and no regular expression: {error}") from None
+        return value
 
     @classmethod
     def from_options(cls, **options: Any) -> Self:

@@ -84,6 +84,11 @@ class Method(nn.Module, ABC):
         return ()
 
     @property
+    def learns(self) -> bool:
+        """Whether scores depend on the images of the fit; those then score lower than new ones."""
+        return True
+
+    @property
     def gives_maps(self) -> bool:
         """Whether scores come with heat maps, as this method is set up."""
         return "map" in self.info.gives

@@ -1,0 +1,169 @@
+"""Images that a detector has met: a promise about new images cannot be set, or tested, on those it learnt from."""
+
+import base64
+import hashlib
+import warnings
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dracones.calibration import Conformal, TooFewScores
+from dracones.images import ImageCollection, UnreadableImage, reading_threads
+from dracones.images.prefetch import in_order
+from dracones.training import Progress, counting
+
+Digests = NDArray[np.uint64]
+UNREADABLE = 0
+"""Stands for the digest of an image that cannot be read."""
+
+_KEPT = 2**16
+_LEVEL_16 = 257
+"""What an 8-bit level is in 16 bits."""
+
+
+def digests(images: ImageCollection, progress: Progress | None = None) -> Digests:
+    """A digest of 8 bytes of each image's pixels, ``[N]``; `UNREADABLE` (0) for one that cannot be read.
+
+    Names, files and formats do not count: a copy, a link, the same picture saved losslessly in another format, or as
+    an array of floats, has the same digest. Gray has the digest of its RGB version, 8 bits of their 16-bit version.
+    """
+    native = images.with_preprocess(None)
+
+    def attempt(index: int) -> int | UnreadableImage:
+        try:
+            return digest_of_pixels(native.read_native(index))
+        except UnreadableImage as error:
+            return error
+
+    found = np.zeros(len(images), dtype=np.uint64)
+    with counting(progress, len(images), "comparing images") as count:
+        for index, result in enumerate(in_order(attempt, range(len(images)), reading_threads(), ahead=8)):
+            if isinstance(result, UnreadableImage):
+                images.skip(result)
+            else:
+                found[index] = result
+            if count is not None:
+                count(1)
+    return found
+
+
+def digest_of_pixels(image: Tensor) -> int:
+    """A number of 64 bits, not 0, for an image ``[C, H, W]`` in any of the types that images come in."""
+    pixels = image.numpy()
+    if pixels.dtype.kind == "f":
+        pixels = np.rint(np.nan_to_num(pixels) * 65535.0).clip(0, 65535).astype(np.uint16)
+    if pixels.dtype == np.uint16 and not (pixels % _LEVEL_16).any():
+        pixels = (pixels // _LEVEL_16).astype(np.uint8)
+    if len(pixels) == 3 and (pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all():
+        pixels = pixels[:1]
+    state = hashlib.blake2b(f"{pixels.dtype.str}{pixels.shape}".encode(), digest_size=8)
+    state.update(np.ascontiguousarray(pixels).data)
+    return int.from_bytes(state.digest(), "little") or 1
+
+
+def first_of_each(found: Digests) -> NDArray[np.intp]:
+    """Places of the first image of each content, rising; images that cannot be read are all kept, as they tell why."""
+    _, first = np.unique(found, return_index=True)
+    return np.sort(np.union1d(first, np.flatnonzero(found == UNREADABLE)))
+
+
+@dataclass(frozen=True)
+class Met:
+    """A set of digests of bounded size: of more than 65,536 images, those with the smallest digests are kept.
+
+    As a digest is as good as a random number, that is a sample of the images, and a share is estimated from it.
+    """
+
+    kept: Digests
+
+    @classmethod
+    def of(cls, found: Digests) -> Self:
+        """The distinct digests of readable images, at most 65,536 of them."""
+        distinct = np.unique(found[found != UNREADABLE])
+        return cls(distinct[:_KEPT])
+
+    def holds(self, found: Digests) -> NDArray[np.bool_]:
+        """Which of these digests are known to be among the images."""
+        return np.isin(found, self.kept)
+
+    def share(self, found: Digests) -> float:
+        """Share of the distinct images that are among these; estimated where only a sample was kept."""
+        distinct = np.unique(found[found != UNREADABLE])
+        if len(self.kept) == _KEPT:
+            distinct = distinct[distinct <= self.kept[-1]]
+        return float(np.isin(distinct, self.kept).mean()) if len(distinct) else 0.0
+
+    def text(self) -> str:
+        """What `from_text` reads: the digests, 8 bytes each, little-endian, in base 64."""
+        return base64.b64encode(self.kept.astype("<u8").tobytes()).decode()
+
+    @classmethod
+    def from_text(cls, text: Any) -> Self:
+        """Rebuild from `text`; nothing is known where a detector was fitted before digests were kept."""
+        raw = base64.b64decode(text) if isinstance(text, str) else b""
+        return cls(np.frombuffer(raw[: len(raw) // 8 * 8], dtype="<u8").astype(np.uint64))
+
+
+def refuse_learnt(learnt: Met, found: Digests, source: str, purpose: str) -> NDArray[np.bool_]:
+    """Which images the detector learnt from, after a warning; a set that is mostly of them is refused.
+
+    Args:
+        learnt: what the fit met.
+        found: digests of the images at hand.
+        source: what they were opened from, for the message.
+        purpose: what they were to do, as in "set a threshold".
+
+    Raises:
+        ValueError: more than half of the distinct images were learnt from.
+    """
+    known = learnt.holds(found)
+    count, share = int(known.sum()), learnt.share(found)
+    if share > 0.5:
+        said = f"all {len(found)}" if count == len(found) else f"{count} of {len(found)}"
+        raise ValueError(
+            f"{said} images of {source} are ones this detector learnt from; scores of learnt images are lower than "
+            f"those of new ones, so they cannot {purpose}: give normal images that no fit has seen"
+        )
+    if count:
+        warnings.warn(
+            f"{count} of {len(found)} images of {source} are ones this detector learnt from; they cannot {purpose} and "
+            "are left out",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return known
+
+
+def chosen_for_calibration(
+    learnt: Met, images: ImageCollection, rate: float, confidence: float | None, progress: Progress | None
+) -> tuple[ImageCollection, Digests]:
+    """The images whose scores may set a threshold, with their digests: one of each content, none learnt from.
+
+    Raises:
+        ValueError: most of them were learnt from.
+        TooFewScores: too few distinct ones for the rate.
+    """
+    needed = Conformal.needed_count(rate, confidence)
+    if len(images) < needed:
+        raise TooFewScores(len(images), needed, rate, confidence)
+    found = digests(images, progress)
+    known = refuse_learnt(learnt, found, images.name_of_source, "set a threshold")
+    first = first_of_each(found)
+    chosen = first[~known[first]]
+    copies = len(found) - len(first)
+    if copies:
+        warnings.warn(
+            f"{copies} of {len(found)} images of {images.name_of_source} are copies of others; each image counts once, "
+            f"which leaves {len(first)} distinct ones",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    if len(chosen) < needed:
+        less = f"{int(known.sum())} were learnt from" if known.any() else ""
+        less += " and " if known.any() and copies else ""
+        less += f"{copies} are copies" if copies else ""
+        raise TooFewScores(len(chosen), needed, rate, confidence, f" distinct ones ({less} of {len(found)} images)")
+    return images.subset(chosen), found[chosen]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dracones.cli.options import AsJson, use_threads
+from dracones.cli.options import AsJson, require_folder, use_threads
 from dracones.cli.output import emit, table, tell
 
 
@@ -23,7 +23,7 @@ def demo(
     """Learn one photograph, be fooled by others, repair, calibrate, and point at what does not belong."""
     started = time.monotonic()
     use_threads(threads)
-    output.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known before the work
+    require_folder(output)
     from dracones.demo import demo_images, tell_story
     from dracones.demo.page import write_all
     from dracones.demo.story import FALSE_ALARM_RATE, summary

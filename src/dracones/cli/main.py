@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -63,13 +64,17 @@ for _verb in VERBS:
 
 def main() -> None:
     """Run the command line; exit code 0 fine, 1 anomalies found where asked, 2 error, 130 stopped by Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A terminal that cannot show a letter shows its number; the work it would have told of is not lost.
+            stream.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
         usual = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
             # What went on differently than asked is for the user, in words; deprecations keep their line of code.
-            if category is RuntimeWarning:
-                tell(f"warning: {message}")
+            if issubclass(category, (UserWarning, RuntimeWarning)):
+                tell("warning: " + " ".join(str(message).split()))
             else:
                 usual(message, category, *place, **more)
 

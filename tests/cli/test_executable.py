@@ -22,14 +22,20 @@ from torch import nn
 def net():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 4))
 """
-# The whole demo takes half a minute: here the same command learns from fewer crops, in fewer steps.
+# The whole demo takes half a minute: here the same command learns and judges fewer crops, in fewer steps.
 SHORT_DEMO = """
-from functools import partial
+from dataclasses import replace
 import dracones.demo
 from dracones.cli import main
 from dracones.demo import story
+cut = dracones.demo.demo_images
+
+def few(seed):
+    images = cut(seed, train=96, calibration=60, test=24)
+    return replace(images, others={name: others[:24] for name, others in images.others.items()})
+
 story._STEPS = 5
-dracones.demo.demo_images = partial(dracones.demo.demo_images, train=96, calibration=60, test=24)
+dracones.demo.demo_images = few
 main()
 """
 FIT = ["fit", "glow", "normal", "-o", "model.safetensors", "--calibrate", "more", "--false-alarm-rate", "0.05"]
@@ -131,6 +137,18 @@ def explain_told(folder: Path, ended: Ended) -> None:
     assert told["verdict"]["text"].split(":")[0] in (folder / "why.html").read_text()
 
 
+def verify_told(_: Path, ended: Ended) -> None:
+    told = json.loads(ended.out)
+    assert told["passed"]
+    assert "at most 5.00% false alarms" in told["checks"][-1]["detail"]
+
+
+def export_told(folder: Path, ended: Ended) -> None:
+    told = json.loads(ended.out)
+    assert told["bytes"] == (folder / "line.pt2").stat().st_size
+    assert told["calibrated"]
+
+
 Check = Callable[[Path, Ended], None]
 TWO_SIDES = ["--normal", "more", "--anomalous", "odd"]
 CLASSIFIED = ["--train", "normal", "--normal", "more", "--far", "odd=odd"]
@@ -165,6 +183,8 @@ RUNS: dict[str, tuple[list[str], Check]] = {
         ],
         explain_told,
     ),
+    "verify": (["model.safetensors", "--json"], verify_told),
+    "export": (["model.safetensors", "-o", "line.pt2", "--json"], export_told),
 }
 BAD: dict[str, tuple[list[str], str]] = {
     "demo": (["-o", "file"], "cannot write to file: it is a file; name a folder"),
@@ -176,6 +196,8 @@ BAD: dict[str, tuple[list[str], str]] = {
     "compare": ([*CLASSIFIED, "--classifier", "no.py:net"], "no Python file at no.py"),
     "report": (["model.safetensors", *TWO_SIDES, "-o", "nowhere/r.html"], "the folder nowhere does not exist"),
     "explain": (["model.safetensors", "--normal", "more", "--other", "odd="], "--other takes NAME=DATA"),
+    "verify": (["none.safetensors"], "no model file at none.safetensors"),
+    "export": (["model.safetensors", "-o", "nowhere/line.onnx"], "the folder nowhere does not exist"),
 }
 
 

@@ -228,7 +228,9 @@ def test_a_folder_that_takes_no_file_is_refused_before_the_work(run, place, tmp_
     assert "the folder /proc takes no file" in err
 
 
-def test_what_went_on_otherwise_than_asked_is_said_in_a_word(run, place, model, monkeypatch):
+@pytest.mark.filterwarnings("default::UserWarning")
+@pytest.mark.parametrize("category", [RuntimeWarning, UserWarning])
+def test_what_went_on_otherwise_than_asked_is_said_in_a_word(run, place, model, monkeypatch, category):
     import warnings
 
     from dracones.detectors import Detector
@@ -236,12 +238,13 @@ def test_what_went_on_otherwise_than_asked_is_said_in_a_word(run, place, model, 
     predict = Detector.iterate
 
     def warned(self, *arguments, **options):
-        warnings.warn("the cache is full", RuntimeWarning, stacklevel=2)
+        warnings.warn("the cache\nis full", category, stacklevel=2)
         return predict(self, *arguments, **options)
 
     monkeypatch.setattr(Detector, "iterate", warned)
     _, err = run("score", model, place / "odd")
     assert "warning: the cache is full\n" in err
+    assert ".py" not in err
 
 
 def test_a_defect_of_ours_does_not_end_as_if_anomalies_were_found(run, place, model, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 
 from dracones.metrics import Estimate
 from dracones.report import Picture, Report, Tile, image_picture, map_picture, score_histogram
-from dracones.report.html import cell, winners
+from dracones.report.html import breakable, cell, winners
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 
@@ -16,7 +16,7 @@ EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 class Page(html.parser.HTMLParser):
     """Checks that tags nest, and gathers what a browser would fetch or run."""
 
-    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr", "wbr"})
 
     def __init__(self, text):
         super().__init__()
@@ -180,3 +180,8 @@ def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
         report.write(path)
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == ["r.html"]
+
+
+def test_a_long_name_breaks_behind_its_signs():
+    assert "a_<wbr>long_<wbr>name" in full_report("a_long_name").to_html()
+    assert breakable("part_7/a-<b>.png") == "part_<wbr>7/<wbr>a-<wbr>&lt;b&gt;.png"

@@ -22,8 +22,8 @@ def demo(
 ) -> None:
     """Learn one photograph, be fooled by others, repair, calibrate, and point at what does not belong."""
     started = time.monotonic()
-    use_threads(threads)
     require_folder(output)
+    use_threads(threads)
     from dracones.demo import demo_images, tell_story
     from dracones.demo.page import write_all
     from dracones.demo.story import FALSE_ALARM_RATE, summary

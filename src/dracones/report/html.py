@@ -1,6 +1,7 @@
 """From a report to one HTML file that needs no other: no script, no font, no address outside itself."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -8,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
 from dracones.report.figures import estimate
 from dracones.report.sections import Block, Section
@@ -33,7 +35,17 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"cell": cell, "is_number": is_number, "has_numbers": has_numbers, "winners": winners}
+    environment.filters["breakable"] = breakable
     return environment
+
+
+def breakable(name: str) -> Markup:
+    """A file's name that a narrow place breaks behind a slash, underscore or hyphen, before it breaks a word.
+
+    >>> breakable("deep/<b>_0.png")
+    Markup('deep/<wbr>&lt;b&gt;_<wbr>0.png')
+    """
+    return Markup(re.sub(r"[/_-]", r"\g<0><wbr>", str(escape(name))))
 
 
 def cell(value: Any, digits: int = 3) -> str:

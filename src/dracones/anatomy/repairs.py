@@ -18,7 +18,7 @@ from dracones.densities import Density
 from dracones.metrics import Estimate
 from dracones.report.style import legend_above
 
-PLAIN, DEFAULT = "likelihood", "auto"
+DEFAULT = "auto"
 _SOURCES = {
     "background_log_prob": "a background model: fit with rule=likelihood_ratio",
     "ensemble_log_prob_mean": "an ensemble: further models trained alike",

@@ -231,3 +231,32 @@ def test_evaluation_says_what_became_of_the_promise(tmp_path):
         same = evaluate(detector, normal(99, seed=1), str(tmp_path))
     assert same.promise is None, "images that set the threshold do not test it"
     assert "99 of 99 normal images set the threshold themselves" in same.notes[0]
+
+
+def test_frames_of_one_scene_are_said_and_group_by_silences(tmp_path):
+    generator = np.random.default_rng(0)
+    for scene in range(12):
+        coarse = generator.integers(0, 255, (8, 8), dtype=np.uint8)
+        (tmp_path / f"scene{scene}").mkdir()
+        for frame in range(3):
+            picture = Image.fromarray(coarse).resize((64, 64), Image.Resampling.BICUBIC)
+            moved = np.clip(np.asarray(picture).astype(int) + frame, 0, 255).astype(np.uint8)
+            Image.fromarray(moved).save(tmp_path / f"scene{scene}" / f"{frame}.png")
+    options = {**FAST, "size": (8, 8), "validation_share": 0.2, "calibration_share": 0.2}
+    with pytest.warns(RuntimeWarning, match=r"36 of 36 images .* look like another one"):
+        dracones.create("glow", **options).fit(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        dracones.create("glow", **options, group_by="folder").fit(tmp_path)
+
+
+def test_parts_that_all_lie_alike_are_no_scene(tmp_path):
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 255, (8, 8), dtype=np.uint8)
+    for i in range(20):
+        picture = np.asarray(Image.fromarray(coarse).resize((64, 64), Image.Resampling.BICUBIC)).astype(int)
+        noisy = np.clip(picture + generator.integers(-3, 4, picture.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(tmp_path / f"{i}.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        dracones.create("glow", **FAST, size=(8, 8)).fit(tmp_path)

@@ -5,11 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
+from dracones.cli.models import open_normal
 from dracones.cli.options import (
     AsJson,
     Classifier,
     Data,
     Device,
+    EveryPage,
+    MaxPixels,
     Strict,
     Threads,
     parse_settings,
@@ -40,12 +43,20 @@ def fit(
     confidence: Annotated[
         float | None, typer.Option("--confidence", help="Keep the rate with this probability, not just on average.")
     ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            "--group-by", help="What stays on one side when images are kept aside: folder, or a pattern of names."
+        ),
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Forget a killed run instead of going on with it.")
     ] = False,
     device: Device = None,
     threads: Threads = None,
     strict: Strict = False,
+    max_pixels: MaxPixels = None,
+    pages: EveryPage = "first",
     as_json: AsJson = False,
 ) -> None:
     """Learn what belongs from DATA with METHOD and write MODEL.
@@ -64,12 +75,18 @@ def fit(
         options["classifier_weights"] = str(classifier_weights)
     if false_alarm_rate is not None:
         options["false_alarm_rate"] = false_alarm_rate
+    if group_by is not None:
+        options["group_by"] = group_by
+    if calibrate is not None:
+        # The threshold comes from other images: none of these has to be kept aside.
+        options.setdefault("calibration_share", 0.0)
     detector = dracones.create(method, **options)
     checkpoint = output.with_name(output.name + ".checkpoint")
     if restart:
         forget_checkpoints(checkpoint)
     progress = RichProgress()
-    detector.fit(data, device=device, progress=progress, checkpoint=checkpoint, strict=strict)
+    images = open_normal(data, strict=strict, max_pixels=max_pixels, pages=pages)
+    detector.fit(images, device=device, progress=progress, checkpoint=checkpoint)
     if calibrate is not None or confidence is not None:
         detector.calibrate(calibrate, false_alarm_rate=false_alarm_rate, confidence=confidence, progress=progress)
     detector.save(output)

@@ -44,16 +44,27 @@ def use_threads_for(model: Path, threads: int | None) -> None:
 
 def open_data(model: Path, data: str, *, strict: bool, max_pixels: int | None = None, pages: str = "first") -> Any:
     """The images of DATA for a model; without torch for an exported one."""
-    if pages not in ("first", "all"):
-        raise ValueError(f"--pages is first or all, got {pages!r}")
-    from dracones.images.limits import Limits
+    if not is_exported(model):
+        return open_normal(data, strict=strict, max_pixels=max_pixels, pages=pages)
+    from dracones.runtime.images import open_line_images
 
-    wanted: Literal["first", "all"] = "all" if pages == "all" else "first"
-    limits = None if max_pixels is None else Limits(max_pixels=max_pixels)
-    if is_exported(model):
-        from dracones.runtime.images import open_line_images
+    return open_line_images(data, strict=strict, limits=_limits(max_pixels), pages=_pages(pages))
 
-        return open_line_images(data, strict=strict, limits=limits, pages=wanted)
+
+def open_normal(data: str, *, strict: bool, max_pixels: int | None = None, pages: str = "first") -> Any:
+    """The images of DATA, to learn from or to be scored by a detector."""
     from dracones.images import open_images
 
-    return open_images(data, strict=strict, limits=limits, pages=wanted)
+    return open_images(data, strict=strict, limits=_limits(max_pixels), pages=_pages(pages))
+
+
+def _limits(max_pixels: int | None) -> Any:
+    from dracones.images.limits import Limits
+
+    return None if max_pixels is None else Limits(max_pixels=max_pixels)
+
+
+def _pages(pages: str) -> Literal["first", "all"]:
+    if pages not in ("first", "all"):
+        raise ValueError(f"--pages is first or all, got {pages!r}")
+    return "all" if pages == "all" else "first"

@@ -12,9 +12,12 @@ import torch
 from dracones.detectors.familiar import Digests, Met, digests, first_of_each
 from dracones.detectors.provenance import provenance
 from dracones.detectors.splitting import Places, check_count, cut, groups_of
-from dracones.images import ImageCollection, Preprocess, Tiling, tiles_of
+from dracones.images import ImageCollection, Preprocess, Tiling, similar_groups, tiles_of
 from dracones.methods import FitContext, Method, MethodConfig, MethodInfo, Parts, build
 from dracones.training import Progress, TrainingReport, counting, train
+
+_COMPARED = 5_000
+"""Images that are compared for looking alike; beyond it reading them once more would take minutes."""
 
 _TREATMENT = ("size", "channels", "fit", "crop", "interpolation")
 
@@ -80,7 +83,9 @@ def tiling_of(config: MethodConfig) -> Tiling | None:
     return None if config.tile is None else Tiling(size=config.tile, overlap=config.tile_overlap)
 
 
-def groups_in(config: MethodConfig, images: ImageCollection, found: Digests) -> Places:
+def groups_in(
+    config: MethodConfig, images: ImageCollection, found: Digests, progress: Progress | None = None
+) -> Places:
     """Which images belong together, after a warning where there are copies; see `groups_of`."""
     copies = len(found) - len(first_of_each(found))
     if copies:
@@ -90,7 +95,30 @@ def groups_in(config: MethodConfig, images: ImageCollection, found: Digests) -> 
             RuntimeWarning,
             stacklevel=4,
         )
+    if config.group_by is None:
+        _warn_of_frames(images, progress)
     return groups_of(images.names, found, config.group_by)
+
+
+def _warn_of_frames(images: ImageCollection, progress: Progress | None) -> None:
+    """Say where files look like frames of one scene, which a random cut would put on both sides.
+
+    Parts that all lie alike in their picture look alike too: a group of more than a fifth of the images is no scene.
+    """
+    if images.groups is None or len(images) > _COMPARED:
+        return
+    with counting(progress, len(images), "looking for frames of one scene") as count:
+        alike = [group for group in similar_groups(images, progress=count) if len(group) <= len(images) / 5]
+    several = sum(map(len, alike))
+    if several > len(images) / 10:
+        first, second = (images.name(i) for i in alike[0][:2])
+        warnings.warn(
+            f"{several} of {len(images)} images of {images.name_of_source} look like another one, such as {first} and "
+            f"{second}: if they are frames of one scene, keep them together (group_by='folder' or a pattern of the "
+            "names), or the threshold will be too low for new scenes",
+            RuntimeWarning,
+            stacklevel=5,
+        )
 
 
 def learn(
@@ -110,7 +138,9 @@ def learn(
     config = method.config
     check_count(len(images), config.validation_share, config.calibration_share)
     found = digests(images, progress)
-    places = cut(groups_in(config, images, found), config.validation_share, config.calibration_share, config.seed)
+    places = cut(
+        groups_in(config, images, found, progress), config.validation_share, config.calibration_share, config.seed
+    )
     places = places._replace(calibration=places.calibration[first_of_each(found[places.calibration])])
     parts = _in_tiles(config, places.parts(images))
     build(method, shape)

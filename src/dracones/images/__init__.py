@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from dracones.images.dataset import ImageDataset as ImageDataset
     from dracones.images.folder import HEAT_SUFFIX as HEAT_SUFFIX
     from dracones.images.formats.mvtec import MvtecLayout as MvtecLayout
-    from dracones.images.groups import equal_groups as equal_groups
     from dracones.images.groups import similar_groups as similar_groups
     from dracones.images.limits import Limits as Limits
     from dracones.images.limits import Skipped as Skipped
@@ -87,7 +86,6 @@ __all__ = [
     "coin_cutouts",
     "compose_scenes",
     "crops",
-    "equal_groups",
     "halves",
     "levels_of",
     "open_images",
@@ -121,7 +119,6 @@ _HOMES = {
     "coin_cutouts": "builtin.scenes",
     "compose_scenes": "builtin.scenes",
     "crops": "builtin.photographs",
-    "equal_groups": "groups",
     "halves": "builtin.photographs",
     "levels_of": "pixels",
     "open_images": "opening",

@@ -12,7 +12,6 @@ from torch import Tensor
 from dracones.images.budget import BUDGET
 from dracones.images.dataset import Batch, ImageDataset, cached
 from dracones.images.digests import digests_of
-from dracones.images.groups import groups_by
 from dracones.images.limits import Skipped, UnreadableImage
 from dracones.images.parts import random_parts
 from dracones.images.pixels import as_float, levels_of
@@ -299,22 +298,6 @@ class ImageCollection:
         """
         known = self.digests(workers=workers, progress=progress) if digests is None else digests
         return hashlib.blake2b(b"".join(known), digest_size=20).hexdigest()
-
-    def grouped(self, by: str) -> list[str]:
-        """What belongs together, by name: `folder`, or a pattern whose first group (or whole match) names the group.
-
-        An image that the pattern does not match is a group of its own.
-
-        Raises:
-            ValueError: no pattern.
-
-        Example:
-            >>> from dracones.images import open_images
-            >>> images = open_images([torch.zeros(8, 8), torch.zeros(8, 8)])
-            >>> images.grouped(r"(list)")
-            ['list', 'list']
-        """
-        return groups_by(self.names, by)
 
     def _at(self, index: int) -> int:
         if not -len(self) <= index < len(self):

@@ -1,15 +1,12 @@
-"""Which images belong together: by folder or name, by equal content, by looking alike."""
+"""Which images look alike: frames of a video, the same part twice."""
 
-import re
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, Self
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from dracones.images.digests import UNREADABLE
 from dracones.images.preprocess import Preprocess
 
 _AT_MOST = 20_000
@@ -34,41 +31,8 @@ class Images(Protocol):
         """Native shapes of some images."""
 
 
-def groups_by(names: Sequence[str], by: str) -> list[str]:
-    """The group of each name: its folder, or what a pattern finds in it.
-
-    >>> groups_by(["a/1.png", "a/2.png", "b/1.png"], "folder"), groups_by(["cam1_3.png", "x.png"], "cam[0-9]+")
-    (['a', 'a', 'b'], ['cam1', 'x.png'])
-    """
-    if by == "folder":
-        return [PurePosixPath(name).parent.as_posix() for name in names]
-    try:
-        pattern = re.compile(by)
-    except re.error as error:
-        raise ValueError(f"group_by={by!r}: expected 'folder' or a regular expression ({error})") from error
-
-    def group(name: str) -> str:
-        match = pattern.search(name)
-        return name if match is None else match[1] if pattern.groups and match[1] is not None else match[0]
-
-    return [group(name) for name in names]
-
-
-def equal_groups(digests: Sequence[bytes]) -> list[list[int]]:
-    """Places of images of equal content, two or more together, in order.
-
-    >>> equal_groups([b"a", b"b", b"a"])
-    [[0, 2]]
-    """
-    places: dict[bytes, list[int]] = {}
-    for place, digest in enumerate(digests):
-        if digest != UNREADABLE:
-            places.setdefault(digest, []).append(place)
-    return [found for found in places.values() if len(found) > 1]
-
-
 def similar_groups(
-    images: Images, *, distance: int = 4, progress: Callable[[int], None] | None = None
+    images: Images, *, distance: int = 2, progress: Callable[[int], None] | None = None
 ) -> list[list[int]]:
     """Places of images that look alike (frames of a video, the same part twice), two or more together.
 

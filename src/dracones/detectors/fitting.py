@@ -138,9 +138,12 @@ def learn(
     config = method.config
     check_count(len(images), config.validation_share, config.calibration_share)
     found = digests(images, progress)
-    places = cut(
-        groups_in(config, images, found, progress), config.validation_share, config.calibration_share, config.seed
-    )
+    # Where nothing is learnt copies leak nothing from one side to another.
+    if method.learns:
+        groups = groups_in(config, images, found, progress)
+    else:
+        groups = groups_of(images.names, None, config.group_by)
+    places = cut(groups, config.validation_share, config.calibration_share, config.seed)
     places = places._replace(calibration=places.calibration[first_of_each(found[places.calibration])])
     parts = _in_tiles(config, places.parts(images))
     build(method, shape)

@@ -297,3 +297,8 @@ def test_a_failed_save_leaves_the_last_good_file(tmp_path, fitted, monkeypatch):
         fitted.save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_one_number_is_both_sides():
+    assert Brightness(size=64, crop=32, tile=16).config.size == (64, 64)
+    assert Brightness(size=64, crop=32, tile=16).config.tile == (16, 16)

@@ -1,5 +1,6 @@
 """Options that several verbs share, and how text on the command line becomes a typed option."""
 
+import re
 import tempfile
 import tomllib
 from pathlib import Path
@@ -108,6 +109,9 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
     >>> parse_settings(["epochs=5", "rule=typicality", "size=[32, 32]", "density.steps=4", "max_steps=none"])
     {'epochs': 5, 'rule': 'typicality', 'size': [32, 32], 'density.steps': 4, 'max_steps': None}
 
+    >>> parse_settings(["mean=[.485, .456]", "weights=./a.safetensors"])
+    {'mean': [0.485, 0.456], 'weights': './a.safetensors'}
+
     Raises:
         ValueError: a setting without ``=``.
     """
@@ -136,7 +140,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _read_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return None if text == "none" else text
+    # TOML wants a digit before the point; people write .5.
+    for written in (text, re.sub(r"(?<![\w.])\.(?=\d)", "0.", text)):
+        try:
+            return tomllib.loads(f"value = {written}")["value"]
+        except tomllib.TOMLDecodeError:
+            continue
+    return None if text == "none" else text

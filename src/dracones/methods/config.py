@@ -59,6 +59,11 @@ class MethodConfig(BaseModel):
             raise ValueError(f"not 'folder', and no regular expression: {error}") from None
         return value
 
+    @field_validator("size", "crop", "tile", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
     @classmethod
     def from_options(cls, **options: Any) -> Self:
         """Validate options given by name; ``training.epochs`` may be written ``epochs``.

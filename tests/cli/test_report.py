@@ -43,3 +43,23 @@ def test_a_report_says_how_good_the_model_is(tmp_path: Path, monkeypatch: pytest
     assert f"{caught} of 10 anomalous ones" in text
     assert text.count("<svg") + text.count("data:image/") >= 4
     assert not re.search(r"""(?:src|href)=["']https?://""", text)
+
+
+def test_a_broken_promise_is_the_first_thing_the_report_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Normal images of another light raise false alarms; the two sets may be told apart all the same."""
+    detector = dracones.create("glow", epochs=1, rule="typicality", density={"steps": 1, "hidden": 4})
+    detector.fit(parts(tmp_path / "train", 60, 60, 3))
+    detector.calibrate(parts(tmp_path / "more", 40, 60, 4), false_alarm_rate=0.05)
+    model = detector.save(tmp_path / "model.safetensors")
+    normal, odd = parts(tmp_path / "normal", 30, 120, 1), parts(tmp_path / "odd", 10, 250, 2)
+    assert evaluate(detector, normal, odd).promise.state == "broken"
+    page = tmp_path / "report.html"
+    monkeypatch.setattr(
+        sys, "argv", ["dracones", "report", str(model), "--normal", normal, "--anomalous", odd, "-o", str(page)]
+    )
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    text = page.read_text()
+    assert "The promise of 5.00% false alarms is broken" in text
+    assert "Images called anomalous at the threshold" in text

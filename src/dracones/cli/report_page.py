@@ -44,12 +44,18 @@ def _verdict(page: Report, detector: Detector, found: Evaluation) -> None:
         "warning": "The two sets are told apart in part.",
         "bad": "The two sets are not told apart: do not rely on this model for this kind of anomaly.",
     }
+    headline = words[level]
+    if found.promise is not None and found.promise.state == "broken":
+        # Whatever the order of the scores: who acts on the alarms was told another rate.
+        level, headline = "bad", f"{found.promise.words} {headline}"
+    elif found.promise is not None and found.promise.state != "kept" and level == "good":
+        level = "warning"
     points = [
         f"An anomalous image scores above a normal one in {area['value']:.1%} of pairs "
         f"(95 % interval {area['low']:.1%} to {area['high']:.1%}).",
         *_alarm_points(detector, found),
     ]
-    page.verdict(words[level], level=level, points=points)
+    page.verdict(headline, level=level, points=points)
     page.key_number("AUROC", area)
     if found.pixel is not None:
         page.key_number("pixel AUROC", found.pixel["auroc"])
@@ -57,13 +63,15 @@ def _verdict(page: Report, detector: Detector, found: Evaluation) -> None:
 
 
 def _alarm_points(detector: Detector, found: Evaluation) -> list[str]:
-    if found.normal.is_anomaly is None or found.anomalous.is_anomaly is None:
+    if found.alarms is None:
         return ["No threshold is set: `dracones calibrate` sets one with a promised false-alarm rate."]
-    false, total = int(found.normal.is_anomaly.sum()), len(found.normal)
-    caught, odd = int(found.anomalous.is_anomaly.sum()), len(found.anomalous)
+    false, caught = found.alarms["normal"], found.alarms["anomalous"]
     return [
-        f"At the threshold that promises {detector.false_alarm_rate:.2%} false alarms, {false} of {total} normal "
-        f"images ({false / total:.2%}) and {caught} of {odd} anomalous ones ({caught / odd:.1%}) are called anomalous."
+        f"At the threshold that promises {detector.false_alarm_rate:.2%} false alarms, {false.count} of {false.total} "
+        f"normal images ({false.share.value:.2%}) and {caught.count} of {caught.total} anomalous ones "
+        f"({caught.share.value:.1%}) are called anomalous.",
+        *([] if found.promise is None else [found.promise.words]),
+        *found.notes,
     ]
 
 
@@ -91,6 +99,15 @@ def _scores(page: Report, detector: Detector, found: Evaluation) -> None:
 
 def _metrics(page: Report, found: Evaluation) -> None:
     section = page.section("Metrics")
+    if found.alarms is not None:
+        shares = {**found.alarms, **found.kinds}
+        section.table(
+            [
+                {"images": what, "count": f"{a.count} of {a.total}", "called anomalous": a.share}
+                for what, a in shares.items()
+            ],
+            caption="Images called anomalous at the threshold, in all and by kind, with exact 95 % intervals.",
+        )
     rows = [{"level": "image", "metric": name, "value": value} for name, value in found.image.items()]
     if found.pixel is not None:
         rows += [{"level": "pixel", "metric": name, "value": value} for name, value in found.pixel.items()]
@@ -157,7 +174,8 @@ def _scale(found: Evaluation) -> tuple[float, float]:
     maps: Sequence[np.ndarray] = [*(found.normal.maps or ()), *(found.anomalous.maps or ())]
     if not maps:
         return 0.0, 1.0
-    return float(np.median([np.median(one) for one in maps])), float(max(one.max() for one in maps))
+    # What a crop cut off was never looked at and is no number.
+    return float(np.median([np.nanmedian(one) for one in maps])), float(max(np.nanmax(one) for one in maps))
 
 
 def _training(page: Report, detector: Detector) -> None:

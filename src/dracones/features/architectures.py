@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dracones.features.hub import require_hub
 from dracones.features.names import MOBILENET_V1_WIDTHS, library_of
 
 __all__ = ["Backbone", "build_backbone"]
@@ -113,6 +114,8 @@ def _from_timm(name: str, levels: Sequence[int] | None, pooled: bool, channels: 
         def create(**more: Any) -> nn.Module:
             return _mobilenet_v1(MOBILENET_V1_WIDTHS[name], **options, **more)
     else:
+        if pretrained:
+            require_hub(name)
         options = {"in_chans": channels, "pretrained": pretrained}
 
         def create(**more: Any) -> nn.Module:

@@ -219,3 +219,12 @@ def test_messages():
         density.log_prob(torch.zeros(1, 1, 8, 8))
     with pytest.raises(ValueError, match=r"cannot give the statistics \['entropy'\]"):
         density.statistics(images(1), names=["entropy"])
+
+
+def test_sides_that_cannot_be_halved_name_sizes_that_go():
+    with pytest.raises(ValueError, match=r"got 29x31; cut them to 28x28 \(crop=\[28, 28\]\) or resize them"):
+        create("glow", image_shape=(1, 29, 31), levels=2)
+    with pytest.raises(ValueError, match=r"cut them to 28x30 \(crop=\[28, 30\]\)"):
+        create("glow", image_shape=(1, 29, 31))
+    with pytest.raises(ValueError, match=r"got 29x31; crop or resize them to multiples of 2"):
+        create("realnvp", image_shape=(1, 29, 31))

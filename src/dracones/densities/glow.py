@@ -85,7 +85,7 @@ class Glow(FlowDensity):
         if levels < 1 or height % 2**levels or width % 2**levels:
             raise ValueError(
                 f"glow: {levels} levels need sides that can be halved {max(levels, 1)} times, got {height}x{width};"
-                f" resize the images, or give levels (at most {halvings(height, width, most=30)} here)"
+                f" {sizes_that_go(height, width, max(levels, 1))}"
             )
         if steps < 1:
             raise ValueError(f"glow: steps must be at least 1, got {steps}")
@@ -100,6 +100,23 @@ class Glow(FlowDensity):
             count //= 2
         shape = tuple(image_shape)
         super().__init__(shape, Flow(MultiScale(*parts), shape=shape), levels=levels, margin=margin, seed=seed)
+
+
+def sizes_that_go(height: int, width: int, times: int) -> str:
+    """Ways out for images whose sides cannot be halved so often, in words.
+
+    >>> sizes_that_go(29, 31, 2)
+    'cut them to 28x28 (crop=[28, 28]) or resize them (size=[28, 28])'
+    """
+    unit = 2**times
+    cut = (max(unit, height // unit * unit), max(unit, width // unit * unit))
+    fits = cut[0] <= height and cut[1] <= width
+    ways = [f"cut them to {cut[0]}x{cut[1]} (crop=[{cut[0]}, {cut[1]}])"] if fits else []
+    ways.append(f"resize them (size=[{cut[0]}, {cut[1]}])")
+    fewer = halvings(height, width, most=30)
+    if 0 < fewer < times:
+        ways.append(f"take fewer levels (at most {fewer})")
+    return " or ".join(ways)
 
 
 def halvings(height: int, width: int, *, most: int = 3) -> int:

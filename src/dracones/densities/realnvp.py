@@ -99,7 +99,8 @@ def _multiscale(
     if scales < 1 or height % 2 ** (scales - 1) or width % 2 ** (scales - 1):
         raise ValueError(
             f"realnvp: {scales} scales need sides that can be halved {max(scales - 1, 0)} times, got"
-            f" {height}x{width}; resize the images or give fewer scales"
+            f" {height}x{width}; crop or resize them to multiples of {2 ** (scales - 1)} (crop=..., size=...), or give"
+            " fewer scales"
         )
     levels: list[Bijection] = []
     for scale in range(scales):

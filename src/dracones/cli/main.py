@@ -85,7 +85,7 @@ def main() -> None:
 def _run() -> None:
     try:
         app()
-    except (ValueError, TypeError, OSError, MemoryError) as error:
+    except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
         fail(error, as_json="--json" in sys.argv)
     except Exception as error:  # 1 would say that anomalies were found
         traceback.print_exc()

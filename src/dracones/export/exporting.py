@@ -5,7 +5,7 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +193,7 @@ class _Export:
             "opset": OPSET,
             "provenance": dict(record.provenance),
             "model": {"sha256": _digest(detector)},
-            "versions": {name: version(name) for name in _LIBRARIES},
+            "versions": {name: found for name in _LIBRARIES if (found := _installed(name)) is not None},
         }
 
 
@@ -204,3 +204,11 @@ def _digest(detector: Detector) -> str:
         state.update(name.encode())
         state.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return state.hexdigest()
+
+
+def _installed(name: str) -> str | None:
+    """The version of a library; none where it is not installed, as a graph of torch needs no onnx."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

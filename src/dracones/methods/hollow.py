@@ -45,8 +45,8 @@ def hollow(limits: Limits) -> Iterator[None]:
     Raises:
         ValueError: more is asked for than the limits allow.
 
-    >>> with hollow(Limits(tensors=10, bytes=1000)):
-    ...     layer = nn.Linear(10**6, 10**6)
+    >>> with hollow(Limits(tensors=10, bytes=10**9)):
+    ...     layer = nn.Linear(10**4, 10**4)
     >>> layer.weight.device
     device(type='meta')
     """
@@ -99,6 +99,10 @@ class _Budget(TorchFunctionMode):
             # The same call on the meta device tells its size and takes no memory.
             alike = {key: value for key, value in kwargs.items() if key not in ("generator", "out")}
             self._spend(func(*args, **{**alike, "device": "meta"}).nbytes)
+        on_meta = {**kwargs, "device": "meta"}
+        # Not touched before it is emptied, so it costs no memory; but no system maps any size.
+        if func is torch.empty and kwargs.get("device") is None and func(*args, **on_meta).nbytes > self.budget:
+            self._refuse()
         made = func(*args, **kwargs)
         if isinstance(made, Tensor) and not made.is_meta and made.nbytes > self.budget:
             self._refuse()

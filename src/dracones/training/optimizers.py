@@ -13,6 +13,8 @@ def make_optimizer(parameters: Sequence[nn.Parameter], config: TrainingConfig) -
     """The optimizer that a configuration names, in its fused form where there is one for the device.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> weight = nn.Parameter(torch.zeros(3))
         >>> type(make_optimizer([weight], TrainingConfig(optimizer="adamax"))).__name__
         'Adamax'

@@ -1,5 +1,8 @@
 """Witnesses over one pass: the same numbers as alone, one scale, weights from made defects, one file."""
 
+import pickle
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -116,3 +119,30 @@ def test_a_witness_that_stands_still_among_normal_images_has_a_finite_scale():
 def test_without_held_out_images_there_is_no_scale():
     with pytest.raises(ValueError, match="greater than 0"):
         dracones.create("ensemble", validation_share=0)
+
+
+def test_a_copy_and_a_pickled_one_are_whole_and_stand_alone(fitted):
+    images, _ = anomalies(3)
+    expected = fitted.predict(images).scores
+    copy = deepcopy(fitted)
+    for other in (copy, pickle.loads(pickle.dumps(fitted))):  # noqa: S301 (its own bytes)
+        np.testing.assert_array_equal(other.predict(images).scores, expected)
+    whole = copy.method.witnesses["whole"]
+    assert whole._reader.shared.__self__ is copy.method
+
+
+def test_scale_is_of_scores_in_the_precision_of_scores():
+    detector = dracones.create("ensemble", **OPTIONS, precision="bf16", witnesses=("whole", "place", "flow"))
+    method, original = detector.method, detector.method._standardise
+    seen = []
+
+    def watched(context):
+        original(context)
+        (maps,) = method._pass(context.held_out, None).chunks(16)
+        with torch.no_grad(), method.scoring_precision():
+            answers = method._answers(maps, (64, 64))
+        seen.extend((method.centre.clone(), torch.stack([answer.image.float().mean() for answer in answers])))
+
+    method._standardise = watched
+    detector.fit(normals(60))
+    torch.testing.assert_close(*seen, rtol=1e-6, atol=1e-6)

@@ -150,7 +150,7 @@ def test_a_model_learns_on_features_of_the_precision_it_scores():
     from dracones.images import open_images
 
     (learnt,) = (features for features in detector.method.features_of(detector.adopt(open_images(images))).chunks(4))
-    with torch.no_grad(), detector.method.scoring_precision(images):
+    with torch.no_grad(), detector.method.scoring_precision():
         scored = detector.method.extractor(images)
     for a, b in zip(learnt, scored, strict=True):
         torch.testing.assert_close(a, b.float(), rtol=1e-2, atol=1e-3)

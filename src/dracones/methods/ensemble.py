@@ -1,6 +1,7 @@
 """The answer of several methods over one pass of the backbone, on the scale of normal images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 
 from dracones.features import (
     FeatureDataset,
-    FeatureExtractor,
     ScaledExtractor,
     Statistic,
     StoredFeatures,
@@ -23,7 +23,7 @@ from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext, Parts, Trainee
 from dracones.methods.memories.padim import PaDiM
 from dracones.methods.memories.patchcore import PatchCore
-from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
+from dracones.methods.on_features import FeatureConfig, FeatureMethod, FeatureReader, Preset
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
 from dracones.methods.witness_weights import Standard, witness_weights
@@ -110,9 +110,7 @@ class Ensemble(FeatureMethod):
 
     def make_extractor(self, channels: int) -> ScaledExtractor:
         """The backbone, once for all witnesses."""
-        config = self.config
-        backbone = FeatureExtractor(config.backbone, levels=config.levels, weights="random", channels=channels)
-        return ScaledExtractor(backbone, config.scales)
+        return ScaledExtractor(self.make_backbone(channels), self.config.scales)
 
     def build(self, image_shape: tuple[int, int, int]) -> None:
         """The backbone and the witnesses."""
@@ -169,7 +167,8 @@ class Ensemble(FeatureMethod):
     def _standardise(self, context: FitContext) -> None:
         scores, low, high = [], [], []
         for maps in self._pass(context.held_out, context.progress).chunks(_AT_ONCE):
-            answers = self._answers(tuple(level.to(self.device) for level in maps), self._size)
+            with self.scoring_precision():
+                answers = self._answers(tuple(level.to(self.device) for level in maps), self._size)
             scores.append(_scores(answers))
             low.append(_per_map(answers, lambda heat: heat.mean(dim=(1, 2))))
             high.append(_per_map(answers, lambda heat: heat.square().mean(dim=(1, 2))))
@@ -192,7 +191,7 @@ class Ensemble(FeatureMethod):
                 made = torch.stack(
                     [_made(batch[i], batch[i - 1], start + i, generator) for i in range(batch.shape[0])]
                 ).to(self.device)
-                with self.scoring_precision(made):
+                with self.scoring_precision():
                     answers = self._answers(self.extractor(made), self._size)
                 found.append(Standard(self.centre, self.spread)(_scores(answers)))
                 if advance is not None:
@@ -201,14 +200,14 @@ class Ensemble(FeatureMethod):
 
     def _share(self) -> None:
         """Have every witness read its levels of the one pass, which is made once a fit for each part."""
-        self._passes: dict[int, FeatureDataset] = {}
+        self._passes: dict[ImageCollection, FeatureDataset] = {}
         for name, witness in zip(self.names, self._members(), strict=True):
-            witness.read_from(_reader(self._pass, self._levels_of(name), embedded=name == "whole"))
+            witness.read_from(_Reader(self._pass, self._levels_of(name), name == "whole"))
 
     def _pass(self, images: ImageCollection, progress: Progress | None) -> FeatureDataset:
-        if id(images) not in self._passes:
-            self._passes[id(images)] = self.features_of(images, progress)
-        return self._passes[id(images)]
+        if images not in self._passes:
+            self._passes[images] = self.features_of(images, progress)
+        return self._passes[images]
 
     # Scoring ------------------------------------------------------------------------------------------------------
 
@@ -264,14 +263,17 @@ def _witness(name: WitnessName, config: EnsembleConfig) -> FeatureMethod:
     return CFlow(**shared, epochs=config.flow_epochs)
 
 
-def _reader(
-    shared: Callable[[ImageCollection, Progress | None], FeatureDataset], levels: tuple[int, ...], *, embedded: bool
-) -> Callable[[ImageCollection, Progress | None], FeatureDataset]:
-    def read(images: ImageCollection, progress: Progress | None) -> FeatureDataset:
-        features = shared(images, progress)
-        return _embedded(features, levels) if embedded else _some_levels(features, levels)
+@dataclass(frozen=True)
+class _Reader:
+    """What a witness reads of the shared pass; no closure, so that a fitted ensemble can be copied and pickled."""
 
-    return read
+    shared: FeatureReader
+    levels: tuple[int, ...]
+    embedded: bool
+
+    def __call__(self, images: ImageCollection, progress: Progress | None) -> FeatureDataset:
+        features = self.shared(images, progress)
+        return _embedded(features, self.levels) if self.embedded else _some_levels(features, self.levels)
 
 
 def _embedded(features: FeatureDataset, levels: tuple[int, ...]) -> StoredFeatures:

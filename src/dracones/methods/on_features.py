@@ -107,7 +107,11 @@ class FeatureMethod(Method):
         self.build_on(self.extractor.channels, self.extractor.map_sizes(height, width))
 
     def make_extractor(self, channels: int) -> FeatureExtractor | ImagePyramid | ScaledExtractor:
-        """The frozen network, with weights to come."""
+        """The frozen network: the backbone, alone unless a method looks at several sizes of an image."""
+        return self.make_backbone(channels)
+
+    def make_backbone(self, channels: int) -> FeatureExtractor:
+        """The backbone's architecture, with weights to come."""
         return FeatureExtractor(self.config.backbone, levels=self.config.levels, weights="random", channels=channels)
 
     @abstractmethod
@@ -125,7 +129,7 @@ class FeatureMethod(Method):
 
     def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
         """Scores `[B]` and heat maps `[B, H, W]` of images `[B, C, H, W]` in [0, 1]."""
-        with self.scoring_precision(images):
+        with self.scoring_precision():
             maps = self.extractor(images)
             return self.score_maps(maps, (images.shape[2], images.shape[3]))
 
@@ -134,9 +138,9 @@ class FeatureMethod(Method):
         heat = at_size(self.heat(maps, size).float(), size)
         return Scores(image_score(heat, self.config.image_score, self.config.top_share), heat)
 
-    def scoring_precision(self, images: Tensor) -> AbstractContextManager[Any]:
+    def scoring_precision(self) -> AbstractContextManager[Any]:
         """Autocast to bfloat16 where the configuration asks for it."""
-        return torch.autocast(images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def settle(self, device: torch.device) -> None:
         """What ``precision="auto"`` means here: scores and threshold are of one precision, wherever it is loaded."""

@@ -47,3 +47,12 @@ def test_new_is_identity_few_vectors_do_and_one_does_not():
     Whitening(6).fit(torch.ones(4, 6))
     with pytest.raises(ValueError, match="at least 2 vectors; got 1"):
         whitening.fit(x[:1])
+
+
+def test_matrix_product_keeps_its_digits_in_mixed_precision():
+    whitening = Whitening(4)
+    whitening.fit(vectors())
+    x = vectors(3)
+    exact, _ = whitening.encode(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(whitening.encode(x)[0], exact)

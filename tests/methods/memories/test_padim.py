@@ -53,3 +53,12 @@ def test_fit_score_save(tmp_path):
 def test_constant_images_are_no_singular_matrix():
     detector = dracones.create("padim", **OPTIONS).fit(torch.full((12, 3, 64, 64), 0.5))
     assert np.isfinite(detector.predict(anomalies(2)[0]).scores).all()
+
+
+def test_distances_keep_their_digits_where_the_backbone_runs_in_bfloat16():
+    method = dracones.create("padim", **OPTIONS).fit(normals(20)).method
+    with torch.no_grad():
+        maps = method.extractor(anomalies(3)[0])
+        exact = method.heat(maps, (64, 64))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(method.heat(maps, (64, 64)), exact)

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from dracones.features import SinusoidalPosition
 from dracones.flows import AllInOne, Chain, ContextConditioner, ZeroLinear
 from dracones.images import ImageCollection
+from dracones.methods.feature_flows.highest import highest_by_level
 from dracones.methods.feature_flows.vectors import FeatureVectors
 from dracones.methods.heatmap import at_size
 from dracones.methods.info import MethodInfo
@@ -175,12 +176,7 @@ class CFlow(FeatureMethod):
 
     def fit_statistics(self, context: FitContext) -> None:
         """The highest log-density of each level over the training images."""
-        highest = torch.full_like(self.highest, -torch.inf)
-        for maps in self.features_of(context.train, context.progress).chunks(16):
-            with self.scoring_precision(maps[0]):
-                levels = self.log_probs(tuple(level.to(self.device) for level in maps))
-            highest = torch.maximum(highest, torch.stack([level.max() for level in levels]))
-        self.highest.copy_(highest)
+        self.highest.copy_(highest_by_level(self, context, self.log_probs))
 
     def log_probs(self, maps: tuple[Tensor, ...]) -> list[Tensor]:
         """Log-density per channel `[B, h_l, w_l]` of every position of every level."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dracones.features import FeatureExtractor, ImagePyramid
+from dracones.features import ImagePyramid
 from dracones.flows import ActNorm
 from dracones.methods.heatmap import ImageScore, at_size, image_score
 from dracones.methods.info import MethodInfo
@@ -192,9 +192,7 @@ class CSFlow(FeatureMethod):
 
     def make_extractor(self, channels: int) -> ImagePyramid:
         """The backbone at several image sizes."""
-        config = self.config
-        backbone = FeatureExtractor(config.backbone, levels=config.levels, weights="random", channels=channels)
-        return ImagePyramid(backbone, config.scales)
+        return ImagePyramid(self.make_backbone(channels), self.config.scales)
 
     def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:  # noqa: ARG002
         """The blocks."""

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from dracones.features import FeatureDataset, FeatureExtractor, ImagePyramid, RotatedEmbedding, rotated
+from dracones.features import FeatureDataset, ImagePyramid, RotatedEmbedding, rotated
 from dracones.flows import MLP, ActNorm, AffineCoupling, AtanScale, Chain, Permutation, channels
 from dracones.flows.bijection import Bijection
 from dracones.images import ImageCollection
@@ -142,9 +142,7 @@ class DifferNet(FeatureMethod):
 
     def make_extractor(self, channels: int) -> ImagePyramid:
         """The backbone at several image sizes."""
-        config = self.config
-        backbone = FeatureExtractor(config.backbone, levels=config.levels, weights="random", channels=channels)
-        return ImagePyramid(backbone, config.scales)
+        return ImagePyramid(self.make_backbone(channels), self.config.scales)
 
     def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:  # noqa: ARG002
         """The flow on all scales' channels together.
@@ -177,7 +175,6 @@ class DifferNet(FeatureMethod):
 
     def turns_of(self, images: ImageCollection, progress: Progress | None = None) -> FeatureDataset:
         """Embeddings `[R D]` of each image's R rotations."""
-        self.load_backbone()
         angles = even_angles(self.config.training_rotations)
         return self.features_of(images, progress, extractor=self.embedded(angles))
 
@@ -197,7 +194,7 @@ class DifferNet(FeatureMethod):
 
     def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
         """Mean z² `[B]` over rotations, and the gradient's heat map `[B, H, W]`."""
-        with self.scoring_precision(images):
+        with self.scoring_precision():
             (turns,) = self.embedded(even_angles(self.config.rotations))(images)
             vectors = turns.view(-1, turns.shape[1] // self.config.rotations)
             z, _ = self.flow.encode(vectors)
@@ -209,7 +206,7 @@ class DifferNet(FeatureMethod):
         embedded = self.embedded(())
         for angle in even_angles(self.config.map_rotations):
             turned = rotated(images, angle).detach().requires_grad_()
-            with torch.enable_grad(), self.scoring_precision(images):
+            with torch.enable_grad(), self.scoring_precision():
                 energy = self.energy(embedded.embedding(turned)).sum()
             (gradient,) = torch.autograd.grad(energy, turned)
             back = rotated(gradient, -angle).float()

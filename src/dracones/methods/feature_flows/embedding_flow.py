@@ -1,7 +1,7 @@
 """Embedding flow: a RealNVP on the pooled features of a frozen backbone."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -11,7 +11,6 @@ from dracones.features import (
     Extractor,
     FeatureExtractor,
     ImagePyramid,
-    ScaledExtractor,
     Statistic,
     StatisticPool,
     pooled_statistics,
@@ -92,12 +91,10 @@ class EmbeddingFlow(FeatureMethod):
         self.whitening = Whitening(self.dims, ridge=self.config.ridge)
         self.flow = Flow(_real_nvp(self.dims, self.config), StandardNormal())
 
-    def make_extractor(self, channels: int) -> FeatureExtractor | ImagePyramid | ScaledExtractor:
+    def make_extractor(self, channels: int) -> FeatureExtractor | ImagePyramid:
         """The backbone, at one or several image sizes."""
-        backbone = super().make_extractor(channels)
-        if self.config.scales == 1:
-            return backbone
-        return ImagePyramid(cast(FeatureExtractor, backbone), self.config.scales)
+        backbone = self.make_backbone(channels)
+        return backbone if self.config.scales == 1 else ImagePyramid(backbone, self.config.scales)
 
     def trainees(self, parts: Parts, progress: Progress | None = None) -> Iterator[Trainee]:
         """Whiten by the training images, then train the flow behind."""
@@ -125,7 +122,7 @@ class EmbeddingFlow(FeatureMethod):
 
     def log_prob(self, images: Tensor) -> Tensor:
         """Log-likelihood of the images' embeddings, nats, `[B]`."""
-        with self.scoring_precision(images):
+        with self.scoring_precision():
             maps = self.extractor(images)
         return self.log_density(pooled_statistics(maps, self.config.pooling))
 

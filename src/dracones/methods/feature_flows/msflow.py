@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from dracones.features import SinusoidalPosition
 from dracones.flows import AllInOne, Chain, ZeroConv2d
 from dracones.methods.feature_flows.csflow import CrossScaleStep
+from dracones.methods.feature_flows.highest import highest_by_level
 from dracones.methods.heatmap import ImageScore, at_size, image_score
 from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext
@@ -156,12 +157,7 @@ class MSFlow(FeatureMethod):
 
     def fit_statistics(self, context: FitContext) -> None:
         """The highest log-density of each level over the training images."""
-        highest = torch.full_like(self.highest, -torch.inf)
-        for maps in self.features_of(context.train, context.progress).chunks(8):
-            with self.scoring_precision(maps[0]):
-                levels = self.log_densities(tuple(level.to(self.device) for level in maps))
-            highest = torch.maximum(highest, torch.stack([level.max() for level in levels]))
-        self.highest.copy_(highest)
+        self.highest.copy_(highest_by_level(self, context, self.log_densities))
 
     def log_densities(self, maps: Maps) -> list[Tensor]:
         """`-mean z^2 / 2` `[B, h_l, w_l]` of every position of every level."""

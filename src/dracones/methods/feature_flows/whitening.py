@@ -5,6 +5,7 @@ from torch import Tensor
 
 from dracones.flows import Bijection
 from dracones.flows.bijection import Pattern
+from dracones.flows.precision import full_precision
 from dracones.methods.whitening import whitening_matrix
 
 
@@ -55,7 +56,9 @@ class Whitening(Bijection):
 
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         del context
-        return (x - self.mean.to(x.dtype)) @ self.matrix.to(x.dtype).T, self._log_det(x)
+        with full_precision(x):
+            z = (x - self.mean.to(x.dtype)) @ self.matrix.to(x.dtype).T
+        return z, self._log_det(x)
 
     def _decode(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         del context

@@ -126,7 +126,12 @@ class PaDiM(FeatureMethod):
                 f"PaDiM knows positions of a {self.map_size[0]}x{self.map_size[1]} map, and these images give "
                 f"{shape[0]}x{shape[1]}; score images of the size seen at fit"
             )
-        vectors = self.vectors(maps) - self.mean[:, None]
+        with self.full_precision():
+            distance = self._distances(self.vectors(maps) - self.mean[:, None]).T.reshape(-1, *shape)
+            return blur(at_size(distance, size), self.config.blur_sigma)
+
+    def _distances(self, vectors: Tensor) -> Tensor:
+        """Lengths `[P, B]` of whitened vectors `[P, B, d]`."""
         kept = self.mean.shape[1]
         rows, columns = torch.tril_indices(kept, kept, device=vectors.device)
         distances = []
@@ -137,5 +142,4 @@ class PaDiM(FeatureMethod):
             whole[: len(packed), rows, columns] = packed
             whitened = torch.bmm(vectors[part], whole[: len(packed)].transpose(1, 2))
             distances.append(torch.linalg.vector_norm(whitened, dim=2))
-        distance = torch.cat(distances).T.reshape(-1, *shape)
-        return blur(at_size(distance, size), self.config.blur_sigma)
+        return torch.cat(distances)

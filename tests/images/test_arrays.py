@@ -209,3 +209,74 @@ def test_bfloat16_tensors_are_read_as_the_numbers_they_hold():
     images = torch.rand(3, 1, 9, 9).bfloat16()
     assert torch.equal(open_images(images).to_tensor(), images.float())
     assert torch.equal(open_images(list(images)).read(1), images[1].float())
+
+
+def _with_directory(path, place, value):
+    """The archive with one byte of its central directory changed."""
+    data = bytearray(path.read_bytes())
+    data[data.find(b"PK\x01\x02") + place] = value
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({6: 99}, r"d.npz is no .npz file that can be read: zip file version 9.9"),
+        ({9: 8, 46: 0xFF}, r"d.npz is no .npz file that can be read: 'utf-8' codec can't decode"),
+        ({10: 77}, r"d.npz: array 'images' cannot be read: That compression method is not supported"),
+        ({8: 1}, r"d.npz: array 'images' cannot be read: File 'images.npy' is encrypted"),
+    ],
+    ids=["version to come", "name that is no text", "unknown compression", "encrypted"],
+)
+def test_archives_beyond_what_is_read_are_refused_by_path(tmp_path, change, message):
+    path = archive(tmp_path / "d.npz", images=np.zeros((2, 8, 8, 3), np.uint8))
+    for place, value in change.items():
+        _with_directory(path, place, value)
+    with pytest.raises(ValueError, match=message) as refused:
+        open_images(path)
+    assert str(tmp_path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": np.uint8(5), "labels": np.arange(3)}, r"has shape \(\); expected \[N, H, W\]"),
+        ({"images": np.zeros((3, 8, 8, 3), np.uint8), "labels": np.arange(2)}, "a.npz: 2 labels for 3 images"),
+        ({"data": np.zeros(9, np.uint8), "offsets": np.array(3)}, "'offsets' must rise from 0"),
+        ({"data": np.zeros(9, np.uint8), "offsets": np.array(["x"])}, "whole numbers in one dimension; got <U1"),
+        ({"data": np.zeros(9, np.uint8), "offsets": np.array([np.nan, 3])}, "'offsets' must rise from 0.*float64"),
+        ({"data": np.zeros(9, np.uint8), "offsets": np.array([5, 3], np.uint64)}, "'offsets' must rise from 0"),
+    ],
+)
+def test_archives_of_arrays_that_are_no_images_are_refused_in_words(tmp_path, arrays, message):
+    with pytest.raises(ValueError, match=message):
+        open_images(archive(tmp_path / "a.npz", **arrays))
+
+
+@pytest.mark.parametrize("name", ["images", "labels", "classes"])
+def test_what_is_no_array_in_an_archive_is_named(tmp_path, name):
+    path = archive(tmp_path / "a.npz", data=np.zeros((2, 8, 8, 3), np.uint8))
+    with zipfile.ZipFile(path, "a") as opened:
+        opened.writestr(name, b"some words")
+    with pytest.raises(
+        ValueError, match=f"a.npz: '{name}' is no array in NumPy's format; it begins with b'some words'"
+    ):
+        open_images(path)
+
+
+def test_labels_of_a_whole_archive_belong_to_images_that_are_as_many(tmp_path):
+    x = np.zeros((4, 8, 8, 3), np.uint8)
+    path = archive(tmp_path / "a.npz", first=x, second=x[:2], y=np.arange(4))
+    assert open_images(f"{path}:first").labels.tolist() == [0, 1, 2, 3]
+    assert open_images(f"{path}:second").labels is None
+
+
+def test_a_single_class_name_is_one_class(tmp_path):
+    path = archive(tmp_path / "a.npz", images=np.zeros((2, 8, 8, 3), np.uint8), labels=[0, 0], classes=np.array("cat"))
+    assert open_images(path).classes == ("cat",)
+
+
+def test_a_layout_that_is_not_known_is_named():
+    with pytest.raises(ValueError, match="layout='HWN' is not known; expected NHW, NHWC, NCHW"):
+        open_images(np.zeros((5, 3, 9, 3), np.uint8), layout="HWN")

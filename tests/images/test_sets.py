@@ -303,6 +303,14 @@ def test_damaged_svhn(tmp_path):
     scipy.io.savemat(path, {"X": np.zeros((4, 4, 3, 2)), "y": np.zeros((2, 1))})
     with pytest.raises(ValueError, match=r"X is float64 of shape \(4, 4, 3, 2\); expected uint8"):
         open_images(path)
+    for strange, message in (
+        (1.5, "y holds 1.5"),
+        (np.nan, "y holds nan"),
+        (25, "y holds 25; expected digits from 0 to 10"),
+    ):
+        scipy.io.savemat(path, {"X": np.zeros((4, 4, 3, 2), np.uint8), "y": np.array([[strange], [2]])})
+        with pytest.raises(ValueError, match=message):
+            open_images(path)
     for compressed in (False, True):
         scipy.io.savemat(path, {"X": np.zeros((32, 32, 3, 40), np.uint8)}, do_compression=compressed)
         with pytest.raises(ValueError, match=r"more than the 1,000 (bytes )?of Limits\(max_array_bytes"):

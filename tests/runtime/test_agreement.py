@@ -59,3 +59,24 @@ def test_a_score_near_zero_is_held_to_the_scale_of_its_map():
     found, expected = ({"score": np.array([score]), "map": maps} for score in (0.001001, 0.001))
     assert disagreement(found, expected, CALIBRATION[:0]) == (pytest.approx(1e-6, rel=1e-2), None)
     assert disagreement({"score": found["score"]}, {"score": expected["score"]}, CALIBRATION[:0])[1] is not None
+
+
+def test_a_p_value_that_is_no_number_agrees_with_nothing():
+    assert "p = nan" in (disagreement(answer(2.5, np.nan), answer(2.5, 0.5), CALIBRATION)[1] or "")
+
+
+def test_an_infinite_value_of_a_map_hides_no_other_difference():
+    maps = np.array([[[np.inf, 1.0]]], dtype=np.float32)
+    said = [{"score": np.array([score], np.float32), "map": maps} for score in (1.0, 100.0)]
+    assert disagreement(said[0], said[0], CALIBRATION[:0]) == (0.0, None)
+    assert "score of image 0" in (disagreement(said[1], said[0], CALIBRATION[:0])[1] or "")
+    for other in ([[[np.inf, 2.0]]], [[[-np.inf, 1.0]]], [[[np.nan, 1.0]]], [[[3e38, 1.0]]]):
+        found = {**said[0], "map": np.array(other, np.float32)}
+        assert "heat map" in (disagreement(found, said[0], CALIBRATION[:0])[1] or "")
+
+
+@pytest.mark.parametrize("name", ["score", "p_value", "is_anomaly", "map"])
+def test_one_answer_for_all_images_is_not_as_many(name):
+    whole = {key: np.repeat(value, 2) for key, value in answer(2.5, 0.5).items()} | {"map": np.ones((2, 2, 2))}
+    found = {**whole, name: whole[name][:1]}
+    assert f"{name} has shape (1," in (disagreement(found, whole, CALIBRATION)[1] or "")

@@ -20,11 +20,7 @@ def require_hub(name: str) -> None:
     """
     from huggingface_hub import constants
 
-    if (
-        constants.HF_HUB_OFFLINE
-        or _is_cached(name)
-        or any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"))
-    ):
+    if constants.HF_HUB_OFFLINE or _is_cached(name) or any(os.environ.get(key) for key in _PROXIES):
         return
     address = urlsplit(constants.ENDPOINT)
     try:

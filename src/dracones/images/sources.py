@@ -116,20 +116,24 @@ class EncodedSource(ImageSource):
         classes: Sequence[str] | None = None,
         limits: Limits | None = None,
     ) -> None:
-        offsets = np.asarray(offsets, dtype=np.int64)
+        offsets = np.asarray(offsets)
         if data.dtype != np.uint8 or data.ndim != 1:
             raise ValueError(f"{name}: 'data' is {data.dtype} of shape {data.shape}; expected uint8 of one dimension")
         if (
-            offsets.ndim != 1
+            offsets.dtype.kind not in "iu"
+            or offsets.ndim != 1
             or len(offsets) < 1
-            or (np.diff(offsets) < 0).any()
+            or (offsets[1:] < offsets[:-1]).any()
             or offsets[0] < 0
             or offsets[-1] > len(data)
         ):
-            raise ValueError(f"{name}: 'offsets' must rise from 0 to at most the {len(data):,} bytes of 'data'")
+            raise ValueError(
+                f"{name}: 'offsets' must rise from 0 to at most the {len(data):,} bytes of 'data', whole numbers in one "
+                f"dimension; got {offsets.dtype} of shape {offsets.shape}"
+            )
         if names is not None and len(names) != len(offsets) - 1:
             raise ValueError(f"{name}: {len(names)} 'names' for {len(offsets) - 1} images")
-        self.data, self.offsets, self.name = data, offsets, name
+        self.data, self.offsets, self.name = data, offsets.astype(np.int64), name
         self.names = None if names is None else [shown(str(n)) for n in names]
         self.labels = labels
         # Classes without a label among them ("unlabelled") name nothing.

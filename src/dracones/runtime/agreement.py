@@ -29,6 +29,9 @@ def disagreement(
     """
     if set(found) != set(expected):
         return np.inf, f"outputs {sorted(found)} where {sorted(expected)} are expected"
+    for name, values in expected.items():  # others would be broadcast
+        if found[name].shape != values.shape:
+            return np.inf, f"{name} has shape {found[name].shape} where {values.shape} is expected"
     spread = float(np.std(calibration)) if len(calibration) > 1 else 0.0
     score, want = found["score"].astype(np.float64), expected["score"].astype(np.float64)
     largest = np.maximum(np.abs(want), spread)
@@ -42,8 +45,8 @@ def disagreement(
     if "p_value" in expected:
         ties = (np.abs(calibration[None] - want[:, None]) <= 2 * tolerance * largest[:, None]).sum(axis=1)
         off = np.abs(found["p_value"] - expected["p_value"]) * (len(calibration) + 1)
-        if (off > ties + 0.5).any():
-            i = int(np.argmax(off - ties))
+        if not (off <= ties + 0.5).all():
+            i = int(np.argmax(np.nan_to_num(off - ties, nan=np.inf)))
             return worst, f"image {i}: p = {found['p_value'][i]:.6g} where {expected['p_value'][i]:.6g} is expected"
     if "is_anomaly" in expected and not np.array_equal(found["is_anomaly"], expected["is_anomaly"]):
         return worst, "a verdict differs"
@@ -56,14 +59,16 @@ def disagreement(
 
 
 def _map_difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    if found.shape != expected.shape or not np.array_equal(np.isnan(found), np.isnan(expected)):
+    finite = np.isfinite(expected)
+    if not np.array_equal(np.isfinite(found), finite):
         return float("inf")
-    size = _scale(expected)
-    off = np.abs(np.nan_to_num(found) - np.nan_to_num(expected)).reshape(len(expected), -1).max(axis=1)
-    return float((off / np.maximum(size, np.finfo(np.float32).tiny)).max())
+    if not np.array_equal(found[~finite], expected[~finite], equal_nan=True):
+        return float("inf")
+    off = np.abs(np.where(finite, found, 0) - np.where(finite, expected, 0)).reshape(len(expected), -1).max(axis=1)
+    return float((off / np.maximum(_scale(expected), np.finfo(np.float32).tiny)).max())
 
 
 def _scale(maps: NDArray[Any]) -> NDArray[Any]:
-    """The largest size of a value of each map."""
-    size: NDArray[Any] = np.abs(np.nan_to_num(maps)).reshape(len(maps), -1).max(axis=1)
+    """The largest size of a finite value of each map: beside an infinite one every difference would be nothing."""
+    size: NDArray[Any] = np.abs(np.where(np.isfinite(maps), maps, 0)).reshape(len(maps), -1).max(axis=1)
     return size

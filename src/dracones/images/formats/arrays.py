@@ -3,7 +3,7 @@
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -33,9 +33,11 @@ def array_source(
     where that leaves two readings, or none, `layout` must say.
 
     Raises:
-        ValueError: the shape can be read in more than one way or in none; values leave [0, 1].
+        ValueError: the shape can be read in more than one way or in none; values leave [0, 1]; no such layout.
         TypeError: the type of the values has no known scale.
     """
+    if layout not in (None, *get_args(Layout)):
+        raise ValueError(f"layout={layout!r} is not known; expected {', '.join(get_args(Layout))}, or None to be told")
     array = _scaled(_plain(array), name)
     layout = layout or _layout_of(array.shape, name)
     if array.ndim != len(layout):
@@ -86,12 +88,13 @@ def npz_source(path: Path, part: str | None, limits: Limits, layout: Layout | No
     """The images in an `.npz` file: encoded (`data`, `offsets`, maybe `names`, `labels`, `classes`) or an array.
 
     `part` names the array where there are several, or `train` / `test` for `x_train`, `x_test` and their like. Labels
-    are the array called `labels`, `y`, or like the images with y for x.
+    are the array called like the images with y for x, or `labels` or `y` where these are as many as the images.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    # Of a version of the format still to come: NotImplementedError; names that are no UTF-8: UnicodeDecodeError.
+    except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no .npz file that can be read: {error}") from error
 
     def load(key: str) -> np.ndarray:
@@ -102,11 +105,13 @@ def npz_source(path: Path, part: str | None, limits: Limits, layout: Layout | No
             )
         try:
             with np.load(path, allow_pickle=False) as archive:
-                array: np.ndarray = archive[key]
-                return array
+                array: np.ndarray | bytes = archive[key]
         # As above, and so do damaged archives and arrays that claim more than there is memory.
         except Exception as error:
             raise ValueError(f"{path}: array '{key}' cannot be read: {error}") from error
+        if isinstance(array, bytes):  # numpy's answer for what does not begin as an array
+            raise ValueError(f"{path}: '{key}' is no array in NumPy's format; it begins with {array[:12]!r}")
+        return array
 
     def maybe(*keys: str) -> np.ndarray | None:
         return next((load(key) for key in keys if key in sizes), None)
@@ -117,22 +122,22 @@ def npz_source(path: Path, part: str | None, limits: Limits, layout: Layout | No
             load("data"),
             offsets,
             path.name,
-            names=None if names is None else names.tolist(),
-            labels=checked_labels(maybe("labels"), len(offsets) - 1, path.name),
-            classes=None if classes is None else classes.tolist(),
+            names=None if names is None else names.reshape(-1).tolist(),
+            labels=checked_labels(maybe("labels"), offsets.size - 1, path.name),
+            classes=None if classes is None else classes.reshape(-1).tolist(),
             limits=limits,
         )
     key = _image_key(path, sizes, part)
     partner = {"x": "y", "images": "labels"}
-    candidates = [key.replace(old, new, 1) for old, new in partner.items() if old in key]
-    labels = maybe(*[c for c in (*candidates, "labels", "y") if c != key])
+    labels = maybe(*[key.replace(old, new, 1) for old, new in partner.items() if old in key])
     images = load(key)
-    if labels is not None and labels.reshape(-1).shape[0] != len(images):
-        labels = None
+    if labels is None:  # those of the whole file may be of other images than these
+        labels = maybe(*[name for name in ("labels", "y") if name != key])
+        labels = None if labels is None or (labels.size,) != images.shape[:1] else labels
     name = path.name if part is None else f"{path.name}:{part}"
     classes = maybe("classes")
     return array_source(
-        images, name, layout=layout, labels=labels, classes=None if classes is None else classes.tolist()
+        images, name, layout=layout, labels=labels, classes=None if classes is None else classes.reshape(-1).tolist()
     )
 
 

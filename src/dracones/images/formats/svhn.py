@@ -40,6 +40,9 @@ def svhn_source(path: Path, name: str, limits: Limits) -> ArraySource:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != 3:
         raise ValueError(f"{path}: X is {images.dtype} of shape {images.shape}; expected uint8 [H, W, 3, N]")
     digits = marks.reshape(-1)
+    strange = digits[~np.isin(digits, np.arange(11))]
+    if len(strange):
+        raise ValueError(f"{path}: y holds {strange[0]}; expected digits from 0 to 10, of which 10 stands for 0")
     digits = np.where(digits == 10, 0, digits).astype(np.int64)
     return array_source(
         np.ascontiguousarray(images.transpose(3, 0, 1, 2)),

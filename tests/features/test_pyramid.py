@@ -83,7 +83,7 @@ def test_cache_tells_angles_and_scales_apart(pyramid, tmp_path):
 def test_several_levels_and_no_scale_are_refused(pyramid):
     with pytest.raises(ValueError, match=r"one level of the backbone; got levels=\(1, 2\)"):
         ImagePyramid(FeatureExtractor("mobilenetv1_025", levels=(1, 2), weights="random"), 3)
-    with pytest.raises(ValueError, match="at least one scale"):
+    with pytest.raises(ValueError, match="one scale at least; got scales=0"):
         ImagePyramid(pyramid.extractor, 0)
 
 

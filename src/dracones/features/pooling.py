@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from dracones.features.extractor import FeatureExtractor
-from dracones.features.pyramid import ImagePyramid
 from dracones.features.scaled import ScaledExtractor
 
 __all__ = ["Statistic", "StatisticPool", "pooled_statistics"]
@@ -44,9 +43,7 @@ class StatisticPool(nn.Module):
         torch.Size([2, 768])
     """
 
-    def __init__(
-        self, extractor: FeatureExtractor | ImagePyramid | ScaledExtractor, statistics: Sequence[Statistic]
-    ) -> None:
+    def __init__(self, extractor: FeatureExtractor | ScaledExtractor, statistics: Sequence[Statistic]) -> None:
         super().__init__()
         self.extractor = extractor
         self.statistics = tuple(statistics)

@@ -2,31 +2,26 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dracones.features.extractor import FeatureExtractor
-from dracones.features.shapes import shapes_alone
-from dracones.images.resize import resize
+from dracones.features.scaled import ScaledExtractor
 
 __all__ = ["ImagePyramid", "RotatedEmbedding", "rotated"]
 
 
-class ImagePyramid(nn.Module):
+class ImagePyramid(ScaledExtractor):
     """One level of a backbone for the image at full, half, quarter ... size; stands in for a `FeatureExtractor`.
-
-    Images are shrunk bilinearly with antialiasing.
 
     Args:
         extractor: of exactly one level.
         scales: how many sizes, each half the one before.
 
     Raises:
-        ValueError: the extractor has several levels.
+        ValueError: the extractor has several levels; no scale.
 
     Example:
         >>> backbone = FeatureExtractor("resnet18", levels=(2,), weights="random")
@@ -35,51 +30,9 @@ class ImagePyramid(nn.Module):
     """
 
     def __init__(self, extractor: FeatureExtractor, scales: int) -> None:
-        super().__init__()
         if len(extractor.channels) != 1:
             raise ValueError(f"an image pyramid takes one level of the backbone; got levels={extractor.levels}")
-        if scales < 1:
-            raise ValueError(f"an image pyramid has at least one scale; got {scales}")
-        self.extractor = extractor
-        self.scales = scales
-        self.channels = extractor.channels * scales
-        self.name = f"{extractor.name} at {scales} scales"
-
-    @property
-    def mean(self) -> Tensor:
-        """The extractor's; tells the device."""
-        return self.extractor.mean
-
-    def load(self, weights: str | Path) -> Self:
-        """Fill the backbone; see `FeatureExtractor.load`."""
-        self.extractor.load(weights)
-        return self
-
-    def map_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
-        """Height and width of each scale's map for images of this size."""
-        with shapes_alone(self):
-            blank = torch.zeros(1, self.extractor.image_channels, height, width, device=self.mean.device)
-            return tuple((level.shape[2], level.shape[3]) for level in self(blank))
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Maps `[B, C, h_s, w_s]`, largest first."""
-        smallest = (images.shape[2] >> self.scales - 1, images.shape[3] >> self.scales - 1)
-        if min(smallest) < max(self.extractor.strides, default=1):
-            raise ValueError(
-                f"{self.extractor.name}: images of {images.shape[2]}x{images.shape[3]} are {smallest[0]}x{smallest[1]} "
-                f"at the smallest of {self.scales} scales, less than one cell (stride {max(self.extractor.strides)}); "
-                "use larger images, fewer scales or a shallower level"
-            )
-        maps = []
-        for scale in range(self.scales):
-            size = (images.shape[2] >> scale, images.shape[3] >> scale)
-            smaller = images if scale == 0 else resize(images, size)
-            maps.append(self.extractor(smaller)[0])
-        return tuple(maps)
-
-    def fingerprint(self) -> str:
-        """The extractor's, and the scales."""
-        return f"{self.extractor.fingerprint()}/{self.scales}"
+        super().__init__(extractor, scales)
 
 
 class RotatedEmbedding(nn.Module):

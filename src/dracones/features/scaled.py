@@ -5,10 +5,10 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dracones.features.extractor import FeatureExtractor
 from dracones.features.shapes import shapes_alone
+from dracones.images.resize import resize
 
 __all__ = ["ScaledExtractor"]
 
@@ -34,11 +34,11 @@ class ScaledExtractor(nn.Module):
     def __init__(self, extractor: FeatureExtractor, scales: int) -> None:
         super().__init__()
         if scales < 1:
-            raise ValueError(f"an image is seen at one scale at least; got {scales}")
+            raise ValueError(f"an image is seen at one scale at least; got scales={scales}")
         self.extractor = extractor
         self.scales = scales
         self.channels = extractor.channels + extractor.channels[-1:] * (scales - 1)
-        self.name = f"{extractor.name} and {scales - 1} smaller scales"
+        self.name = f"{extractor.name} at {scales} scales"
 
     @property
     def mean(self) -> Tensor:
@@ -58,12 +58,22 @@ class ScaledExtractor(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Maps `[B, C, h, w]`: the levels, finest first, then the deepest of each smaller image."""
+        smallest, stride = _shrunk(images, self.scales - 1), max(self.extractor.strides, default=1)
+        if min(smallest) < stride:
+            raise ValueError(
+                f"{self.extractor.name}: images of {images.shape[2]}x{images.shape[3]} are {smallest[0]}x{smallest[1]} "
+                f"at the smallest of {self.scales} scales, less than one cell (stride {stride}); "
+                "use larger images, fewer scales or a shallower level"
+            )
         maps = list(self.extractor(images))
         for scale in range(1, self.scales):
-            size = (images.shape[2] >> scale, images.shape[3] >> scale)
-            maps.append(self.extractor(F.interpolate(images, size=size, mode="bilinear", antialias=True))[-1])
+            maps.append(self.extractor(resize(images, _shrunk(images, scale)))[-1])
         return tuple(maps)
 
     def fingerprint(self) -> str:
         """The extractor's, and the scales."""
-        return f"{self.extractor.fingerprint()}/+{self.scales - 1}"
+        return f"{self.extractor.fingerprint()}/{self.scales}"
+
+
+def _shrunk(images: Tensor, scale: int) -> tuple[int, int]:
+    return images.shape[2] >> scale, images.shape[3] >> scale

@@ -128,8 +128,8 @@ class EncodedSource(ImageSource):
             or offsets[-1] > len(data)
         ):
             raise ValueError(
-                f"{name}: 'offsets' must rise from 0 to at most the {len(data):,} bytes of 'data', whole numbers in one "
-                f"dimension; got {offsets.dtype} of shape {offsets.shape}"
+                f"{name}: 'offsets' must rise from 0 to at most the {len(data):,} bytes of 'data', whole numbers in "
+                f"one dimension; got {offsets.dtype} of shape {offsets.shape}"
             )
         if names is not None and len(names) != len(offsets) - 1:
             raise ValueError(f"{name}: {len(names)} 'names' for {len(offsets) - 1} images")

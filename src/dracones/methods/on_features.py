@@ -15,7 +15,6 @@ from dracones.features import (
     FeatureCache,
     FeatureDataset,
     FeatureExtractor,
-    ImagePyramid,
     InPrecision,
     ScaledExtractor,
     computes_bf16,
@@ -106,7 +105,7 @@ class FeatureMethod(Method):
         self._has_weights = False
         self.build_on(self.extractor.channels, self.extractor.map_sizes(height, width))
 
-    def make_extractor(self, channels: int) -> FeatureExtractor | ImagePyramid | ScaledExtractor:
+    def make_extractor(self, channels: int) -> FeatureExtractor | ScaledExtractor:
         """The frozen network: the backbone, alone unless a method looks at several sizes of an image."""
         return self.make_backbone(channels)
 

@@ -31,6 +31,7 @@ _ROOMS = (
     "methods",
     "detectors",
     "calibration",
+    "monitoring",
     "training",
     "anatomy",
     "report",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.paradox.datasets import test_images, train_images
+from benchmarks.paradox.datasets import train_images
 from benchmarks.paradox.train import MODELS
 from benchmarks.provenance import provenance
 from benchmarks.records import write

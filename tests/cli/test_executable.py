@@ -80,6 +80,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
         save_images(folder / name, count, level, seed=count)
     (folder / "net.py").write_text(NET)
     (folder / "file").write_text("in the way")
+    rows = [f"line/{i:03}.png,{i % 7 + 20 * (i > 60)}" for i in range(100)]
+    (folder / "seen.csv").write_text("\n".join(["path,score", *rows]))
     return folder, start(folder, *FIT, *TINY)
 
 
@@ -112,6 +114,13 @@ def score_told(folder: Path, ended: Ended) -> None:
     assert sum(row["is_anomaly"] == "true" for row in rows) == 20
     assert sum(".png" in line for line in ended.out.splitlines()) == 20
     assert "20 of 20 above the threshold" in ended.err
+
+
+def monitor_told(folder: Path, ended: Ended) -> None:
+    (stream,) = json.loads(ended.out)["streams"]
+    assert stream["changed"]
+    assert stream["since_path"] == "line/061.png"
+    assert (folder / "curve.html").stat().st_size > 1000
 
 
 def evaluate_told(_: Path, ended: Ended) -> None:
@@ -161,6 +170,7 @@ RUNS: dict[str, tuple[list[str], Check]] = {
         calibrate_told,
     ),
     "score": (["model.safetensors", "odd", "-o", "scores.csv"], score_told),
+    "monitor": (["seen.csv", "-o", "curve.html", "--json"], monitor_told),
     "evaluate": (["model.safetensors", *TWO_SIDES, "--json"], evaluate_told),
     "compare": (
         [*CLASSIFIED, "--classifier", "net.py:net", *TWO_METHODS, "-o", "compared.json", "--json"],
@@ -192,6 +202,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "fit": (["glow", "normal", "-o", "nowhere/model.safetensors"], "the folder nowhere does not exist"),
     "calibrate": (["model.safetensors", "mor"], "no such file or folder: mor; did you mean"),
     "score": (["model.safetensors", "odd", "-o", "file/scores.csv"], "file"),
+    "monitor": (["seen.csv", "--source", "camera"], "there is no column 'camera'"),
     "evaluate": (["model.safetensors", "--normal", "more"], "give --normal DATA and --anomalous DATA"),
     "compare": ([*CLASSIFIED, "--classifier", "no.py:net"], "no Python file at no.py"),
     "report": (["model.safetensors", *TWO_SIDES, "-o", "nowhere/r.html"], "the folder nowhere does not exist"),

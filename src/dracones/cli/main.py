@@ -23,7 +23,20 @@ app = typer.Typer(
 )
 
 # In the order a newcomer meets them; each module holds one function of its own name.
-VERBS = ("demo", "methods", "fit", "calibrate", "score", "evaluate", "compare", "report", "explain", "verify", "export")
+VERBS = (
+    "demo",
+    "methods",
+    "fit",
+    "calibrate",
+    "score",
+    "monitor",
+    "evaluate",
+    "compare",
+    "report",
+    "explain",
+    "verify",
+    "export",
+)
 
 
 def _stoppable(verb: Callable[..., None]) -> Callable[..., None]:

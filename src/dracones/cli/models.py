@@ -34,6 +34,25 @@ def load_model(model: Path, *, device: str | None = "cpu", classifier: str | Non
     return load(model)
 
 
+def calibration_of(model: Path) -> Any:
+    """The calibration in a file of either kind, without its weights.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if is_exported(model):
+        from dracones.runtime import load
+
+        found = load(model).calibration
+    else:
+        from dracones.detectors import read_record
+
+        found = read_record(model).calibration
+    if not len(found):
+        raise ValueError(f"{model} has no calibration; `dracones calibrate {model} NORMAL_IMAGES` makes one")
+    return found
+
+
 def use_threads_for(model: Path, threads: int | None) -> None:
     """Have what runs the model use this many threads in the rest of the process."""
     if not is_exported(model):

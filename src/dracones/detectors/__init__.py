@@ -10,6 +10,7 @@ from dracones.detectors.comparison import Comparison, compare
 from dracones.detectors.creating import create, load
 from dracones.detectors.detector import Detector
 from dracones.detectors.evaluation import Evaluation, evaluate
+from dracones.detectors.files import read_record
 from dracones.detectors.fitting import forget_checkpoints
 from dracones.detectors.pipeline import Answer, Pipeline
 from dracones.detectors.record import Record
@@ -31,5 +32,6 @@ __all__ = [
     "evaluate",
     "forget_checkpoints",
     "load",
+    "read_record",
     "verify",
 ]

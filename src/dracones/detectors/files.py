@@ -87,3 +87,9 @@ def read(
                 rehearse(method.eval(), header.image_shape)
             record = record_of(header, stored)
     return method.eval().to(device), record
+
+
+def read_record(path: str | Path) -> Record:
+    """What a file says beside its weights, none of which are read: treatment, calibration, provenance."""
+    with storage.opened(path) as stored, naming(stored.path):
+        return record_of(header_of(stored), stored)

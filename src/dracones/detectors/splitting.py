@@ -5,9 +5,7 @@ image that was learnt from scores lower than a new one, and the promised false-a
 """
 
 import math
-import re
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 
 from dracones.detectors.familiar import UNREADABLE, Digests
 from dracones.images import ImageCollection
+from dracones.images.keys import keys_of
 from dracones.methods import Parts
 
 Places = NDArray[np.intp]
@@ -119,17 +118,8 @@ def groups_of(names: Sequence[str], found: Digests | None, group_by: str | None)
 
 
 def _named_groups(names: Sequence[str], group_by: str) -> list[object]:
-    if group_by == "folder":
-        keys: list[object] = [PurePosixPath(name).parent.as_posix() for name in names]
-    else:
-        matches = [re.search(group_by, name) for name in names]
-        if not any(matches):
-            raise ValueError(
-                f"group_by={group_by!r} is found in none of the {len(names)} names, e.g. {names[0]!r}; give 'folder', "
-                "or a regular expression whose first group is what images of one group share"
-            )
-        # An image whose name says nothing is a group of its own.
-        keys = [i if found is None else found.group(found.re.groups and 1) for i, found in enumerate(matches)]
+    # An image whose name says nothing is a group of its own.
+    keys: list[object] = [i if key is None else key for i, key in enumerate(keys_of(names, group_by, "group_by"))]
     if len(set(keys)) == 1:
         raise ValueError(
             f"group_by={group_by!r} puts all {len(names)} images in one group, {keys[0]!r}, so none can be kept aside; "

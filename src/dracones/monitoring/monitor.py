@@ -46,6 +46,9 @@ class Monitor:
         keep: scores since the calibration that each stream keeps, 8 bytes each.
         most_sources: beyond it new sources are refused.
 
+    Attributes:
+        tables: digests of the tables that were fed to it; see `take`.
+
     Raises:
         ValueError: a rate outside (0, 1), scores that are not finite.
 
@@ -81,6 +84,7 @@ class Monitor:
         self.seed = seed
         self.keep = keep
         self.most_sources = most_sources
+        self.tables: list[str] = []
         self._own = isinstance(calibration_scores, Mapping)
         given = calibration_scores if isinstance(calibration_scores, Mapping) else {"": calibration_scores}
         self._calibration = {str(name): _checked(name, scores) for name, scores in given.items()}
@@ -137,6 +141,10 @@ class Monitor:
                 stream.bet(self._place(name, value))
         return [stream.alarm_at for stream in streams] != before
 
+    def is_of(self, calibration_scores: ArrayLike) -> bool:
+        """Whether these are the calibration scores that images are compared with."""
+        return not self._own and self._calibration[""] == _checked("", calibration_scores)
+
     def reset(self, source: str | None = None) -> None:
         """Begin anew from the calibration scores, once the cause of an alarm is gone: a source, or everything.
 
@@ -174,6 +182,7 @@ class Monitor:
             "seed": self.seed,
             "keep": self.keep,
             "most_sources": self.most_sources,
+            "tables": self.tables,
             "own": self._own,
             "calibration": {name: list(scores) for name, scores in self._calibration.items()},
             "whole": self._whole.to_json(),
@@ -200,6 +209,7 @@ class Monitor:
                 given if content["own"] else given[""],
                 **{name: content[name] for name in ("false_alarm_rate", "seed", "keep", "most_sources")},
             )
+            monitor.tables = [str(digest) for digest in content["tables"]]
             monitor._whole = Stream.from_json(content["whole"])
             monitor._sources = {name: Stream.from_json(each) for name, each in content["sources"].items()}
             for name, scores in content["kept"].items():

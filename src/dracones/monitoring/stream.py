@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from dracones.monitoring.ranking import Placed
-from dracones.monitoring.wager import Wager
+from dracones.monitoring.wager import KINDS, Wager, bets
 
 CURVE = 500
 """Values of the curve that are kept."""
+
+_WALKS = ("gains", "lowest", "lowest_at")
 
 
 class Stream:
@@ -24,8 +26,8 @@ class Stream:
         curve: log capital after each of the last `CURVE` scores.
         highest: the highest log capital so far.
         alarm_at: at which score (from 1) the threshold was reached first; ``None``: never.
-        since: after which score the capital that raised the alarm began to grow: an estimate of when the images
-            changed; ``None`` without an alarm.
+        since: after which score the bet that won began to gain: the likeliest time of the change, if that bet is taken
+            for the law of changed images (the maximum-likelihood change point); ``None`` without an alarm.
         change: which bet had won when the alarm was raised, one of `KINDS`; ``None`` without an alarm.
     """
 
@@ -38,7 +40,9 @@ class Stream:
         self.alarm_at: int | None = None
         self.since: int | None = None
         self.change: str | None = None
-        self._lowest, self._lowest_at = 0.0, 0
+        # Log gains of each bet alone, where they were lowest, and when that was.
+        self._gains, self._lowest = np.zeros(len(KINDS)), np.zeros(len(KINDS))
+        self._lowest_at = np.zeros(len(KINDS), dtype=np.int64)
 
     @property
     def log_martingale(self) -> float:
@@ -52,10 +56,12 @@ class Stream:
         value = float(self.wager.log_capital)
         self.curve.append(value)
         self.highest = max(self.highest, value)
-        if value <= self._lowest:
-            self._lowest, self._lowest_at = value, self.seen
+        self._gains += np.log(bets(placed.p_value))
+        lower = self._gains <= self._lowest
+        self._lowest[lower], self._lowest_at[lower] = self._gains[lower], self.seen
         if self.alarm_at is None and value >= self.threshold:
-            self.alarm_at, self.since, self.change = self.seen, self._lowest_at, self.wager.kind
+            self.alarm_at, self.change = self.seen, self.wager.kind
+            self.since = int(self._lowest_at[KINDS.index(self.change)])
 
     def state(self) -> dict[str, Any]:
         """What there is to show, as plain values."""
@@ -73,7 +79,11 @@ class Stream:
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` rebuilds this from."""
-        return {**self.state(), "lowest": [self._lowest, self._lowest_at], "wager": self.wager.to_json()}
+        return {
+            **self.state(),
+            **{name: getattr(self, f"_{name}").tolist() for name in _WALKS},
+            "wager": self.wager.to_json(),
+        }
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> "Stream":
@@ -84,7 +94,9 @@ class Stream:
         stream.curve.extend(float(value) for value in state["curve"])
         stream.highest = float(state["highest"])
         stream.alarm_at, stream.since, stream.change = state["alarm_at"], state["since"], state["change"]
-        stream._lowest, stream._lowest_at = float(state["lowest"][0]), int(state["lowest"][1])
+        for name in _WALKS:
+            walk = getattr(stream, f"_{name}")
+            walk[:] = np.asarray(state[name], dtype=walk.dtype)
         return stream
 
 

@@ -6,6 +6,7 @@ from dracones.lazy import lazily
 
 if TYPE_CHECKING:
     from dracones.report.builder import Report as Report
+    from dracones.report.evidence import evidence_curves as evidence_curves
     from dracones.report.figures import p_value_histogram as p_value_histogram
     from dracones.report.figures import pr_curves as pr_curves
     from dracones.report.figures import roc_curves as roc_curves
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from dracones.report.images import overlay as overlay
     from dracones.report.maps import write_maps as write_maps
     from dracones.report.picture import Picture as Picture
+    from dracones.report.reading import read_table as read_table
     from dracones.report.sections import Section as Section
     from dracones.report.sections import Tile as Tile
     from dracones.report.tables import table_kind as table_kind
@@ -27,11 +29,13 @@ __all__ = [
     "Report",
     "Section",
     "Tile",
+    "evidence_curves",
     "image_picture",
     "map_picture",
     "overlay",
     "p_value_histogram",
     "pr_curves",
+    "read_table",
     "roc_curves",
     "scatter",
     "score_histogram",
@@ -46,11 +50,13 @@ _HOMES = {
     "Report": "builder",
     "Section": "sections",
     "Tile": "sections",
+    "evidence_curves": "evidence",
     "image_picture": "images",
     "map_picture": "images",
     "overlay": "images",
     "p_value_histogram": "figures",
     "pr_curves": "figures",
+    "read_table": "reading",
     "roc_curves": "figures",
     "scatter": "figures",
     "score_histogram": "figures",

@@ -115,9 +115,13 @@ def legend_name(name: str) -> str:
     return f"\u200b{name}" if name.startswith("_") else name
 
 
-def picture(figure: Figure, alt: str, numbers: dict[str, Any] | None = None) -> Picture:
-    """The figure as SVG that follows the reader's light or dark setting."""
+def picture(figure: Figure, alt: str, numbers: dict[str, Any] | None = None, *, png: bool = False) -> Picture:
+    """The figure as SVG that follows the reader's light or dark setting, or as PNG on white."""
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
+    if png:
+        raster = io.BytesIO()
+        figure.savefig(raster, format="png", dpi=192, facecolor="white", metadata={"Software": None})
+        return Picture(raster.getvalue(), "image/png", width, height, alt, numbers or {})
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()

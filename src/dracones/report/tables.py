@@ -10,7 +10,7 @@ from typing import Any
 from dracones.files.atomic import replacing
 from dracones.report.plain import plain
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Spreadsheets run a cell that begins so; an apostrophe in front makes it text."""
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -83,7 +83,7 @@ def _field(value: Any) -> Any:
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, str):
         text = value.replace("\r", "\\x0d")  # the csv module leaves it bare, and readers take it for a new line
-        return "'" + text if value.startswith(_FORMULA) else text
+        return "'" + text if value.startswith(FORMULA) else text
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dracones.calibration import HeatRange, Prediction, Verdict
+from dracones.calibration import Conformal, HeatRange, Prediction, Verdict
 from dracones.images.codecs import codec_versions, compressed_bits
 from dracones.images.limits import UnreadableImage
 from dracones.runtime import container
@@ -46,6 +46,12 @@ class ExportedDetector:
         """The rate promised for the threshold."""
         value: float | None = self.facts["calibration"]["false_alarm_rate"]
         return value
+
+    @property
+    def calibration(self) -> Conformal:
+        """Scores of the calibration images; empty before."""
+        scores = self.facts["calibration"]["scores"]
+        return Conformal().fit(scores) if scores else Conformal()
 
     @property
     def heat_range(self) -> HeatRange | None:

@@ -7,7 +7,7 @@ from functools import partial
 from glob import glob, has_magic
 from pathlib import Path
 
-from dracones.images.folder import FilesSource, find_images, natural_key, warn_of_pairs
+from dracones.images.folder import FilesSource, images_below, natural_key, warn_of_pairs
 from dracones.images.formats.arrays import Layout, npy_source, npz_source
 from dracones.images.formats.cifar import cifar_source, cifar_splits
 from dracones.images.formats.idx import idx_source, idx_splits, is_idx
@@ -102,7 +102,7 @@ def _folder(path: Path, part: str | None, limits: Limits) -> Found:
     place = mvtec_place(path)
     if place is not None:
         return mvtec_source(*place, limits)
-    images, skipped = find_images(path)
+    images, skipped = images_below(path)
     if not images:
         raise ValueError(_no_images(path, skipped, limits))
     warn_of_pairs(images, path)

@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from dracones.images.digests import digest_of_array, digest_of_bytes
 from dracones.images.limits import Limits, UnreadableImage
+from dracones.images.name_list import NameList
 from dracones.images.names import shown
 from dracones.images.pixels import checked_float
 from dracones.images.reading import decode, shape_of
@@ -53,6 +54,10 @@ class ImageSource(ABC):
     def block(self, indices: np.ndarray) -> "Tensor | None":  # noqa: ARG002
         """Many images `[B, C, H, W]` in their native type at once, where they lie in memory alike; else None."""
         return None
+
+    def names_digest(self) -> str:
+        """A hash of all names in their order: whether a list is the one that it was."""
+        return NameList(self.item_name(i) for i in range(len(self))).digest()
 
     def notes(self) -> list[str]:
         """What a reader of the results should know of how the images were read, in words."""

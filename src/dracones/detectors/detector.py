@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from dracones.calibration import Conformal
 from dracones.calibration.heat_range import HeatRange
 from dracones.calibration.prediction import Prediction, Verdict
-from dracones.detectors import files, fitting, scoring
+from dracones.detectors import files, fitting, scoring, streaming
 from dracones.detectors.familiar import chosen_for_calibration
 from dracones.detectors.judge import Judge
 from dracones.detectors.pipeline import Pipeline
 from dracones.detectors.record import Record
-from dracones.images import ImageCollection, Preprocess, Skipped, Tiling, open_images
+from dracones.images import ImageCollection, Preprocess, Skipped, Tiling, UnreadableImage, open_images
 from dracones.methods import Method, MethodConfig, MethodInfo, Scores
 from dracones.training import Progress
 
@@ -156,9 +156,50 @@ class Detector:
         strict: bool = False,
         progress: Progress | None = None,
     ) -> Iterator[Verdict]:
-        """Verdicts one by one, in order, in memory bounded by the batch; what `predict` gathers."""
+        """Verdicts one by one, in order, in memory bounded by the batch; what `predict` gathers.
+
+        Raises:
+            ValueError: of images there are, none can be read.
+        """
         images = self.adopt(data if isinstance(data, ImageCollection) else open_images(data, strict=strict))
-        return scoring.verdicts(self.scorer(), images, batch_size=batch_size, maps=maps, progress=progress)
+        return self._verdicts(images, self.stream(images, batch_size=batch_size, maps=maps, progress=progress))
+
+    def stream(
+        self,
+        images: ImageCollection,
+        *,
+        batch_size: int = 32,
+        maps: bool = False,
+        progress: Progress | None = None,
+        start: int = 0,
+    ) -> Iterator[list[Verdict | Skipped]]:
+        """An answer for every place of a collection from ``start`` on, block by block, and nothing kept.
+
+        What cannot be read is answered by its reason and not recorded. A block's answers do not depend on where the
+        stream began, so that a run taken up at a block gives the bits of an undisturbed one.
+
+        Args:
+            images: as `adopt` gives them.
+            batch_size: places in a block.
+            maps: also give heat maps, where the method has them.
+            progress: is told how far the scoring is.
+            start: the first place, a multiple of ``batch_size``.
+        """
+        return scoring.stream(
+            self.scorer(), images, batch_size=batch_size, maps=maps, progress=progress, start=start
+        )
+
+    @staticmethod
+    def _verdicts(images: ImageCollection, blocks: Iterator[list[Verdict | Skipped]]) -> Iterator[Verdict]:
+        served = 0
+        for block in blocks:
+            for answer in block:
+                if isinstance(answer, Skipped):
+                    images.skip(UnreadableImage(answer.name, answer.reason))
+                else:
+                    served += 1
+                    yield answer
+        images.refuse_unread(served)
 
     def score(self, images: Tensor) -> Scores:
         """Scores of treated images ``[B, C, H, W]`` in [0, 1], as the method sees them: no verdict, no gradient.
@@ -167,7 +208,7 @@ class Detector:
             ValueError: not fitted, or a score that is not a number.
         """
         self.fitted()
-        return scoring.score_batch(self.scorer(), images)
+        return streaming.score_batch(self.scorer(), images)
 
     def save(self, path: str | Path) -> Path:
         """Write everything that `dracones.load` needs to one safetensors file.
@@ -256,10 +297,10 @@ class Detector:
         """
         return scoring.treated_by(self.fitted().preprocess, images)
 
-    def scorer(self) -> scoring.Scorer:
+    def scorer(self) -> streaming.Scorer:
         """What scores collections: the pipeline, and how images are cut."""
         self.method.eval()
-        return scoring.Scorer(self.pipeline, self.tiling)
+        return streaming.Scorer(self.pipeline, self.tiling)
 
     def to(self, device: str | torch.device) -> Self:
         """Move everything to a device; returns the detector itself."""

@@ -1,42 +1,40 @@
-"""Walk a collection in batches and turn raw scores into verdicts at each image's own size."""
+"""What is made of scores: verdicts at each image's own size, and what a calibration needs of normal images."""
 
 import math
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dracones.calibration import standing_apart
 from dracones.calibration.heat_range import HeatRange, heat_facts
 from dracones.calibration.prediction import Verdict
 from dracones.detectors.pipeline import Pipeline
-from dracones.detectors.tiling import score_in_tiles
-from dracones.images import Batch, ImageCollection, Preprocess, Tiling, reading_threads
+from dracones.detectors.streaming import Scorer, score_blocks
+from dracones.images import Batch, ImageCollection, Preprocess, Skipped
 from dracones.methods import Scores
 from dracones.training import Progress
 
 
-class NotANumber(ValueError):  # noqa: N818 (reads as what it says)
-    """A method gave NaN for an image."""
+def stream(
+    scorer: Scorer,
+    images: ImageCollection,
+    *,
+    batch_size: int,
+    maps: bool,
+    progress: Progress | None,
+    start: int = 0,
+) -> Iterator[list[Verdict | Skipped]]:
+    """Score ``images`` from place ``start`` and compare with the calibration: one answer an image, block by block."""
 
-
-class Scorer(NamedTuple):
-    """A pipeline in eval mode, and how images are cut before it; ``None``: not at all."""
-
-    pipeline: Pipeline
-    tiling: Tiling | None
-
-
-def verdicts(
-    scorer: Scorer, images: ImageCollection, *, batch_size: int, maps: bool, progress: Progress | None
-) -> Iterator[Verdict]:
-    """Score ``images`` and compare with the calibration, one verdict an image, in order."""
-    for batch, scores in _scored(scorer, images, batch_size, progress):
+    def finish(scorer: Scorer, batch: Batch, scores: Scores) -> list[Verdict]:
         sizes = [images.native_shape(int(i))[1:] if maps else None for i in batch.indices]
-        yield from _judged(scorer.pipeline, scores, batch.names, sizes)
+        return list(_judged(scorer.pipeline, scores, batch.names, sizes))
+
+    for done in score_blocks(scorer, images, finish, batch_size=batch_size, progress=progress, start=start):
+        answers: dict[int, Verdict | Skipped] = dict(zip(done.indices, done.results, strict=True))
+        answers |= {place: Skipped(error.name, error.reason) for place, error in done.unread}
+        yield [answers[place] for place in done.places]
 
 
 def scores_of_normals(
@@ -50,12 +48,19 @@ def scores_of_normals(
     found: list[float] = []
     facts: list[tuple[float, float]] = []
     names: list[str] = []
-    for batch, scores in _scored(scorer, images, batch_size, progress):
-        values = scores.image.float().cpu().tolist()
-        found += values
-        names += batch.names
-        if scores.map is not None:
-            facts += heat_facts(scores.map)
+
+    def finish(_: Scorer, batch: Batch, scores: Scores) -> list[tuple[str, float, tuple[float, float] | None]]:
+        heats = [None] * len(batch.names) if scores.map is None else heat_facts(scores.map)
+        return list(zip(batch.names, scores.image.float().cpu().tolist(), heats, strict=True))
+
+    for done in score_blocks(scorer, images, finish, batch_size=batch_size, progress=progress):
+        for _, error in done.unread:
+            images.skip(error)
+        for name, score, heat in done.results:
+            names.append(name)
+            found.append(score)
+            facts += [] if heat is None else [heat]
+    images.refuse_unread(len(found))
     infinite = [name for name, value in zip(names, found, strict=True) if not math.isfinite(value)]
     if infinite:
         raise ValueError(
@@ -91,49 +96,6 @@ def treated_by(preprocess: Preprocess, images: ImageCollection) -> ImageCollecti
             "open it without a preprocess (the detector brings its own), or fit with the one you want"
         )
     return images.with_preprocess(preprocess)
-
-
-def _scored(
-    scorer: Scorer, images: ImageCollection, batch_size: int, progress: Progress | None
-) -> Iterator[tuple[Batch, Scores]]:
-    if progress is not None:
-        progress.start(len(images), "scoring")
-    # A tiled image fills its own batches with tiles; images may then differ in size.
-    size = batch_size if scorer.tiling is None else 1
-    try:
-        for batch in images.batches(size, workers=reading_threads()):
-            try:
-                yield batch, score_batch(scorer, batch.images, batch_size)
-            except NotANumber as error:
-                raise NotANumber(f"{error}; among {', '.join(batch.names[:5])}") from None
-            if progress is not None:
-                progress.advance(len(batch.names))
-    finally:
-        if progress is not None:
-            progress.finish()
-
-
-@torch.no_grad()
-def score_batch(scorer: Scorer, images: Tensor, batch_size: int = 32) -> Scores:
-    """Scores of one batch of treated images, without gradient tracking.
-
-    Raises:
-        ValueError: a score that is not a number; a sum of anything with NaN has no order.
-    """
-    method = scorer.pipeline.method
-    if scorer.tiling is not None:
-        scores = score_in_tiles(method, images[0], scorer.tiling, batch_size)
-    else:
-        images = images.to(method.device)
-        scores = method(images, method.host_statistics(images))
-    bad = int(torch.isnan(scores.image).sum())
-    if bad:
-        method.explain_nan(images)
-        raise NotANumber(
-            f"{method.info.name} gave {bad} NaN score(s) in a batch of {len(images)}; its weights or statistics "
-            "are not finite: fit again with a smaller learning rate, or check the images for constant channels"
-        )
-    return scores
 
 
 def _judged(

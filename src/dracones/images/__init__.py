@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from dracones.images.collection import ImageCollection as ImageCollection
     from dracones.images.dataset import Batch as Batch
+    from dracones.images.dataset import Block as Block
     from dracones.images.dataset import ImageDataset as ImageDataset
     from dracones.images.folder import HEAT_SUFFIX as HEAT_SUFFIX
     from dracones.images.formats.mvtec import MvtecLayout as MvtecLayout
@@ -66,6 +67,7 @@ __all__ = [
     "DEFECT_KINDS",
     "HEAT_SUFFIX",
     "Batch",
+    "Block",
     "Cutout",
     "Defect",
     "DefectKind",
@@ -97,6 +99,7 @@ __all__ = [
 
 _HOMES = {
     "Batch": "dataset",
+    "Block": "dataset",
     "Cutout": "builtin.scenes",
     "DEFECT_KINDS": "builtin.defects",
     "Defect": "builtin.defects",

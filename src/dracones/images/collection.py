@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from dracones.images.budget import BUDGET
-from dracones.images.dataset import Batch, ImageDataset, cached
+from dracones.images.dataset import Batch, Block, ImageDataset, cached
 from dracones.images.digests import digests_of
 from dracones.images.limits import Skipped, UnreadableImage
+from dracones.images.name_list import NameList
 from dracones.images.parts import random_parts
 from dracones.images.pixels import as_float, levels_of
 from dracones.images.prefetch import in_order
@@ -118,6 +119,13 @@ class ImageCollection:
             raise error
         self._skipped[error.name] = Skipped(error.name, error.reason)
 
+    def refuse_unread(self, served: int) -> None:
+        """Raise ValueError where there are images and none of them was read."""
+        if served == 0 and len(self):
+            raise ValueError(
+                f"none of the {len(self)} images of {self.name_of_source} can be read: {self.skipped_summary()}"
+            )
+
     def name(self, index: int) -> str:
         """The image's name: its path relative to the folder, or its place in the array."""
         return self.source.item_name(self._at(index))
@@ -194,10 +202,43 @@ class ImageCollection:
                 yield Batch(torch.stack(images), np.array(indices), [self.name(i) for i in indices])
                 served += len(images)
                 images, indices = [], []
-        if served == 0 and len(self):
-            raise ValueError(
-                f"none of the {len(self)} images of {self.name_of_source} can be read: {self.skipped_summary()}"
-            )
+        self.refuse_unread(served)
+
+    def read_block(self, places: range) -> Block:
+        """The images at these places as one batch, whatever lies around them: a stream can begin anew at any block.
+
+        What cannot be read is handed over and not recorded in `skipped`. Any thread may call.
+
+        Raises:
+            UnreadableImage: at the first unreadable image, where the collection is strict.
+        """
+        preprocess = self.inferred_preprocess()
+        chunk = np.arange(places.start, places.stop)
+        if len(chunk) and self.source.block(self._indices[chunk[:1]]) is not None:
+            return Block(Batch(self._block(chunk, preprocess), chunk, [self.name(i) for i in places]), [])
+        images: list[Tensor] = []
+        indices: list[int] = []
+        unread: list[tuple[int, UnreadableImage]] = []
+        for index in places:
+            try:
+                image = self._treated(int(self._indices[index]), preprocess)
+            except UnreadableImage as error:
+                if self.strict:
+                    raise
+                unread.append((index, error))
+                continue
+            self._same_shape(images, indices, image, index)
+            images.append(image)
+            indices.append(index)
+        if not images:
+            return Block(None, unread)
+        return Block(Batch(torch.stack(images), np.array(indices), [self.name(i) for i in indices]), unread)
+
+    def names_digest(self) -> str:
+        """A hash of all names in their order: whether the images are those of an earlier run."""
+        if len(self) == len(self.source) and np.array_equal(self._indices, np.arange(len(self))):
+            return self.source.names_digest()
+        return NameList(self.name(i) for i in range(len(self))).digest()
 
     def to_dataset(
         self, *, memory_limit: int = 2**31, workers: int = 0, progress: Callable[[int], None] | None = None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dracones.images.limits import UnreadableImage
 from dracones.images.pixels import as_float
 
 
@@ -17,6 +18,13 @@ class Batch(NamedTuple):
     images: Tensor
     indices: np.ndarray
     names: list[str]
+
+
+class Block(NamedTuple):
+    """A run of places in a collection: what could be read of it, None where nothing was, and why the rest could not."""
+
+    batch: Batch | None
+    unread: list[tuple[int, UnreadableImage]]
 
 
 class Readable(Protocol):

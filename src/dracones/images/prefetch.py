@@ -43,3 +43,13 @@ def reading_threads() -> int:
 
     threads = torch.get_num_threads()
     return threads if threads > 1 else 0
+
+
+def runs(count: int, size: int, start: int = 0) -> Iterator[range]:
+    """The places from `start` to `count` in runs of `size`.
+
+    Example:
+        >>> list(runs(5, 2))
+        [range(0, 2), range(2, 4), range(4, 5)]
+    """
+    return (range(first, min(first + size, count)) for first in range(start, count, size))

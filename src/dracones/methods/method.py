@@ -89,6 +89,11 @@ class Method(nn.Module, ABC):
         return True
 
     @property
+    def scores_in_threads(self) -> bool:
+        """Whether copies of this method that share its tensors may score side by side."""
+        return True
+
+    @property
     def gives_maps(self) -> bool:
         """Whether scores come with heat maps, as this method is set up."""
         return "map" in self.info.gives

@@ -200,6 +200,11 @@ class Guard(Method):
         return type(self).learn is not Guard.learn
 
     @property
+    def scores_in_threads(self) -> bool:
+        """Never: nobody knows what somebody else's classifier keeps between two lines, and a watched pass rewires it."""
+        return False
+
+    @property
     def reads_features(self) -> bool:
         """Whether penultimate features are needed."""
         return "features" in self.reads

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 import dracones
 from dracones.cli.main import app
-from dracones.cli.output import exit_code
+from dracones.cli.output import exit_code, unjudged
 from dracones.images import Skipped
 
 
@@ -61,9 +61,9 @@ def test_without_the_option_the_exit_code_is_zero(model, tmp_path):
 
 def test_anomalies_win_and_other_files_do_not_count():
     unread, other = Skipped("a.png", "corrupt"), Skipped("a.txt", "no image", is_image=False)
-    assert exit_code(anomalies=0, skipped=[other]) == 0
-    assert exit_code(anomalies=0, skipped=[other, unread]) == 3
-    assert exit_code(anomalies=1, skipped=[unread]) == 1
+    for skipped, expected in (([other], 0), ([other, unread], 3)):
+        assert exit_code(anomalies=0, unread=len(unjudged(skipped))) == expected
+    assert exit_code(anomalies=1, unread=1) == 1
 
 
 def test_version():

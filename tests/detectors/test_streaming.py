@@ -67,7 +67,7 @@ def test_what_cannot_be_read_is_recorded_by_iterate_alone(detector, folder):
 
 def test_a_strict_stream_stops_at_the_first(detector, folder):
     images = detector.adopt(open_images(str(folder), strict=True))
-    with pytest.raises(ValueError, match="0.png: not an image"):
+    with pytest.raises(ValueError, match=r"0\.png: not an image"):
         list(detector.stream(images, batch_size=4))
 
 

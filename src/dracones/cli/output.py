@@ -45,19 +45,25 @@ def fail(error: BaseException, *, as_json: bool) -> NoReturn:
     raise SystemExit(ERROR_EXIT)
 
 
-def report_skipped(skipped: Sequence[Any], shown: int = 10) -> None:
-    """Sum up the images that could not be read, the first few by name; then other files that lie among them."""
-    for what, items in (
-        ("unreadable image(s)", unjudged(skipped)),
-        ("other file(s)", [item for item in skipped if not item.is_image]),
+def report_skipped(
+    skipped: Sequence[Any], shown: int = 10, *, unread: int | None = None, others: int | None = None
+) -> None:
+    """Sum up the images that could not be read, the first few by name; then other files that lie among them.
+
+    Of very many, ``skipped`` are the first few, and ``unread`` and ``others`` say how many there are.
+    """
+    for what, items, count in (
+        ("unreadable image(s)", unjudged(skipped), unread),
+        ("other file(s)", [item for item in skipped if not item.is_image], others),
     ):
-        if not items:
+        total = len(items) if count is None else count
+        if not total:
             continue
-        tell(f"skipped {len(items)} {what}:")
+        tell(f"skipped {total} {what}:")
         for item in items[:shown]:
             tell(f"  {item.name}: {item.reason}")
-        if len(items) > shown:
-            tell(f"  ... and {len(items) - shown} more (all are listed with --json)")
+        if total > shown:
+            tell(f"  ... and {total - shown} more (all are listed with --json)")
 
 
 def unjudged(skipped: Sequence[Any]) -> list[Any]:
@@ -65,11 +71,11 @@ def unjudged(skipped: Sequence[Any]) -> list[Any]:
     return [item for item in skipped if item.is_image]
 
 
-def exit_code(*, anomalies: int, skipped: Sequence[Any]) -> int:
+def exit_code(*, anomalies: int, unread: int) -> int:
     """0: all read and normal; 1: anomalies; 3: some images could not be judged, so nobody knows what they are."""
     if anomalies:
         return ANOMALY_EXIT
-    return UNJUDGED_EXIT if unjudged(skipped) else 0
+    return UNJUDGED_EXIT if unread else 0
 
 
 def skipped_records(skipped: Sequence[Any]) -> list[dict[str, str]]:

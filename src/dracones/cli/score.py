@@ -1,5 +1,6 @@
-"""`dracones score`: a score, a p-value and a verdict per file."""
+"""`dracones score`: a score, a p-value and a verdict per file, written as the files are read."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,9 +22,7 @@ from dracones.cli.options import (
     require_folder,
     require_folder_of,
 )
-from dracones.cli.output import emit, exit_code, report_skipped, skipped_records, table, tell
-
-_SHOWN = 20
+from dracones.cli.output import exit_code, report_skipped, table, tell
 
 
 def score(
@@ -32,6 +31,9 @@ def score(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Table to write: .csv, .jsonl or .parquet.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the table that a killed run of the same command left.")
+    ] = False,
     maps: Annotated[
         Path | None,
         typer.Option("--maps", metavar="DIR", help="Folder for heat maps: over their images (PNG) and raw (.npy)."),
@@ -54,19 +56,65 @@ def score(
 ) -> None:
     """Score the images of DATA with MODEL; larger = more anomalous.
 
+    Rows are written as images are read and nothing is kept in memory. Until the table is whole they lie beside it in
+    OUTPUT.unfinished, from where --resume goes on after a kill.
+
     Exit code: 0; with --fail-on-anomaly 0 if all images were read and are normal, 1 if there are anomalies, 3 if there
     are none but some images could not be judged; 2 for an error.
     """
     use_threads_for(model, threads)
+    _check(output, maps, resume)
+    detector = load_model(model, device=device, classifier=classifier)
+    _check_model(model, detector, maps, fail_on_anomaly)
+    from dracones.distributed.rows import as_json as pieces
+    from dracones.distributed.table import facts_of, fill, place, rows_kept
+    from dracones.training import RichProgress
+
+    images = detector.adopt(open_data(model, data, strict=strict, max_pixels=max_pixels, pages=pages))
+    drawn = MapFolder(maps, detector.heat_range) if maps is not None else None
+    facts = facts_of(model, images, max_pixels=max_pixels, pages=pages)
+    with rows_kept(output, facts, resume=resume) as journal:
+        keep = None if drawn is None else drawn.keep
+        tally = fill(detector, images, journal, batch_size=batch_size, keep_map=keep, progress=RichProgress())
+        if drawn is not None:
+            drawn.draw(images, RichProgress())
+        promised = {"threshold": detector.threshold, "false_alarm_rate": detector.false_alarm_rate}
+        if as_json:
+            sys.stdout.writelines(pieces(journal.rows, anomalies=tally.anomalies, **promised))
+        if output is not None:
+            place(journal, output)
+    if not as_json:
+        _show(tally, output, detector)
+        if drawn is not None:
+            tell(drawn.describe(detector.false_alarm_rate))
+        report_skipped(tally.skipped, unread=tally.unread, others=tally.others)
+    for note in images.notes:
+        tell(f"note: {note}")
+    if fail_on_anomaly:
+        raise SystemExit(exit_code(anomalies=tally.anomalies, unread=tally.unread))
+
+
+def _check(output: Path | None, maps: Path | None, resume: bool) -> None:
+    """Refuse what could not be written, before the work that would fill it."""
     require_folder_of(output)
     if maps is not None:
         require_folder(maps)
-    from dracones.report import table_kind, write_table
-    from dracones.training import RichProgress
+    if resume and output is None:
+        raise ValueError("--resume goes on with a table; name it with --output")
+    if resume and maps is not None:
+        raise ValueError("--maps draws all heat maps in one run; leave out --resume, or score without --maps")
+    if output is None:
+        return
+    from dracones.distributed.table import journal_of
+    from dracones.report import table_kind
 
-    if output is not None:
-        table_kind(output)
-    detector = load_model(model, device=device, classifier=classifier)
+    table_kind(output)
+    left = journal_of(output)
+    if left.exists() and not resume:
+        tell(f"note: {left} holds the rows of a killed run; they are scored anew (--resume goes on from them)")
+
+
+def _check_model(model: Path, detector: Any, maps: Path | None, fail_on_anomaly: bool) -> None:
     if fail_on_anomaly and detector.threshold is None:
         raise ValueError(
             f"{model} has no threshold to fail on; set one with `dracones calibrate {model} NORMAL_IMAGES`"
@@ -81,59 +129,13 @@ def score(
             f"{detector.info.name} gives no heat maps of whole images; `dracones methods` lists those that do, "
             "and every method gives them in tiles: fit with --set tile=[64,64]"
         )
-    images = detector.adopt(open_data(model, data, strict=strict, max_pixels=max_pixels, pages=pages))
-    drawn = MapFolder(maps, detector.heat_range) if maps is not None else None
-    rows = []
-    for verdict in detector.iterate(images, batch_size=batch_size, maps=drawn is not None, progress=RichProgress()):
-        rows.append(_row(verdict))
-        if drawn is not None and verdict.map is not None:
-            drawn.keep(verdict.path, verdict.map)
-    if drawn is not None:
-        drawn.draw(images, RichProgress())
-    skipped = images.skipped
-    rows += [_row_of_skipped(item) for item in skipped]
-    if output is not None:
-        write_table(output, rows)
-    anomalies = sum(row["is_anomaly"] is True for row in rows)
-    if as_json:
-        emit(
-            {
-                "images": rows,
-                "anomalies": anomalies,
-                "threshold": detector.threshold,
-                "false_alarm_rate": detector.false_alarm_rate,
-                "skipped": skipped_records(skipped),
-            }
-        )
-    else:
-        _show(rows, output, anomalies, len(skipped), detector)
-        if drawn is not None:
-            tell(drawn.describe(detector.false_alarm_rate))
-        report_skipped(skipped)
-    for note in images.notes:
-        tell(f"note: {note}")
-    if fail_on_anomaly:
-        raise SystemExit(exit_code(anomalies=anomalies, skipped=skipped))
 
 
-def _row(verdict: Any) -> dict[str, Any]:
-    return {
-        "path": verdict.path,
-        "score": verdict.score,
-        "p_value": verdict.p_value,
-        "is_anomaly": verdict.is_anomaly,
-        "reason": None,
-    }
-
-
-def _row_of_skipped(item: Any) -> dict[str, Any]:
-    return {"path": str(item.name), "score": None, "p_value": None, "is_anomaly": None, "reason": str(item.reason)}
-
-
-def _show(rows: list[dict[str, Any]], output: Path | None, anomalies: int, skipped: int, detector: Any) -> None:
-    scored = [row for row in rows if row["score"] is not None]
-    worst = sorted(scored, key=lambda row: -row["score"])[:_SHOWN]
-    title = f"the {len(worst)} most anomalous of {len(scored)}" if len(scored) > len(worst) else f"{len(scored)} images"
+def _show(tally: Any, output: Path | None, detector: Any) -> None:
+    worst = tally.highest
+    title = (
+        f"the {len(worst)} most anomalous of {tally.scored}" if tally.scored > len(worst) else f"{tally.scored} images"
+    )
     verdict_of = {True: "anomaly", False: "normal", None: "uncalibrated"}
     table(
         title,
@@ -142,8 +144,8 @@ def _show(rows: list[dict[str, Any]], output: Path | None, anomalies: int, skipp
     )
     if detector.threshold is not None:
         tell(
-            f"{anomalies} of {len(scored)} above the threshold {detector.threshold:.6g} "
+            f"{tally.anomalies} of {tally.scored} above the threshold {detector.threshold:.6g} "
             f"(promised false-alarm rate {detector.false_alarm_rate:.2%})"
         )
     if output is not None:
-        tell(f"wrote {output} ({len(scored)} scored, {skipped} skipped)")
+        tell(f"wrote {output} ({tally.scored} scored, {tally.unread + tally.others} skipped)")

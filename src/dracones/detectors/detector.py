@@ -185,9 +185,7 @@ class Detector:
             progress: is told how far the scoring is.
             start: the first place, a multiple of ``batch_size``.
         """
-        return scoring.stream(
-            self.scorer(), images, batch_size=batch_size, maps=maps, progress=progress, start=start
-        )
+        return scoring.stream(self.scorer(), images, batch_size=batch_size, maps=maps, progress=progress, start=start)
 
     @staticmethod
     def _verdicts(images: ImageCollection, blocks: Iterator[list[Verdict | Skipped]]) -> Iterator[Verdict]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dracones.report.sections import Section as Section
     from dracones.report.sections import Tile as Tile
     from dracones.report.tables import table_kind as table_kind
+    from dracones.report.tables import write_rows as write_rows
     from dracones.report.tables import write_table as write_table
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "table_kind",
     "training_curve",
     "write_maps",
+    "write_rows",
     "write_table",
 ]
 
@@ -63,6 +65,7 @@ _HOMES = {
     "table_kind": "tables",
     "training_curve": "figures",
     "write_maps": "maps",
+    "write_rows": "tables",
     "write_table": "tables",
 }
 # A table needs no matplotlib and no template.

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from dracones.report.plain import plain
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Spreadsheets run a cell that begins so; an apostrophe in front makes it text."""
+
+_ROWS_AT_ONCE = 2**14
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 
@@ -48,6 +51,38 @@ def write_table(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     return path
 
 
+def write_rows(path: str | Path, columns: Mapping[str, type], rows: Iterable[Mapping[str, Any]]) -> Path:
+    """As `write_table`, for any number of rows: one after the other, in the memory of a few thousand.
+
+    Args:
+        path: `.csv`, `.jsonl` or `.parquet`.
+        columns: each name with the type of its values (`str`, `float` or `bool`); any value may be missing.
+        rows: read once.
+
+    Raises:
+        ValueError: another suffix.
+        ImportError: Parquet without pyarrow installed; says how to install it.
+        OSError: the disk refuses; what was at the path is untouched.
+
+    Example:
+        >>> import tempfile
+        >>> path = f"{tempfile.mkdtemp()}/s.jsonl"
+        >>> print(write_rows(path, {"path": str, "score": float}, [{"path": "a.png"}]).read_text(), end="")
+        {"path": "a.png", "score": null}
+    """
+    path = Path(path)
+    kind = table_kind(path)
+    records = ({column: plain(row.get(column)) for column in columns} for row in rows)
+    with replacing(path) as temporary:
+        if kind == ".csv":
+            _write_csv(temporary, list(columns), records)
+        elif kind == ".jsonl":
+            _write_lines(temporary, records)
+        else:
+            _stream_parquet(temporary, columns, records)
+    return path
+
+
 def table_kind(path: str | Path) -> str:
     """The kind of table that a path asks for, its suffix; to be asked before the work whose result it will hold.
 
@@ -68,7 +103,7 @@ def table_kind(path: str | Path) -> str:
     return kind
 
 
-def _write_csv(path: Path, columns: list[str], records: list[dict[str, Any]]) -> None:
+def _write_csv(path: Path, columns: list[str], records: Iterable[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -87,7 +122,7 @@ def _field(value: Any) -> Any:
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
-def _write_lines(path: Path, records: list[dict[str, Any]]) -> None:
+def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for record in records:
             file.write(json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
@@ -99,3 +134,15 @@ def _write_parquet(path: Path, columns: list[str], records: list[dict[str, Any]]
 
     table = pyarrow.table({column: [record.get(column) for record in records] for column in columns})
     pyarrow.parquet.write_table(table, path)
+
+
+def _stream_parquet(path: Path, columns: Mapping[str, type], records: Iterable[dict[str, Any]]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    types = {str: pyarrow.string(), float: pyarrow.float64(), bool: pyarrow.bool_()}
+    schema = pyarrow.schema([(name, types[of]) for name, of in columns.items()])
+    source = iter(records)
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        while chunk := list(islice(source, _ROWS_AT_ONCE)):
+            writer.write_table(pyarrow.Table.from_pylist(chunk, schema=schema))

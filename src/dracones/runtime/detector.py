@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from dracones.calibration import Conformal, HeatRange, Prediction, Verdict
 from dracones.images.codecs import codec_versions, compressed_bits
-from dracones.images.limits import UnreadableImage
+from dracones.images.limits import Skipped, UnreadableImage
+from dracones.images.prefetch import in_order, runs
 from dracones.runtime import container
 from dracones.runtime.agreement import disagreement
 from dracones.runtime.images import open_line_images
@@ -86,30 +87,39 @@ class ExportedDetector:
     ) -> Iterator[Verdict]:
         """Verdicts one by one, in order, in memory bounded by the batch; neighbours of one size share a batch."""
         images = open_line_images(data, strict=strict)
-        if progress is not None:
-            progress.start(len(images), "scoring")
-        held: list[tuple[str, NDArray[np.uint8]]] = []
         served = 0
-        try:
-            for index in range(len(images)):
-                try:
-                    image = self._fitting(np.asarray(images.read_native(index)), images.name(index))
-                except UnreadableImage as error:
-                    images.skip(error)
-                    continue
-                if held and (len(held) == batch_size or held[0][1].shape != image.shape):
-                    yield from self._judged(held, maps, progress)
-                    held = []
-                held.append((images.name(index), image))
-                served += 1
-            if held:
-                yield from self._judged(held, maps, progress)
-        finally:
-            if progress is not None:
-                progress.finish()
+        for block in self.stream(images, batch_size=batch_size, maps=maps, progress=progress):
+            for answer in block:
+                if isinstance(answer, Skipped):
+                    images.skip(UnreadableImage(answer.name, answer.reason))
+                else:
+                    served += 1
+                    yield answer
         if served == 0 and len(images):
             first = images.skipped[0]
             raise ValueError(f"none of the {len(images)} images can be read: {first.name}: {first.reason}")
+
+    def stream(
+        self, images: Any, *, batch_size: int = 32, maps: bool = False, progress: Any = None, start: int = 0
+    ) -> Iterator[list[Verdict | Skipped]]:
+        """An answer for every place from ``start`` on, block by block; see `dracones.Detector.stream`."""
+
+        def read(places: range) -> tuple[range, list[NDArray[np.uint8] | UnreadableImage]]:
+            return places, [self._read(images, index) for index in places]
+
+        if progress is not None:
+            progress.start(len(images), "scoring")
+            progress.advance(start)
+        try:
+            # While the session computes, with its own threads, one thread reads what comes next.
+            blocks = runs(len(images), batch_size, start)
+            for places, found in in_order(read, blocks, workers=int(self._session.threads != 1), ahead=2):
+                yield self._answers([images.name(index) for index in places], found, maps)
+                if progress is not None:
+                    progress.advance(len(places))
+        finally:
+            if progress is not None:
+                progress.finish()
 
     def answer(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Outputs by name, for images ``[B, C, H, W]`` uint8 of one size."""
@@ -163,21 +173,45 @@ class ExportedDetector:
             )
         return image
 
-    def _judged(self, held: list[tuple[str, NDArray[np.uint8]]], maps: bool, progress: Any) -> Iterator[Verdict]:
+    def _read(self, images: Any, index: int) -> NDArray[np.uint8] | UnreadableImage:
+        try:
+            return self._fitting(np.asarray(images.read_native(index)), images.name(index))
+        except UnreadableImage as error:
+            if images.strict:
+                raise
+            return error
+
+    def _answers(
+        self, names: list[str], found: list[NDArray[np.uint8] | UnreadableImage], maps: bool
+    ) -> list[Verdict | Skipped]:
+        """One answer an image, in order; neighbours of one size are scored together."""
+        answers: list[Verdict | Skipped] = []
+        held: list[tuple[str, NDArray[np.uint8]]] = []
+        for name, image in zip(names, found, strict=True):
+            if held and getattr(image, "shape", None) != held[0][1].shape:
+                answers += self._judged(held, maps)
+                held = []
+            if isinstance(image, UnreadableImage):
+                answers.append(Skipped(image.name, image.reason))
+            else:
+                held.append((name, image))
+        return answers + (self._judged(held, maps) if held else [])
+
+    def _judged(self, held: list[tuple[str, NDArray[np.uint8]]], maps: bool) -> list[Verdict]:
         found = self.answer(np.stack([image for _, image in held]))
         bad = int(np.isnan(found["score"]).sum())
         if bad:
             raise ValueError(f"{self.info.name} gave {bad} NaN score(s) in a batch of {len(held)}")
-        for i, (name, _) in enumerate(held):
-            yield Verdict(
+        return [
+            Verdict(
                 name,
                 float(found["score"][i]),
                 float(found["p_value"][i]) if "p_value" in found else None,
                 bool(found["is_anomaly"][i]) if "is_anomaly" in found else None,
                 found["map"][i] if maps and "map" in found else None,
             )
-        if progress is not None:
-            progress.advance(len(held))
+            for i, (name, _) in enumerate(held)
+        ]
 
     def __repr__(self) -> str:
         return f"ExportedDetector({self.info.name}, format {self.facts['format']})"

@@ -46,6 +46,10 @@ class LineImages:
         """The image's name."""
         return self.source.item_name(index)
 
+    def names_digest(self) -> str:
+        """A hash of all names in their order."""
+        return self.source.names_digest()
+
     def skip(self, error: UnreadableImage) -> None:
         """Record an image that could not be read, or raise where the set is strict."""
         if self.strict:

@@ -26,7 +26,8 @@ class Session:
                 "exported files are run by onnxruntime, which is not installed: pip install 'dracones[export]'"
             ) from error
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+        self.threads = int(os.environ.get("OMP_NUM_THREADS") or 0) or os.cpu_count() or 1
+        options.intra_op_num_threads = self.threads
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

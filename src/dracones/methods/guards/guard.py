@@ -201,7 +201,7 @@ class Guard(Method):
 
     @property
     def scores_in_threads(self) -> bool:
-        """Never: nobody knows what somebody else's classifier keeps between two lines, and a watched pass rewires it."""
+        """Never: who knows what somebody else's classifier keeps between two lines; and a watched pass rewires it."""
         return False
 
     @property

@@ -1,0 +1,126 @@
+"""One table of scores, written as the images are read, and taken up where a kill left it."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from dracones.calibration.prediction import Verdict
+from dracones.distributed.rows import COLUMNS, Tally, row_of
+from dracones.files.journal import Journal
+
+_UNFINISHED = ".unfinished"
+
+
+def journal_of(output: Path) -> Path:
+    """Where the rows of a table lie until it is whole."""
+    return output.with_name(output.name + _UNFINISHED)
+
+
+@contextmanager
+def rows_kept(output: Path | None, facts: Mapping[str, Any], *, resume: bool) -> Iterator[Journal]:
+    """A journal for the rows of a table: beside it, where it outlives the process; in passing where there is none.
+
+    Raises:
+        ValueError: a journal to be resumed that belongs to something else.
+        KeyboardInterrupt: as it came, saying what is kept.
+    """
+    with ExitStack() as stack:
+        if output is None:
+            path = Path(stack.enter_context(TemporaryDirectory(prefix="dracones"))) / "rows"
+        else:
+            path = journal_of(output)
+        journal = stack.enter_context(Journal.resume(path, facts) if resume else Journal.begin(path, facts))
+        try:
+            yield journal
+        except KeyboardInterrupt:
+            kept = "" if output is None else f"; {journal.count} rows are kept in {path}, --resume goes on from them"
+            raise KeyboardInterrupt(f"stopped{kept}") from None
+
+
+def place(journal: Journal, output: Path) -> None:
+    """Write the table, whole or not at all, and let the journal go.
+
+    Raises:
+        OSError: the disk refuses; the journal stays, and so does a table that was there before.
+    """
+    from dracones.report import write_rows
+
+    try:
+        write_rows(output, COLUMNS, journal.rows())
+    except OSError as error:
+        raise OSError(
+            f"{error}; all rows are whole in {journal.path}, and --resume writes the table from them"
+        ) from error
+    journal.remove()
+
+
+def digest_of(model: Path) -> str:
+    """A hash of a model's file."""
+    with model.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def facts_of(model: Path, images: Any, **options: Any) -> dict[str, Any]:
+    """What scores belong to: the model, the list of images, and whatever else decides a row."""
+    return {
+        "journal": 1,
+        "model": digest_of(model),
+        "images": images.name_of_source,
+        "count": len(images),
+        "names": images.names_digest(),
+        **options,
+    }
+
+
+def fill(
+    detector: Any,
+    images: Any,
+    journal: Journal | None,
+    *,
+    batch_size: int,
+    keep_map: Callable[[str, Any], None] | None = None,
+    progress: Any = None,
+) -> Tally:
+    """Score ``images`` and write each block's rows at once, going on from those that the journal holds.
+
+    Args:
+        detector: fitted, or an exported file.
+        images: as the detector's ``adopt`` gives them; what was passed over when they were opened gets rows at the end.
+        journal: where rows go; ``None`` only counts them.
+        batch_size: images scored together.
+        keep_map: is handed each image's name and heat map.
+        progress: is told how far the scoring is.
+
+    Raises:
+        ValueError: of images there are, none can be read.
+        OSError: the disk refuses; the rows of before are whole.
+    """
+    tally, beside, start = Tally(), images.skipped, 0
+    if journal is not None and journal.count:
+        # A block is scored as a whole: one that was cut off begins anew, so that rows are those of an undisturbed run.
+        if journal.count < len(images):
+            journal.keep(journal.count // batch_size * batch_size)
+        start = min(journal.count, len(images))
+        for row in journal.rows():
+            tally.add(row)
+        beside = beside[journal.count - start :]
+    answers = detector.stream(images, batch_size=batch_size, maps=keep_map is not None, progress=progress, start=start)
+    for block in chain(answers, [beside]):
+        rows = [row_of(answer) for answer in block]
+        if journal is not None:
+            journal.append(rows)
+        for row in rows:
+            tally.add(row)
+        for answer in block:
+            if keep_map is not None and isinstance(answer, Verdict) and answer.map is not None:
+                keep_map(answer.path, answer.map)
+    if tally.scored == 0 and len(images):
+        first = next(item for item in tally.skipped if item.is_image)
+        raise ValueError(
+            f"none of the {len(images)} images of {images.name_of_source} can be read: {first.name}: {first.reason}"
+        )
+    return tally

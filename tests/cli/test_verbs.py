@@ -235,13 +235,13 @@ def test_what_went_on_otherwise_than_asked_is_said_in_a_word(run, place, model, 
 
     from dracones.detectors import Detector
 
-    predict = Detector.iterate
+    predict = Detector.stream
 
     def warned(self, *arguments, **options):
         warnings.warn("the cache\nis full", category, stacklevel=2)
         return predict(self, *arguments, **options)
 
-    monkeypatch.setattr(Detector, "iterate", warned)
+    monkeypatch.setattr(Detector, "stream", warned)
     _, err = run("score", model, place / "odd")
     assert "warning: the cache is full\n" in err
     assert ".py" not in err
@@ -250,7 +250,7 @@ def test_what_went_on_otherwise_than_asked_is_said_in_a_word(run, place, model, 
 def test_a_defect_of_ours_does_not_end_as_if_anomalies_were_found(run, place, model, monkeypatch):
     from dracones.detectors import Detector
 
-    monkeypatch.setattr(Detector, "iterate", lambda *_, **__: {}["surprise"])
+    monkeypatch.setattr(Detector, "stream", lambda *_, **__: {}["surprise"])
     _, err = run("score", model, place / "odd", code=2)
     assert "Traceback" in err
     assert "KeyError" in err

@@ -4,7 +4,14 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 class Journal:
@@ -37,7 +44,8 @@ class Journal:
         Raises:
             OSError: the disk refuses.
         """
-        journal = cls(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666), 0, 0)
+        journal = cls(path, _opened(path), 0, 0)
+        os.ftruncate(journal._descriptor, 0)
         journal._write(_line(facts))
         return journal
 
@@ -58,7 +66,7 @@ class Journal:
         if changed:
             listed = "; ".join(f"{name} was {header.get(name)!r} and is {facts.get(name)!r}" for name in changed)
             raise ValueError(f"{path} holds the rows of another run: {listed}; begin anew instead of resuming it")
-        journal = cls(path, os.open(path, os.O_RDWR), count, size)
+        journal = cls(path, _opened(path), count, size)
         os.ftruncate(journal._descriptor, size)
         return journal
 
@@ -103,9 +111,9 @@ class Journal:
 
     def _write(self, data: bytes) -> None:
         try:
-            done = 0
+            done = os.lseek(self._descriptor, self._size, os.SEEK_SET) - self._size
             while done < len(data):
-                done += os.pwrite(self._descriptor, data[done:], self._size + done)
+                done += os.write(self._descriptor, data[done:])
         except OSError as error:
             os.ftruncate(self._descriptor, self._size)
             raise OSError(
@@ -119,6 +127,18 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _opened(path: Path) -> int:
+    """A descriptor that no other process has: rows of two runs in one journal would belong to neither."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    if fcntl is not None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise OSError(f"another run is writing {path}; wait for it, or name another output") from None
+    return descriptor
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -36,6 +36,7 @@ VERBS = (
     "explain",
     "verify",
     "export",
+    "serve",
 )
 
 

@@ -46,6 +46,23 @@ def map_picture(
     return Picture.from_image(_at_most(Image.fromarray(colours), largest), alt, {"low": low, "high": high})
 
 
+def heat_layer(
+    values: ArrayLike, *, low: float | None = None, high: float | None = None, alt: str = "", largest: int = _LARGEST
+) -> Picture:
+    """A heat map `[H, W]` as colours to lay over its image: transparent at `low` and colder, opaque at `high`.
+
+    Example:
+        >>> layer = heat_layer(np.eye(2), low=0.0, high=1.0)
+        >>> layer.width, layer.height
+        (2, 2)
+    """
+    array = _plane(values)
+    low, high = _bounds(array, low, high, signed=False)
+    opacity = (255 * _share(array, low, high)).round().astype(np.uint8)
+    colours = np.concatenate([_coloured(array, low, high, HEAT), opacity[..., None]], axis=2)
+    return Picture.from_image(_at_most(Image.fromarray(colours, "RGBA"), largest), alt, {"low": low, "high": high})
+
+
 def overlay(
     image: ArrayLike,
     heat: ArrayLike,

@@ -49,7 +49,7 @@ class House:
             )
             for name, path in models.items()
         }
-        self.watches = {name: Watch(served.current) for name, served in self.served.items()}
+        self.watches = {name: Watch(name, each.current, self.measures) for name, each in self.served.items()}
         for served in self.served.values():
             self.measures.model(served)
             if served.current.seconds > settings.deadline:

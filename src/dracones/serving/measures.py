@@ -1,7 +1,7 @@
 """What a Prometheus server reads: requests, refusals, verdicts, seconds, batches, the models themselves."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -40,6 +40,18 @@ class Measures:
         self.reloads = Counter("dracones_reloads", "Changed model files.", ["model", "outcome"], registry=held)
         self.audit_written = Counter("dracones_audit_records", "Lines of the audit log.", registry=held)
         self.audit_lost = Counter("dracones_audit_lost", "Lines that could not be written.", registry=held)
+        self.log_martingale = Gauge(
+            "dracones_monitor_log_martingale",
+            "Evidence that the images have changed; of all sources together where none is named.",
+            ["model", "source"],
+            registry=held,
+        )
+        self.alarm = Gauge("dracones_monitor_alarm", "1: the images have changed.", ["model", "source"], registry=held)
+
+    def change(self, model: str, source: str, state: Mapping[str, Any]) -> None:
+        """What the monitor says of a source."""
+        self.log_martingale.labels(model, source).set(state["log_martingale"])
+        self.alarm.labels(model, source).set(state["alarm"])
 
     def batches(self, name: str) -> Callable[[int, float], None]:
         """What a batcher tells of its batches."""

@@ -52,6 +52,22 @@ def test_latents_lie_over_the_pixels_they_came_from(random_images):
     torch.testing.assert_close(found.latents["normal"], torch.logit(0.05 + 0.9 * points), rtol=1e-4, atol=1e-4)
 
 
+def test_of_a_glow_the_mixing_is_undone_in_the_pictures_and_left_in_the_numbers(random_images):
+    density = densities.create("glow", image_shape=(2, 8, 8), steps=2, hidden=4, levels=2).eval()
+    images = random_images(4, (2, 8, 8))
+    found = latent_images(density, images, {"other": images}, draws=2)
+    points, _ = density.dequantise(images)
+    # the couplings are still the identity and ActNorm untrained: all that happened to the logits was mixing
+    torch.testing.assert_close(found.latents["normal"], torch.logit(0.05 + 0.9 * points), rtol=1e-4, atol=1e-4)
+    raw = density.flow.latents_as_image(density.encode(images))
+    assert not torch.allclose(found.latents["normal"], raw, atol=0.1)
+    assert found.numbers["normal"].neighbours.value == pytest.approx(float(neighbour_correlation(raw).mean()))
+    # one channel is drawn, the last, as the authors plot it
+    torch.testing.assert_close(found.layers()["mean of 2 draws"]["other"], found.averaged["other"][:, 1:])
+    images_drawn = [axis.images[0] for axis in found.figure().axes if axis.images]
+    assert {drawn.get_clim() for drawn in images_drawn[len(images_drawn) // 3 :]} == {(-2.0, 2.0)}
+
+
 def test_train_mode_uses_the_batch_and_leaves_the_density_as_it_was(random_images):
     density = densities.create("realnvp", "tiny", image_shape=(1, 8, 8), hidden=4, blocks=1).eval()
     with torch.no_grad():

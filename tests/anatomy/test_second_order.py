@@ -47,11 +47,58 @@ def test_a_set_of_lower_variance_about_the_same_mean_is_predicted_likelier(norma
     pale = found.others["pale"]
     assert pale.variance_gap.high < 0 < pale.predicted.low
     assert pale.measured.low > 0
-    assert found.in_words() == ["pale varies less than the normal images; the prediction has the right sign and size."]
+    (words,) = found.in_words()
+    assert words.startswith("pale varies less than the normal images; the prediction has the right sign and size.")
+    assert found.holds_up_to("pale") == 1
     # the Hessian is −100 on the diagonal alone: every probe gives the same, exact number
     assert pale.predicted_diagonal.high - pale.predicted_diagonal.low == pytest.approx(0, abs=1e-9)
     # 8-bit levels to the cube: pixels shrink by 255/256
     assert pale.predicted_diagonal.value == pytest.approx(-50 * pale.variance_gap.value * (255 / 256) ** 2, rel=1e-6)
+
+
+def test_the_expansion_is_trusted_only_as_far_as_it_predicts():
+    density = densities.create("glow", image_shape=(1, 4, 4), steps=1, hidden=4, levels=1, margin=1e-4).eval()
+    # far from the centre the logit bends: a parabola at the mean image says too little of what happens at the edges
+    normal, other = images(60, (1, 4, 4), 400), images(60, (1, 4, 4), 4, seed=1)
+    found = second_order(density, normal, {"pale": other}, probes=2)
+    curve = {each.contrast: each for each in found.shrinking["normal"]}
+    assert curve[0.06].holds
+    assert not curve[1.0].holds
+    up_to = found.holds_up_to("pale")
+    assert up_to is not None
+    assert 0.06 <= up_to < 1
+    assert [each.holds for each in found.shrinking["normal"] if each.contrast <= up_to] == [True] * sum(
+        contrast <= up_to for contrast in curve
+    )
+    (words,) = found.in_words()
+    assert f"the expansion holds up to contrast {up_to:g} only, so at full contrast it explains nothing" in words
+    # the curve is what it says: mean log p of the shrunk images less log p of the mean image
+    points = density.dequantise(normal)[0]
+    centre = points.mean(0)
+    shrunk = (centre + 0.25 * (points - centre)).clamp(0, 1)
+    measured = (density.log_prob_at(shrunk) - density.log_prob_at(centre[None])).mean()
+    assert curve[0.25].measured.value == pytest.approx(measured.item(), rel=1e-3)
+
+
+def test_with_the_means_aligned_only_the_spread_is_left(normal_density):
+    shape = (1, 2, 2)
+    density = normal_density(shape, torch.full((4,), 0.5), torch.eye(4) * 0.01)
+    normal = images(200, shape, 20)
+    moved = images(200, shape, 20) - 20 / 255
+    found = second_order(density, normal.double(), {"moved": moved.double()}, probes=2).others["moved"]
+    assert found.measured.high < -0.5
+    assert found.aligned.value == pytest.approx(0, abs=1e-6)
+
+
+def test_what_takes_pixels_for_uncorrelated_says_so():
+    density = random_glow(1, (1, 4, 4)).float()
+    found = second_order(density, images(9, (1, 4, 4), 30), {"a": images(9, (1, 4, 4), 9)}, probes=2)
+    marked = [title for title in found.rows()[0] if "assumes uncorrelated pixels" in title]
+    assert [title.split(" (")[0] for title in marked] == ["diagonal", "published formula", "exact gains"]
+    assert found.figure().axes[0].get_xscale() == "symlog"
+    assert "assumes uncorrelated pixels" in found.figure().axes[-1].get_xlabel()
+    assert len(found.shrink_rows()) == 2 * 8
+    found.shrink_figure().canvas.draw()
 
 
 def test_the_variance_gap_is_the_sum_of_variance_differences():

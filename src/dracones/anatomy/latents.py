@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from dracones.anatomy.estimates import mean_estimate
-from dracones.anatomy.figures import image_grid, signed_limit
+from dracones.anatomy.figures import image_grid
 from dracones.anatomy.finding import DRAWN, Finding, Row, without_empty
 from dracones.anatomy.needs import needs_flow
 from dracones.anatomy.sides import checked_sides, device_of, evaluating, evenly
@@ -19,6 +19,9 @@ from dracones.metrics import Estimate
 
 DRAWS = 40
 """Dequantisation draws over which a latent image is averaged (the authors' code)."""
+SHOWN = 2.0
+"""Latents are drawn from −2 to 2, clipped (the authors' code): a standard normal's 95 %."""
+Levels = tuple[Tensor, ...]
 _NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -48,7 +51,7 @@ class Latents(Finding):
     look_for: ClassVar[str] = (
         "Latents of normal images should be white noise. Outlines of the picture that show in them, above all in "
         "the mean over dequantisation draws, mean that the flow passes the image through pixel by pixel instead of "
-        "knowing what it shows; then other pictures pass just as well."
+        "knowing what it shows; then other pictures pass just as well. One channel, clipped to [−2, 2]."
     )
 
     numbers: Mapping[str, LatentNumbers]
@@ -56,7 +59,7 @@ class Latents(Finding):
     images: Mapping[str, Tensor] = field(metadata=DRAWN, repr=False)
     """[n, C, H, W] in [0, 1]."""
     latents: Mapping[str, Tensor] = field(metadata=DRAWN, repr=False)
-    """[n, C, H, W], each latent at the pixel it came from."""
+    """[n, C, H, W], each latent at the pixel it came from; where channels were mixed, with the mixing undone."""
     averaged: Mapping[str, Tensor] = field(metadata=DRAWN, repr=False)
     """The mean latent image over dequantisation draws."""
     train_mode: Mapping[str, Tensor] | None = field(metadata=DRAWN, repr=False)
@@ -84,14 +87,16 @@ class Latents(Finding):
         rows: list[tuple[str, list[Tensor | None], float | None]] = [
             ("image", [self.images[name][index] for name, index in shown], None)
         ]
-        layers = {"latents": self.latents, f"mean of {self.draws}\ndraws": self.averaged}
-        if self.train_mode is not None:
-            layers["BatchNorm in\ntrain mode"] = self.train_mode
-        for name, latents in layers.items():
-            chosen = [latents[key][index] for key, index in shown]
-            # Channels are averaged in the picture, which shrinks noise: one scale for a whole row.
-            rows.append((name, [*chosen], signed_limit(*[latent.mean(0) for latent in chosen])))
+        for name, latents in self.layers().items():
+            rows.append((name.replace(" ", "\n", 1), [latents[key][index] for key, index in shown], SHOWN))
         return image_grid(rows, titles=[name if index == 0 else "" for name, index in shown])
+
+    def layers(self) -> dict[str, dict[str, Tensor]]:
+        """What is drawn, by name: set to [n, 1, H, W], the last channel, as the authors plot it."""
+        found = {"latents": self.latents, f"mean of {self.draws} draws": self.averaged}
+        if self.train_mode is not None:
+            found["BatchNorm in train mode"] = self.train_mode
+        return {name: {key: each[:, -1:] for key, each in latents.items()} for name, latents in found.items()}
 
 
 def latent_images(
@@ -131,9 +136,13 @@ def latent_images(
     sides = checked_sides(density, normal, others)
     chosen = {name: evenly(images, count) for name, images in sides.all.items()}
     with torch.no_grad(), evaluating(flow):
-        latents = {name: _latent_image(flow, images) for name, images in chosen.items()}
-        averaged = {name: _averaged(flow, images, draws, seed) for name, images in chosen.items()}
-        train_mode = _in_train_mode(flow, chosen)
+        levels = {name: _latents(flow, images) for name, images in chosen.items()}
+        means = {name: _averaged(flow, images, draws, seed) for name, images in chosen.items()}
+        batchwise = _in_train_mode(flow, chosen)
+        latents, averaged = (_laid(flow, each) for each in (levels, means))
+        train_mode = None if batchwise is None else _laid(flow, batchwise)
+        shown, shown_means = (_laid(flow, each, unmix=True) for each in (levels, means))
+        shown_batchwise = None if batchwise is None else _laid(flow, batchwise, unmix=True)
     numbers = {}
     for name, images in chosen.items():
         numbers[name] = LatentNumbers(
@@ -144,7 +153,7 @@ def latent_images(
             mean_estimate(neighbour_correlation(averaged[name].abs())),
             None if train_mode is None else mean_estimate(neighbour_correlation(train_mode[name])),
         )
-    return Latents(numbers, draws, chosen, latents, averaged, train_mode)
+    return Latents(numbers, draws, chosen, shown, shown_means, shown_batchwise)
 
 
 def neighbour_correlation(images: Tensor) -> Tensor:
@@ -178,20 +187,22 @@ def _spread(count: int) -> list[int]:
     return sorted({0, count // 2, count - 1})
 
 
-def _latent_image(flow: FlowDensity, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    latents = flow.encode(images.to(device_of(flow)), generator=generator)
-    return flow.flow.latents_as_image(latents).cpu()
+def _latents(flow: FlowDensity, images: Tensor, generator: torch.Generator | None = None) -> Levels:
+    return flow.encode(images.to(device_of(flow)), generator=generator)
 
 
-def _averaged(flow: FlowDensity, images: Tensor, draws: int, seed: int) -> Tensor:
+def _laid(flow: FlowDensity, found: Mapping[str, Levels], *, unmix: bool = False) -> dict[str, Tensor]:
+    """Each set's latents side by side over the pixels."""
+    return {name: flow.flow.latents_as_image(levels, unmix=unmix).cpu() for name, levels in found.items()}
+
+
+def _averaged(flow: FlowDensity, images: Tensor, draws: int, seed: int) -> Levels:
     generator = torch.Generator().manual_seed(seed)
-    total = torch.zeros(images.shape)
-    for _ in range(draws):
-        total += _latent_image(flow, images, generator)
-    return total / draws
+    every = [_latents(flow, images, generator) for _ in range(draws)]
+    return tuple(torch.stack(level).mean(0) for level in zip(*every, strict=True))
 
 
-def _in_train_mode(flow: FlowDensity, chosen: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+def _in_train_mode(flow: FlowDensity, chosen: Mapping[str, Tensor]) -> dict[str, Levels] | None:
     if not any(isinstance(layer, _NORMALISATIONS) for layer in flow.modules()):
         return None
     # A copy: running statistics would move, and with them every later score.
@@ -199,7 +210,7 @@ def _in_train_mode(flow: FlowDensity, chosen: Mapping[str, Tensor]) -> dict[str,
     for layer in moved.modules():
         if isinstance(layer, _NORMALISATIONS):
             layer.train()
-    return {name: _latent_image(moved, images) for name, images in chosen.items()}
+    return {name: _latents(moved, images) for name, images in chosen.items()}
 
 
 def _likeness(latents: Tensor, images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The page that tells an explanation: verdict first, then what it rests on, each figure with what to look for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +12,7 @@ from dracones.anatomy.explain import Explanation
 from dracones.anatomy.figures import drawn, signed_limit
 from dracones.anatomy.finding import Finding
 from dracones.anatomy.graying import Graying
-from dracones.anatomy.latents import Latents
+from dracones.anatomy.latents import SHOWN, Latents
 from dracones.anatomy.repairs import DEFAULT, Repairs
 from dracones.anatomy.second_order import SecondOrder
 from dracones.anatomy.sensitivity import Sensitivity
@@ -114,8 +114,10 @@ def _complexity(section: Section, found: Complexity) -> None:
 
 def _graying(section: Section, found: Graying) -> None:
     section.figure(drawn(found.figure, "Bits per dimension against contrast", found.to_json()), found.look_for)
+    section.text(*found.in_words())
     headings = [f"{contrast:g}" for contrast in found.contrasts]
-    section.grid({"contrast": [_pixels(image) for image in found.examples]}, headings, "One normal image as it pales.")
+    pale = {f"towards {name}": [_pixels(image) for image in each.examples] for name, each in found.towards.items()}
+    section.grid(pale, headings, "One normal image as it pales.")
     chosen = [row for row in found.rows() if row["contrast"] in (found.contrasts[0], 0.4, found.contrasts[-1])]
     section.table(chosen, caption="AUROC against the normal images at full contrast.")
 
@@ -130,23 +132,24 @@ def _second_order(section: Section, found: SecondOrder) -> None:
         "Where the pixels of the other set vary less (blue) or more (red) than those of the normal images.",
     )
     section.text(*found.in_words())
+    section.figure(
+        drawn(found.shrink_figure, "Measured over predicted change of log p by contrast"),
+        "Every set moved to the mean normal image and shrunk towards it: up to which contrast the expansion holds.",
+    )
     section.table(
         found.rows(),
         caption="Variance gap: summed over the pixels in [0, 1]. The rest in bits/dim, positive where the other set is "
-        "likelier; formulas for constant-volume Glow alone; from the means: what the argument takes to be zero.",
+        "likelier. Means aligned: measured with the other set moved to the normal mean; formulas for constant-volume "
+        "Glow alone; from the means: what the argument takes to be zero.",
     )
+    section.table(found.shrink_rows(), caption="Bits/dim gained on the mean image as each set shrinks towards it.")
 
 
 def _latents(section: Section, found: Latents) -> None:
     shown = [(name, index) for name, images in found.images.items() for index in (0, len(images) // 2)]
-    layers: dict[str, Mapping[str, Tensor]] = {"latents": found.latents, f"mean of {found.draws} draws": found.averaged}
-    if found.train_mode is not None:
-        layers["BatchNorm in train mode"] = found.train_mode
     rows = {"image": [_pixels(found.images[name][index]) for name, index in shown]}
-    for label, latents in layers.items():
-        chosen = [latents[name][index] for name, index in shown]
-        limit = signed_limit(*[each.mean(0) for each in chosen])
-        rows[label] = [_signed(each, limit) for each in chosen]
+    for label, latents in found.layers().items():
+        rows[label] = [_signed(latents[name][index], SHOWN) for name, index in shown]
     section.grid(rows, [name for name, _ in shown], found.look_for)
     section.table(
         found.rows(),
@@ -157,18 +160,18 @@ def _latents(section: Section, found: Latents) -> None:
 
 def _couplings(section: Section, found: Couplings) -> None:
     section.figure(drawn(found.figure, "Correlation of the prediction by coupling", found.to_json()), found.look_for)
-    count = len(found.layers)
-    chosen = sorted({round(place * (count - 1) / max(_COUPLINGS - 1, 1)) for place in range(_COUPLINGS)})
+    section.text(*found.in_words())
+    chosen = found.chosen(_COUPLINGS)
     headings = ["image", *(f"coupling {index + 1}" for index in chosen)]
     for layers, meaning in (
         (found.predictions, "What each coupling predicts, −t, where it changes anything."),
         (found.scales, "Log-scales s: red adds to the volume term, blue takes from it."),
         (found.activations, "What each coupling passes on, brought to mean 0 and deviation 1."),
     ):
-        limit = signed_limit(*[each[index].mean(0) for each in layers.values() for index in chosen])
         rows = {}
         for name, image in found.images.items():
-            rows[name] = [_pixels(image), *(_signed(layers[name][index], limit) for index in chosen)]
+            shown = (_signed(layers[name][index], found.limit(layers, index)) for index in chosen)
+            rows[name] = [_pixels(image), *shown]
         section.grid(rows, headings, meaning)
     few = {f"{index + 1}: {found.layers[index].name}" for index in chosen}
     section.table([row for row in found.rows() if row["coupling"] in few], caption="Some couplings in numbers.")

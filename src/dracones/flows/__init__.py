@@ -5,7 +5,7 @@ Directions are `encode: x -> z` and `decode: z -> x`; log-determinants are of en
 
 from dracones.flows.actnorm import ActNorm
 from dracones.flows.all_in_one import AllInOne, Mixing
-from dracones.flows.bijection import Bijection
+from dracones.flows.bijection import Bijection, ChannelMixing
 from dracones.flows.chain import Chain, Inverse
 from dracones.flows.channel_affine import ChannelAffine
 from dracones.flows.conditioners import (
@@ -43,6 +43,7 @@ __all__ = [
     "Bottleneck",
     "Chain",
     "ChannelAffine",
+    "ChannelMixing",
     "ContextConditioner",
     "ConvNet",
     "Coupling",

@@ -24,7 +24,8 @@ class Bijection(Layer, ABC):
     - each sample is treated on its own: nothing depends on who else is in the batch (initialisation aside);
     - all that changes behaviour after loading is a parameter or a buffer;
     - `x_pattern` / `z_pattern` say which event shapes are taken (`None`: any size, `...`: any further dimensions);
-    - a layer that moves positions also overrides `to_image_layout` and `to_latent_layout`;
+    - a layer that moves positions also overrides `to_image_layout` and `to_latent_layout`, one that only mixes
+      channels is a `ChannelMixing`;
     - a layer whose log-det differs between positions also overrides `_encode_map`.
 
     Shapes: `x` and `z` are `[B, C, H, W]` or `[B, D]`; `context` is `[B, P]` or `[B, P, H, W]`, or has a batch of 1
@@ -108,10 +109,10 @@ class Bijection(Layer, ABC):
         """Inverse of `to_image_layout`."""
         return x
 
-    def levels_to_image(self, latents: tuple[Tensor, ...]) -> Tensor:
-        """All latents side by side in the layout of x (`[B, C, H, W]`), values unchanged."""
+    def levels_to_image(self, latents: tuple[Tensor, ...], *, unmix: bool = False) -> Tensor:
+        """All latents side by side in the layout of x (`[B, C, H, W]`), values unchanged but for ``unmix``."""
         (z,) = self._expect_levels(latents, 1)
-        return self.to_image_layout(z)
+        return self.to_image_layout(z, unmix=unmix)
 
     def image_to_levels(self, image: Tensor) -> tuple[Tensor, ...]:
         """Inverse of `levels_to_image`."""
@@ -146,6 +147,14 @@ class Bijection(Layer, ABC):
                 f"{type(self).__name__}.{verb}: expected {own.dtype} like the layer's parameters; got {value.dtype}. "
                 f"Convert one of them, for instance with .to(torch.{str(own.dtype).split('.')[-1]})"
             )
+
+
+class ChannelMixing(Bijection):
+    """A linear bijection that does nothing but mix the channels of each position: `unmix` undoes it by decoding."""
+
+    def to_image_layout(self, z: Tensor, *, unmix: bool = False) -> Tensor:
+        """The values as they are; with ``unmix`` as a linear combination of the channels of x."""
+        return self.decode(z)[0] if unmix else z
 
 
 def matches(pattern: Pattern, shape: torch.Size) -> bool:

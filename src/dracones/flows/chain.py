@@ -119,10 +119,10 @@ class Chain(Bijection):
             total = total + log_det
         return x, total
 
-    def to_image_layout(self, z: Tensor) -> Tensor:
-        """Undo the position moves of all layers."""
+    def to_image_layout(self, z: Tensor, *, unmix: bool = False) -> Tensor:
+        """Undo the position moves of all layers, with ``unmix`` also their mixing of channels."""
         for layer in list(self)[::-1]:
-            z = layer.to_image_layout(z)
+            z = layer.to_image_layout(z, unmix=unmix)
         return z
 
     def to_latent_layout(self, x: Tensor) -> Tensor:
@@ -131,13 +131,13 @@ class Chain(Bijection):
             x = layer.to_latent_layout(x)
         return x
 
-    def levels_to_image(self, latents: tuple[Tensor, ...]) -> Tensor:
+    def levels_to_image(self, latents: tuple[Tensor, ...], *, unmix: bool = False) -> Tensor:
         """All latents in the layout of x."""
         if not len(self):
             return super().levels_to_image(latents)
-        image = self[-1].levels_to_image(latents)
+        image = self[-1].levels_to_image(latents, unmix=unmix)
         for layer in list(self)[-2::-1]:
-            image = layer.to_image_layout(image)
+            image = layer.to_image_layout(image, unmix=unmix)
         return image
 
     def image_to_levels(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -195,8 +195,8 @@ class Inverse(Bijection):
         x, log_det = self.bijection.encode(z, context)
         return x, -log_det
 
-    def to_image_layout(self, z: Tensor) -> Tensor:
-        """The inner move to latent layout."""
+    def to_image_layout(self, z: Tensor, *, unmix: bool = False) -> Tensor:  # noqa: ARG002
+        """The inner move to latent layout; what is mixed stays so."""
         return self.bijection.to_latent_layout(z)
 
     def to_latent_layout(self, x: Tensor) -> Tensor:
@@ -205,4 +205,4 @@ class Inverse(Bijection):
 
 
 def _undo(layer: Bijection) -> Placement:
-    return lambda value, _fill: layer.to_image_layout(value)
+    return lambda value, _fill, unmix: layer.to_image_layout(value, unmix=unmix)

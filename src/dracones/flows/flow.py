@@ -103,9 +103,13 @@ class Flow(nn.Module):
         self._check_context(context)
         return self.bijection.trace(x, context)
 
-    def latents_as_image(self, latents: tuple[Tensor, ...]) -> Tensor:
-        """All latents in the layout of x, each at the pixels it came from, values unchanged."""
-        return self.bijection.levels_to_image(latents)
+    def latents_as_image(self, latents: tuple[Tensor, ...], *, unmix: bool = False) -> Tensor:
+        """All latents in the layout of x, each at the pixels it came from, values unchanged.
+
+        With ``unmix`` the 1×1 convolutions, rotations and permutations that the latents went through are undone, so
+        that a channel of the result belongs to one of x.
+        """
+        return self.bijection.levels_to_image(latents, unmix=unmix)
 
     def log_prob_map(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The log-likelihood per pixel, `[B, H, W]` in nats (vectors: `[B]`); sums to `log_prob`.

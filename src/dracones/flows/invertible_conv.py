@@ -5,11 +5,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from dracones.flows.bijection import Bijection, Pattern, positions
+from dracones.flows.bijection import ChannelMixing, Pattern, positions
 from dracones.flows.precision import full_precision
 
 
-class InvertibleConv1x1(Bijection):
+class InvertibleConv1x1(ChannelMixing):
     """`z[:, :, h, w] = W x[:, :, h, w]`, log|det| = H·W·log|det W| (Kingma and Dhariwal 2018, section 3.2).
 
     `lu=True` learns `W = P L (U + diag(sign exp(log_diagonal)))` with P and the signs fixed, so the log-det is a sum

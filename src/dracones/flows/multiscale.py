@@ -92,12 +92,12 @@ class MultiScale(Bijection):
             total = total + log_det
         return x, total
 
-    def levels_to_image(self, latents: tuple[Tensor, ...]) -> Tensor:
+    def levels_to_image(self, latents: tuple[Tensor, ...], *, unmix: bool = False) -> Tensor:
         """All latents in the layout of x."""
         *factored_out, image = self._expect_levels(latents, len(self.levels))
         for index, level in reversed(list(enumerate(self._levels()))):
             image = torch.cat([image, factored_out[index]], 1) if index < len(factored_out) else image
-            image = level.to_image_layout(image)
+            image = level.to_image_layout(image, unmix=unmix)
         return image
 
     def image_to_levels(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -156,11 +156,11 @@ class FactorOut(MultiScale):
 
 
 def _undo(level: Bijection) -> Placement:
-    return lambda value, _fill: level.to_image_layout(value)
+    return lambda value, _fill, unmix: level.to_image_layout(value, unmix=unmix)
 
 
 def _rejoin(factored_out: Tensor) -> Placement:
-    def place(value: Tensor, fill: str) -> Tensor:
+    def place(value: Tensor, fill: str, unmix: bool) -> Tensor:  # noqa: ARG001
         other = factored_out if fill == "latent" else torch.zeros_like(factored_out)
         return torch.cat([value, other.to(value.dtype)], 1)
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from dracones.flows.bijection import Bijection, Pattern
+from dracones.flows.bijection import ChannelMixing, Pattern
 
 
-class Permutation(Bijection):
+class Permutation(ChannelMixing):
     """`z[:, i] = x[:, index[i]]`: moves channels by index (never by a dense matrix); log|det| = 0.
 
     Raises ValueError if the index is not a permutation of 0, ..., C-1.

@@ -5,11 +5,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import override
 
-from dracones.flows.bijection import Bijection, Pattern
+from dracones.flows.bijection import ChannelMixing, Pattern
 from dracones.flows.precision import full_precision
 
 
-class Rotation(Bijection):
+class Rotation(ChannelMixing):
     """`z = R x` over the channels, R a random orthogonal matrix that is kept as a buffer; log|det| = 0.
 
     R is uniform over the orthogonal matrices (Mezzadri 2007, "How to generate random matrices from the classical

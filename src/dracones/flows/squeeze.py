@@ -47,7 +47,7 @@ class Squeeze(Bijection):
         f, h, w = self.factor, height // self.factor, width // self.factor
         return x.reshape(count, channels, h, f, w, f).permute(0, 1, 3, 5, 2, 4).reshape(count, channels * f * f, h, w)
 
-    def to_image_layout(self, z: Tensor) -> Tensor:
+    def to_image_layout(self, z: Tensor, *, unmix: bool = False) -> Tensor:  # noqa: ARG002
         """Channels to blocks. Raises ValueError if the channels are not a multiple of the factor's square."""
         if z.shape[1] % self.factor**2:
             raise ValueError(

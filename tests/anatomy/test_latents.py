@@ -61,7 +61,7 @@ def test_of_a_glow_the_mixing_is_undone_in_the_pictures_and_left_in_the_numbers(
     torch.testing.assert_close(found.latents["normal"], torch.logit(0.05 + 0.9 * points), rtol=1e-4, atol=1e-4)
     raw = density.flow.latents_as_image(density.encode(images))
     assert not torch.allclose(found.latents["normal"], raw, atol=0.1)
-    assert found.numbers["normal"].neighbours.value == pytest.approx(float(neighbour_correlation(raw).mean()))
+    assert found.numbers["normal"].neighbours.value == pytest.approx(neighbour_correlation(raw).mean().item())
     # one channel is drawn, the last, as the authors plot it
     torch.testing.assert_close(found.layers()["mean of 2 draws"]["other"], found.averaged["other"][:, 1:])
     images_drawn = [axis.images[0] for axis in found.figure().axes if axis.images]

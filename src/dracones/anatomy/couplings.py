@@ -261,7 +261,7 @@ def _sharpening(found: list[Tensor]) -> Tensor:
 
 def _in_image(step: TraceStep, values: Tensor) -> Tensor:
     """What a coupling writes, in the pixels' own channels: mixed ones would show no picture."""
-    return step.placed(values, unmix=True)[0].cpu()
+    return step.placed(values, unmix=True)[0].detach().cpu()
 
 
 def _log_scale(step: TraceStep, shape: tuple[int, int, int], *, mixed: bool) -> Tensor:
@@ -276,5 +276,5 @@ def _log_scale(step: TraceStep, shape: tuple[int, int, int], *, mixed: bool) -> 
 
 
 def _standard(values: Tensor) -> Tensor:
-    values = values.cpu()
+    values = values.detach().cpu()
     return (values - values.mean()) / values.std().clamp(min=1e-9)

@@ -43,8 +43,8 @@ def blur(heat: Tensor, sigma: float) -> Tensor:
     """Gaussian smoothing of `[B, H, W]` in pixels, edges mirrored; kernel cut at four sigma.
 
     Where the map is smaller than half the kernel, the kernel is cut to what mirrors. (torchvision's `gaussian_blur`
-    gives the same map to 2e-6, refuses such small ones, and takes 3 times as long at 256² and sigma 4, 5 to 10 times
-    below: its kernel is one square, not two lines.)
+    gives the same map to 2e-6, refuses such small ones, and takes 1.2 to 7 times as long, as its kernel is one square
+    and not two lines: `benchmarks/alternatives`.)
     """
     if sigma <= 0:
         return heat

@@ -14,8 +14,8 @@ def mean_loss_by_parts(loss_of: Loss, parameters: list[Tensor], x: Tensor, size:
     """The mean of `loss_of` over x `[B, ...]`, where it gives the mean of a part; differentiable in the parameters.
 
     The gradient is gathered part by part on the way forward and handed out on the way back, so memory is that of
-    `size` samples whatever the batch. FastFlow's process on three levels of 8 images of 256 pixels peaked at 1.22 GB
-    so, at 1.69 GB by ordinary backpropagation (Intel Xeon with AMX, float32). None flows to x.
+    `size` samples whatever the batch: a step of FastFlow on 32 images of 256 pixels peaks at 0.9 GB so, at 3.0 GB by
+    ordinary backpropagation (`benchmarks/alternatives`). None flows to x.
     """
     learning = [parameter for parameter in parameters if parameter.requires_grad]
     value: Tensor = _ByParts.apply(loss_of, x.detach(), size, *learning)

@@ -130,7 +130,7 @@ def test_resume_needs_a_table_and_draws_no_maps(run, place, tmp_path):
     _, err = run(
         "score", place / "model.safetensors", "x", "-o", tmp_path / "t.csv", "--maps", tmp_path, "--resume", code=2
     )
-    assert "--maps draws all heat maps in one run" in err
+    assert "--maps, --masks and --regions are of all images in one run" in err
 
 
 def test_ctrl_c_says_what_is_kept(run, place, tmp_path, monkeypatch):

@@ -5,17 +5,20 @@ from dracones.calibration.contamination import standing_apart
 from dracones.calibration.heat_range import HeatRange
 from dracones.calibration.prediction import Prediction, Verdict
 from dracones.calibration.promise import Promise, coarseness, judge_promise
+from dracones.calibration.regions import Region, regions_of
 
 __all__ = [
     "Conformal",
     "HeatRange",
     "Prediction",
     "Promise",
+    "Region",
     "TooFewScores",
     "Verdict",
     "clopper_pearson",
     "coarseness",
     "judge_promise",
     "realised_rate",
+    "regions_of",
     "standing_apart",
 ]

@@ -53,6 +53,7 @@ def judge_promise(
     confidence: float | None = None,
     *,
     coverage: float = 0.95,
+    what: str = "false alarms",
 ) -> Promise:
     """Test a promise on scores of normal images that neither the fit nor the calibration has seen.
 
@@ -68,6 +69,7 @@ def judge_promise(
         false_alarm_rate: promised.
         confidence: as it was given to `Conformal.threshold`.
         coverage: of the interval of the realised rate.
+        what: is counted, for the words.
 
     Reference: Bates, Candes, Lei, Romano, Sesia, "Testing for outliers with conformal p-values", 2023, section 2.
 
@@ -99,13 +101,14 @@ def judge_promise(
         state = "strained"
     elif chance_of_shift < SIGNIFICANCE:
         state = "shifted"
-    words = _words(state, false_alarm_rate, realised, images, count)
+    words = _words(state, false_alarm_rate, realised, images, count, what)
     return Promise(state, false_alarm_rate, realised, alarms, images, chance, chance_of_shift, words)
 
 
-def _words(state: State, rate: float, realised: Estimate, images: int, count: int) -> str:
-    of = f"{realised.value:.2%} [{realised.low:.2%}, {realised.high:.2%}] of {images} normal images raise one"
-    promise = f"The promise of {rate:.2%} false alarms"
+def _words(state: State, rate: float, realised: Estimate, images: int, count: int, what: str) -> str:
+    are = "raise one" if what == "false alarms" else "have one"
+    of = f"{realised.value:.2%} [{realised.low:.2%}, {realised.high:.2%}] of {images} normal images {are}"
+    promise = f"The promise of {rate:.2%} {what}"
     if state == "broken":
         return f"{promise} is broken: {of}."
     if state == "strained":

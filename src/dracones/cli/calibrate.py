@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dracones.cli.options import AsJson, Classifier, Data, Device, Model, Threads, runtime, use_threads
+from dracones.cli.options import AsJson, Classifier, Data, Device, Model, PixelRate, Threads, runtime, use_threads
 from dracones.cli.output import emit, tell
 
 
@@ -18,6 +18,7 @@ def calibrate(
     confidence: Annotated[
         float | None, typer.Option("--confidence", help="Keep the rate with this probability, not just on average.")
     ] = None,
+    pixel_rate: PixelRate = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to write; MODEL itself if not given.")
     ] = None,
@@ -32,7 +33,13 @@ def calibrate(
     from dracones.training import RichProgress
 
     detector = dracones.load(model, device=device or "cpu", **runtime(classifier))
-    detector.calibrate(data, false_alarm_rate=false_alarm_rate, confidence=confidence, progress=RichProgress())
+    detector.calibrate(
+        data,
+        false_alarm_rate=false_alarm_rate,
+        confidence=confidence,
+        pixel_rate=pixel_rate,
+        progress=RichProgress(),
+    )
     written = detector.save(output or model)
     if as_json:
         emit(
@@ -42,6 +49,8 @@ def calibrate(
                 "false_alarm_rate": detector.false_alarm_rate,
                 "confidence": confidence,
                 "calibration_images": len(detector.calibration),
+                "pixel_threshold": None if detector.heat_range is None else detector.heat_range.threshold,
+                "pixel_rate": None if detector.heat_range is None else detector.heat_range.rate,
             }
         )
         return
@@ -50,3 +59,5 @@ def calibrate(
         f"{written}: threshold {detector.threshold:.6g}; {promise}, at most {detector.false_alarm_rate:.2%} of normal "
         f"images score above it ({len(detector.calibration)} calibration images)"
     )
+    if detector.heat_range is not None:
+        tell(f"masks and outlines: {detector.heat_range.meaning()}")

@@ -77,11 +77,15 @@ def show(found: Any) -> None:
         rows = [
             [what, f"{a.count} of {a.total}", a.share.value, a.share.low, a.share.high] for what, a in shares.items()
         ]
+        if found.outlined is not None:
+            shares["normal: with an outline"] = found.outlined.normal
+            shares["anomalous: with an outline"] = found.outlined.anomalous
         table("called anomalous at the threshold", ["images", "count", "share", "95 % from", "to"], rows)
     columns = ["metric", "value", "95 % from", "to"]
     for level, metrics in (("image", found.image), ("pixel", found.pixel)):
         if metrics is not None:
             rows = [[name, m["value"], m["low"], m["high"]] for name, m in metrics.items()]
             table(f"{level} level: {counts['normal']} normal, {counts['anomalous']} anomalous", columns, rows)
-    for sentence in [*([] if found.promise is None else [found.promise.words]), *found.notes]:
+    promises = [found.promise, None if found.outlined is None else found.outlined.promise]
+    for sentence in [*(each.words for each in promises if each is not None), *found.notes]:
         tell(sentence)

@@ -13,6 +13,7 @@ from dracones.cli.options import (
     Device,
     EveryPage,
     MaxPixels,
+    PixelRate,
     Strict,
     Threads,
     parse_settings,
@@ -43,6 +44,7 @@ def fit(
     confidence: Annotated[
         float | None, typer.Option("--confidence", help="Keep the rate with this probability, not just on average.")
     ] = None,
+    pixel_rate: PixelRate = None,
     group_by: Annotated[
         str | None,
         typer.Option(
@@ -87,8 +89,14 @@ def fit(
     progress = RichProgress()
     images = open_normal(data, strict=strict, max_pixels=max_pixels, pages=pages)
     detector.fit(images, device=device, progress=progress, checkpoint=checkpoint)
-    if calibrate is not None or confidence is not None:
-        detector.calibrate(calibrate, false_alarm_rate=false_alarm_rate, confidence=confidence, progress=progress)
+    if calibrate is not None or confidence is not None or pixel_rate is not None:
+        detector.calibrate(
+            calibrate,
+            false_alarm_rate=false_alarm_rate,
+            confidence=confidence,
+            pixel_rate=pixel_rate,
+            progress=progress,
+        )
     detector.save(output)
     written = _write_config(output, method, detector)
     forget_checkpoints(checkpoint)

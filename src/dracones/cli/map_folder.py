@@ -67,7 +67,7 @@ class MapFolder:
                 progress.advance(1)
         progress.finish()
 
-    def describe(self, false_alarm_rate: float | None) -> str:
+    def describe(self) -> str:
         """What was written, and what the colours mean."""
         wrote = f"wrote {len(self._raw)} heat maps to {self.folder}"
         if self.normal is None:
@@ -75,4 +75,4 @@ class MapFolder:
                 f"{wrote}; colours run from the usual to the hottest of these images alone, so a good part may look "
                 "hot: `dracones calibrate` sets the scale by normal images"
             )
-        return f"{wrote}; outlined where {self.normal.meaning(false_alarm_rate)}"
+        return f"{wrote}; outlined where {self.normal.meaning()}"

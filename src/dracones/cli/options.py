@@ -25,6 +25,13 @@ MaxPixels = Annotated[
     int | None,
     typer.Option("--max-pixels", min=1, help="Largest image that is read, height x width; 134 megapixels by default."),
 ]
+PixelRate = Annotated[
+    float | None,
+    typer.Option(
+        "--pixel-rate",
+        help="Share of normal images that may have any pixel outlined; the false-alarm rate if not given.",
+    ),
+]
 EveryPage = Annotated[
     str, typer.Option("--pages", help="Of files with several pages or frames: first, or all as images of their own.")
 ]

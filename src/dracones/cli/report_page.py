@@ -71,6 +71,7 @@ def _alarm_points(detector: Detector, found: Evaluation) -> list[str]:
         f"normal images ({false.share.value:.2%}) and {caught.count} of {caught.total} anomalous ones "
         f"({caught.share.value:.1%}) are called anomalous.",
         *([] if found.promise is None else [found.promise.words]),
+        *([] if found.outlined is None or found.outlined.promise is None else [found.outlined.promise.words]),
         *found.notes,
     ]
 
@@ -101,6 +102,9 @@ def _metrics(page: Report, found: Evaluation) -> None:
     section = page.section("Metrics")
     if found.alarms is not None:
         shares = {**found.alarms, **found.kinds}
+        if found.outlined is not None:
+            shares |= {"normal, with an outline": found.outlined.normal}
+            shares |= {"anomalous, with an outline": found.outlined.anomalous}
         section.table(
             [
                 {"images": what, "count": f"{a.count} of {a.total}", "called anomalous": a.share}
@@ -142,7 +146,7 @@ def _legend(detector: Detector) -> str:
     if detector.heat_range is None:
         return f"{mask}; colours run from the usual to the hottest of these maps. No calibration says what is normal."
     return (
-        f"{mask}, white what is {detector.heat_range.meaning(detector.false_alarm_rate)}. Colours begin where nine in "
+        f"{mask}, white what is {detector.heat_range.meaning()}. Colours begin where nine in "
         "ten pixels of a normal image end, and are the same for all maps."
     )
 

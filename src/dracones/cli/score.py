@@ -1,6 +1,7 @@
 """`dracones score`: a score, a p-value and a verdict per file, written as the files are read."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ from dracones.cli.options import (
     require_folder_of,
 )
 from dracones.cli.output import exit_code, report_skipped, table, tell
+from dracones.cli.region_files import RegionFiles
 
 
 def score(
@@ -37,6 +39,16 @@ def score(
     maps: Annotated[
         Path | None,
         typer.Option("--maps", metavar="DIR", help="Folder for heat maps: over their images (PNG) and raw (.npy)."),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option("--masks", metavar="DIR", help="Folder for masks of what is hotter than good images are (PNG)."),
+    ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            "--regions", metavar="FILE", help="Table of those regions: box, area, peak, p-value, outline; as -o."
+        ),
     ] = None,
     fail_on_anomaly: Annotated[
         bool,
@@ -63,22 +75,38 @@ def score(
     are none but some images could not be judged; 2 for an error.
     """
     use_threads_for(model, threads)
-    _check(output, maps, resume)
+    _check(output, resume, maps=maps, masks=masks, regions=regions)
     detector = load_model(model, device=device, classifier=classifier)
-    _check_model(model, detector, maps, fail_on_anomaly)
+    _check_model(model, detector, fail_on_anomaly, wants_maps=any((maps, masks, regions)))
     from dracones.distributed.rows import as_json as pieces
     from dracones.distributed.table import facts_of, fill, place, rows_kept
     from dracones.training import RichProgress
 
     images = detector.adopt(open_data(model, data, strict=strict, max_pixels=max_pixels, pages=pages))
     drawn = MapFolder(maps, detector.heat_range) if maps is not None else None
+    marked = RegionFiles(model, detector.heat_range, masks, regions, images.names) if masks or regions else None
+    keepers = [each.keep for each in (drawn, marked) if each is not None]
     facts = facts_of(model, images, max_pixels=max_pixels, pages=pages)
-    with rows_kept(output, facts, resume=resume) as journal:
-        keep = None if drawn is None else drawn.keep
-        tally = fill(detector, images, journal, batch_size=batch_size, keep_map=keep, progress=RichProgress())
+    with rows_kept(output, facts, resume=resume) as journal, marked or nullcontext():
+
+        def keep(name: str, score_map: Any) -> None:
+            for each in keepers:
+                each(name, score_map)
+
+        tally = fill(
+            detector,
+            images,
+            journal,
+            batch_size=batch_size,
+            keep_map=keep if keepers else None,
+            progress=RichProgress(),
+        )
         if drawn is not None:
             drawn.draw(images, RichProgress())
         promised = {"threshold": detector.threshold, "false_alarm_rate": detector.false_alarm_rate}
+        if marked is not None:
+            marked.finish()
+            promised |= {"pixel_threshold": marked.normal.threshold, "pixel_rate": marked.normal.rate}
         if as_json:
             sys.stdout.writelines(pieces(journal.rows, anomalies=tally.anomalies, **promised))
         if output is not None:
@@ -86,7 +114,9 @@ def score(
     if not as_json:
         _show(tally, output, detector)
         if drawn is not None:
-            tell(drawn.describe(detector.false_alarm_rate))
+            tell(drawn.describe())
+        if marked is not None:
+            tell(marked.describe())
         report_skipped(tally.skipped, unread=tally.unread, others=tally.others)
     for note in images.notes:
         tell(f"note: {note}")
@@ -94,15 +124,22 @@ def score(
         raise SystemExit(exit_code(anomalies=tally.anomalies, unread=tally.unread))
 
 
-def _check(output: Path | None, maps: Path | None, resume: bool) -> None:
+def _check(output: Path | None, resume: bool, *, maps: Path | None, masks: Path | None, regions: Path | None) -> None:
     """Refuse what could not be written, before the work that would fill it."""
     require_folder_of(output)
-    if maps is not None:
-        require_folder(maps)
+    require_folder_of(regions)
+    for folder in filter(None, (maps, masks)):
+        require_folder(folder)
+    if regions is not None:
+        from dracones.report import table_kind
+
+        table_kind(regions)
     if resume and output is None:
         raise ValueError("--resume goes on with a table; name it with --output")
-    if resume and maps is not None:
-        raise ValueError("--maps draws all heat maps in one run; leave out --resume, or score without --maps")
+    if resume and (maps or masks or regions):
+        raise ValueError(
+            "--maps, --masks and --regions are of all images in one run; leave out --resume, or score without them"
+        )
     if output is None:
         return
     from dracones.distributed.table import journal_of
@@ -114,16 +151,16 @@ def _check(output: Path | None, maps: Path | None, resume: bool) -> None:
         tell(f"note: {left} holds the rows of a killed run; they are scored anew (--resume goes on from them)")
 
 
-def _check_model(model: Path, detector: Any, maps: Path | None, fail_on_anomaly: bool) -> None:
+def _check_model(model: Path, detector: Any, fail_on_anomaly: bool, *, wants_maps: bool) -> None:
     if fail_on_anomaly and detector.threshold is None:
         raise ValueError(
             f"{model} has no threshold to fail on; set one with `dracones calibrate {model} NORMAL_IMAGES`"
         )
-    if maps is not None and not detector.gives_maps:
+    if wants_maps and not detector.gives_maps:
         if "map" in detector.info.gives:
             raise ValueError(
                 f"{model} was fitted without heat maps; fit {detector.info.name} with them (its options: `dracones "
-                f"methods {detector.info.name}`), or leave --maps out"
+                f"methods {detector.info.name}`), or leave --maps, --masks and --regions out"
             )
         raise ValueError(
             f"{detector.info.name} gives no heat maps of whole images; `dracones methods` lists those that do, "

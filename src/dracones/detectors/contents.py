@@ -128,7 +128,12 @@ def record_of(header: Header, stored: StoredDetector) -> Record:
         raise ValueError("its calibration and its calibration scores do not belong together")
     heat = None
     if calibration.heat is not None:
-        heat = HeatRange.from_state(stored.tensor(PEAKS).numpy(), calibration.heat.model_dump())
+        heat = HeatRange.from_state(
+            stored.tensor(PEAKS).numpy(),
+            calibration.heat.model_dump(),
+            false_alarm_rate=calibration.false_alarm_rate,
+            confidence=calibration.confidence,
+        )
     record = Record(
         preprocess=header.preprocess,
         image_shape=header.image_shape,

@@ -89,11 +89,13 @@ class Detector:
         *,
         false_alarm_rate: float | None = None,
         confidence: float | None = None,
+        pixel_rate: float | None = None,
         progress: Progress | None = None,
     ) -> Self:
         """Set the threshold from normal images alone, with a promised false-alarm rate (split-conformal).
 
-        Where the method gives heat maps, `heat_range` then says how hot those of normal images are.
+        Where the method gives heat maps, `heat_range` then says how hot those of normal images are, and has a threshold
+        of its own for pixels: at most ``pixel_rate`` of normal images have any hotter one.
 
         Images that the fit learnt from are known by their content: a set that is mostly of them is refused, some are
         left out with a warning, and copies count once. Anomalies among the images raise the threshold: with a share
@@ -103,7 +105,9 @@ class Detector:
             data: normal images the detector was not fitted on; those that `fit` kept aside if not given.
             false_alarm_rate: share of normal images that may be called anomalous, in expectation over draws of the
                 calibration images; the configuration's if not given.
-            confidence: if given, the rate holds with this probability for the calibration images at hand.
+            confidence: if given, the rates hold with this probability for the calibration images at hand.
+            pixel_rate: share of normal images that may have any pixel above the threshold of pixels; the false-alarm
+                rate if not given, and then nothing is promised of pixels where the images are too few for it.
             progress: is told how far the scoring is.
 
         Raises:
@@ -112,14 +116,17 @@ class Detector:
         """
         record = self.fitted()
         rate = self.config.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
+        if pixel_rate is not None and not self.gives_maps:
+            raise ValueError(f"{self.info.name} gives no heat maps here, so pixel_rate promises nothing; leave it out")
         if data is not None:
-            images, found = chosen_for_calibration(record.learnt, open_images(data), rate, confidence, progress)
+            rarest = rate if pixel_rate is None else min(rate, pixel_rate)
+            images, found = chosen_for_calibration(record.learnt, open_images(data), rarest, confidence, progress)
             record = record.seen(*self._range_of(self.adopt(images), progress)).met_in_calibration(found)
         if len(record.calibration) == 0:
             raise ValueError(
                 "no calibration images: fit kept none aside (calibration_share=0); pass normal images to calibrate()"
             )
-        self.know(record.promising(rate, confidence))
+        self.know(record.promising(rate, confidence, pixel_rate))
         return self
 
     def predict(

@@ -6,32 +6,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dracones.calibration import Promise, coarseness, judge_promise, realised_rate
+from dracones.calibration import Promise, coarseness, judge_promise
 from dracones.calibration.prediction import Prediction
+from dracones.detectors.alarms import Alarms
 from dracones.detectors.detector import Detector
 from dracones.detectors.familiar import digests, refuse_learnt
+from dracones.detectors.outlines import Outlined, outlined, predicted_with_peaks
 from dracones.detectors.record import Record
 from dracones.images import ImageCollection, open_images
-from dracones.metrics import Estimate, evaluate_maps, evaluate_scores
+from dracones.metrics import evaluate_maps, evaluate_scores
 from dracones.training import Progress
-
-
-@dataclass(frozen=True)
-class Alarms:
-    """How many images were called anomalous: `count` of `total`, and the share with its Clopper-Pearson interval."""
-
-    count: int
-    total: int
-    share: Estimate
-
-    @classmethod
-    def of(cls, flags: NDArray[np.bool_], confidence: float) -> "Alarms":
-        """From verdicts ``[N]``, at least one."""
-        return cls(int(flags.sum()), len(flags), realised_rate(flags, confidence))
-
-    def to_json(self) -> dict[str, float]:
-        """``count``, ``total``, and the share's ``value``, ``low``, ``high``."""
-        return {"count": self.count, "total": self.total, **self.share.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -49,6 +33,8 @@ class Evaluation:
         kinds: the same for each kind of anomaly, by the folder it lies in; empty where there is one folder alone.
         promise: what became of the promised false-alarm rate; ``None`` without a threshold, or where most of the
             normal images set it themselves.
+        outlined: share of images with any pixel above the threshold of pixels, on both sides, and what became of the
+            promise made of it; ``None`` without heat maps, or where no normal map was ever seen.
         masked: anomalous images whose mask is known, of which the pixel metrics are; ``None`` without masks.
         notes: what is to be known about the numbers, in sentences.
     """
@@ -61,6 +47,7 @@ class Evaluation:
     alarms: dict[str, Alarms] | None = None
     kinds: dict[str, Alarms] = field(default_factory=dict)
     promise: Promise | None = None
+    outlined: Outlined | None = None
     masked: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -73,6 +60,7 @@ class Evaluation:
             "alarms": None if self.alarms is None else {side: each.to_json() for side, each in self.alarms.items()},
             "kinds": {kind: each.to_json() for kind, each in self.kinds.items()},
             "promise": None if self.promise is None else self.promise.to_json(),
+            "outlined": None if self.outlined is None else self.outlined.to_json(),
             "masked": self.masked,
             "notes": list(self.notes),
         }
@@ -109,10 +97,12 @@ def evaluate(
     given, found = given.subset(fresh), found[fresh]
     collections = {"normal": detector.adopt(given), "anomalous": detector.adopt(open_images(anomalous))}
     with_maps = detector.gives_maps and collections["anomalous"].has_masks
-    predictions = {
-        side: detector.predict(images, batch_size=batch_size, maps=with_maps, progress=progress)
+    answers = {
+        side: predicted_with_peaks(detector, images, keep_maps=with_maps, batch_size=batch_size, progress=progress)
         for side, images in collections.items()
     }
+    predictions = {side: prediction for side, (prediction, _) in answers.items()}
+    peaks = {side: found for side, (_, found) in answers.items() if found is not None}
     for side, prediction in predictions.items():
         if len(prediction) == 0:
             raise ValueError(f"the {side} set has no readable image; {len(prediction.errors)} were skipped")
@@ -144,6 +134,9 @@ def evaluate(
         alarms=alarms,
         kinds=kinds,
         promise=promise,
+        outlined=outlined(record.heat_range, peaks, calibrated, confidence)
+        if record.heat_range is not None and len(peaks) == len(predictions)
+        else None,
         masked=len(masked) if has_maps else None,
         notes=tuple(notes),
     )

@@ -29,6 +29,9 @@ class HeatHeader(_Strict):
 
     usual: _Finite
     threshold: _Finite
+    # Files of before promised pixels what they promised scores, and did not say so.
+    rate: _Rate | None = None
+    confidence: _Rate | None = None
 
 
 class CalibrationHeader(_Strict):

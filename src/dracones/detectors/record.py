@@ -61,17 +61,21 @@ class Record:
         met = {**self.provenance.get("met", {}), "calibrated": Met.of(found).text()}
         return replace(self, provenance={**self.provenance, "met": met})
 
-    def promising(self, false_alarm_rate: float, confidence: float | None) -> "Record":
-        """The same with the threshold that promises this rate.
+    def promising(self, false_alarm_rate: float, confidence: float | None, pixel_rate: float | None = None) -> "Record":
+        """The same with the thresholds that promise this rate, and, of pixels, `pixel_rate` where that is given.
 
         Raises:
-            TooFewScores: the calibration images are too few for it; the needed count is named.
+            TooFewScores: the calibration images are too few for a rate; the needed count is named.
         """
+        heat = self.heat_range
+        if heat is not None:
+            asked = false_alarm_rate if pixel_rate is None else pixel_rate
+            heat = heat.at(asked, confidence, strict=pixel_rate is not None)
         return replace(
             self,
             digest=None,
             false_alarm_rate=false_alarm_rate,
             confidence=confidence,
             threshold=self.calibration.threshold(false_alarm_rate, confidence),
-            heat_range=None if self.heat_range is None else self.heat_range.at(false_alarm_rate, confidence),
+            heat_range=heat,
         )

@@ -5,9 +5,10 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
+from torch import Tensor
 
 from dracones.calibration import standing_apart
-from dracones.calibration.heat_range import HeatRange, heat_facts
+from dracones.calibration.heat_range import HeatRange, usual_heat
 from dracones.calibration.prediction import Verdict
 from dracones.detectors.pipeline import Pipeline
 from dracones.detectors.streaming import Scorer, score_blocks
@@ -49,8 +50,11 @@ def scores_of_normals(
     facts: list[tuple[float, float]] = []
     names: list[str] = []
 
-    def finish(_: Scorer, batch: Batch, scores: Scores) -> list[tuple[str, float, tuple[float, float] | None]]:
-        heats = [None] * len(batch.names) if scores.map is None else heat_facts(scores.map)
+    def finish(scorer: Scorer, batch: Batch, scores: Scores) -> list[tuple[str, float, tuple[float, float] | None]]:
+        heats: list[tuple[float, float] | None] = [None] * len(batch.names)
+        if scores.map is not None:
+            peaks = _peaks(scorer.pipeline.preprocess, scores.map, images, batch)
+            heats = list(zip(usual_heat(scores.map), peaks, strict=True))
         return list(zip(batch.names, scores.image.float().cpu().tolist(), heats, strict=True))
 
     for done in score_blocks(scorer, images, finish, batch_size=batch_size, progress=progress):
@@ -77,6 +81,15 @@ def scores_of_normals(
             stacklevel=4,
         )
     return found, HeatRange.of(facts)
+
+
+def _peaks(preprocess: Preprocess, maps: Tensor, images: ImageCollection, batch: Batch) -> list[float]:
+    """The hottest pixel of each map as it is shown, at its image's own size: what a threshold of pixels is for."""
+    sizes = [images.native_shape(int(i))[1:] for i in batch.indices]
+    return [
+        float(preprocess.restore(maps[i : i + 1].float(), size).nan_to_num(-math.inf).max())
+        for i, size in enumerate(sizes)
+    ]
 
 
 def _some(names: list[str], shown: int = 5) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dracones.report.images import map_picture as map_picture
     from dracones.report.images import overlay as overlay
     from dracones.report.maps import write_maps as write_maps
+    from dracones.report.maps import write_mask as write_mask
     from dracones.report.picture import Picture as Picture
     from dracones.report.reading import read_table as read_table
     from dracones.report.sections import Section as Section
@@ -43,6 +44,7 @@ __all__ = [
     "table_kind",
     "training_curve",
     "write_maps",
+    "write_mask",
     "write_rows",
     "write_table",
 ]
@@ -65,6 +67,7 @@ _HOMES = {
     "table_kind": "tables",
     "training_curve": "figures",
     "write_maps": "maps",
+    "write_mask": "maps",
     "write_rows": "tables",
     "write_table": "tables",
 }

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from PIL import Image
 
 from dracones.files.atomic import write_bytes
 from dracones.images import HEAT_SUFFIX
@@ -83,6 +84,22 @@ def write_maps(
             )
             written.append(write_bytes(target.with_name(target.name + HEAT_SUFFIX), drawn.data))
     return written
+
+
+def write_mask(folder: str | Path, name: str, mask: ArrayLike) -> Path:
+    """Write which pixels are anomalous as a PNG of 0 and 255, named after its image: `NAME_mask.png`.
+
+    Folders of such files are read back as masks of their images (`open_images(..., masks=folder)`).
+
+    Example:
+        >>> import tempfile
+        >>> write_mask(tempfile.mkdtemp(), "line3/bottle.png", np.eye(8, dtype=bool)).name
+        'bottle_mask.png'
+    """
+    target = Path(folder) / _inside(name)
+    out = io.BytesIO()
+    Image.fromarray(np.asarray(mask, dtype=np.bool_).astype(np.uint8) * np.uint8(255)).save(out, format="PNG")
+    return write_bytes(target.with_name(f"{target.stem}_mask.png"), out.getvalue())
 
 
 def _write_raw(target: Path, plane: np.ndarray[Any, Any], kind: Literal["npy", "npz"]) -> Path:

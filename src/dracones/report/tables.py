@@ -56,7 +56,8 @@ def write_rows(path: str | Path, columns: Mapping[str, type], rows: Iterable[Map
 
     Args:
         path: `.csv`, `.jsonl` or `.parquet`.
-        columns: each name with the type of its values (`str`, `float` or `bool`); any value may be missing.
+        columns: each name with the type of its values (`str`, `float`, `bool`, `int`, or `list` for lines of points);
+            any value may be missing.
         rows: read once.
 
     Raises:
@@ -140,7 +141,8 @@ def _stream_parquet(path: Path, columns: Mapping[str, type], records: Iterable[d
     import pyarrow
     import pyarrow.parquet
 
-    types = {str: pyarrow.string(), float: pyarrow.float64(), bool: pyarrow.bool_()}
+    lines = pyarrow.list_(pyarrow.list_(pyarrow.list_(pyarrow.float64())))
+    types = {str: pyarrow.string(), float: pyarrow.float64(), bool: pyarrow.bool_(), int: pyarrow.int64(), list: lines}
     schema = pyarrow.schema([(name, types[of]) for name, of in columns.items()])
     source = iter(records)
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:

@@ -57,8 +57,12 @@ class ExportedDetector:
     @property
     def heat_range(self) -> HeatRange | None:
         """How hot the heat maps of normal images are, where there are maps."""
-        heat = self.facts["calibration"]["heat"]
-        return None if heat is None else HeatRange.from_state(np.array(heat["peaks"]), heat)
+        calibration = self.facts["calibration"]
+        heat = calibration["heat"]
+        if heat is None:
+            return None
+        rate, confidence = calibration["false_alarm_rate"], calibration.get("confidence")
+        return HeatRange.from_state(np.array(heat["peaks"]), heat, false_alarm_rate=rate, confidence=confidence)
 
     @property
     def gives_maps(self) -> bool:

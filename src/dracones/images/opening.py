@@ -40,6 +40,8 @@ def open_images(
     - a folder as torchvision leaves it: idx files (`MNIST:train`, `MNIST/raw:test`), CIFAR's pickled batches
       (`cifar-10-batches-py:test`), SVHN's `.mat` files; or one such file;
     - an `.npz` or `.npy` file, with the array's name behind a colon where there are several (`mnist.npz:x_test`);
+    - a tar file in WebDataset's layout, a Parquet file with encoded images (`set.parquet:column` where there are
+      several), a folder or pattern of them: read at their place, never unpacked;
     - images that need no file: `builtin:gravel?count=500&size=32`, `synthetic:uniform?count=100`, `scenes:gravel`;
     - an array or tensor, `[N, H, W]`, `[N, H, W, C]` or `[N, C, H, W]` (uint8, uint16 or float in [0, 1]);
     - a map-style torch `Dataset`, a `DataLoader` (for its dataset), anything else with `len()` and `[index]`;

@@ -12,7 +12,10 @@ from dracones.images.formats.arrays import Layout, npy_source, npz_source
 from dracones.images.formats.cifar import cifar_source, cifar_splits
 from dracones.images.formats.idx import idx_source, idx_splits, is_idx
 from dracones.images.formats.mvtec import is_mvtec, mvtec_parts, mvtec_place, mvtec_source
+from dracones.images.formats.parquet import ParquetSource
 from dracones.images.formats.svhn import svhn_source, svhn_splits
+from dracones.images.formats.tar import TarSource
+from dracones.images.joined import JoinedSource
 from dracones.images.limits import Limits, Skipped
 from dracones.images.reading import SUFFIXES
 from dracones.images.sources import ImageSource
@@ -21,7 +24,9 @@ KINDS = ("builtin", "synthetic", "scenes")
 """Of images that need no file."""
 Found = tuple[ImageSource, list[Skipped]]
 _ARRAY_FILES = (".npz", ".npy", ".mat")
-_PACKED = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
+SHARDS = (".tar", ".parquet")
+"""Files that hold many encoded images and are read at their place."""
+_PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
 
 
 def path_source(spec: str, limits: Limits, layout: Layout | None) -> Found:
@@ -40,12 +45,17 @@ def path_source(spec: str, limits: Limits, layout: Layout | None) -> Found:
         if not has_magic(spec):
             raise _no_such_path(spec)
         matches = [Path(found) for found in glob(str(Path(spec).expanduser()), recursive=True)]  # noqa: PTH207
+        shards = [found for found in matches if found.is_file() and found.suffix.lower() in SHARDS]
+        if shards:
+            return _joined(sorted(shards, key=lambda file: natural_key(file.as_posix())), spec, limits)
         files = [found for found in matches if found.is_file() and found.suffix.lower() in SUFFIXES]
         if not files:
             raise ValueError(f"no image files match {spec}")
         return listed_source(sorted(files, key=lambda file: natural_key(file.as_posix())), limits, spec), []
     if path.is_dir():
         return _folder(path, part, limits)
+    if path.suffix.lower() in SHARDS:
+        return _shard(path, part, limits)
     return _file(path, part, limits, layout), []
 
 
@@ -59,6 +69,28 @@ def listed_source(paths: Sequence[Path], limits: Limits, name: str | None = None
     absolute = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 (links stay as they are)
     root = Path(os.path.commonpath([path.parent for path in absolute]))
     return FilesSource(absolute, root, name or f"{len(paths)} files in {root}", limits)
+
+
+def shards_below(folder: Path) -> list[Path]:
+    """Tar and Parquet files in a folder and below, in natural order."""
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in SHARDS and path.is_file()]
+    return sorted(found, key=lambda path: natural_key(path.as_posix()))
+
+
+def _shard(path: Path, part: str | None, limits: Limits) -> Found:
+    if path.suffix.lower() == ".parquet":
+        return ParquetSource(path, part, limits), []
+    if part is not None:
+        raise ValueError(f"{path} is a file without parts; ':{part}' names nothing in it")
+    source = TarSource(path, limits)
+    if len(source) == 0 and not source.damage:
+        raise ValueError(f"no images in {path} ({'; '.join(source.notes()) or 'it is empty'})")
+    return source, source.damage
+
+
+def _joined(paths: Sequence[Path], name: str, limits: Limits) -> Found:
+    opened = [_shard(path, None, limits) for path in paths]
+    return JoinedSource([source for source, _ in opened], name), [item for _, damage in opened for item in damage]
 
 
 def _path_and_part(spec: str) -> tuple[Path | None, str | None]:
@@ -89,7 +121,7 @@ def _file(path: Path, part: str | None, limits: Limits, layout: Layout | None) -
         raise ValueError(f"{path} is packed; unpack it first and name the folder")
     raise ValueError(
         f"{path} is not read as images: expected a folder, an image ({', '.join(sorted(SUFFIXES))}), "
-        f"an array ({', '.join(_ARRAY_FILES)}) or an idx file"
+        f"an array ({', '.join(_ARRAY_FILES)}), a shard ({', '.join(SHARDS)}) or an idx file"
     )
 
 
@@ -104,6 +136,9 @@ def _folder(path: Path, part: str | None, limits: Limits) -> Found:
         return mvtec_source(*place, limits)
     images, skipped = images_below(path)
     if not images:
+        shards = shards_below(path)
+        if shards:
+            return _joined(shards, path.name or str(path), limits)
         raise ValueError(_no_images(path, skipped, limits))
     warn_of_pairs(images, path)
     return FilesSource(images, path, path.name or str(path), limits), skipped

@@ -141,9 +141,9 @@ def test_folders_without_images(tmp_path):
         open_images(tmp_path)
     with pytest.raises(ValueError, match=r"notes.txt is not read as images"):
         open_images(tmp_path / "notes.txt")
-    (tmp_path / "set.tar").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"set.tar is packed; unpack it first"):
-        open_images(tmp_path / "set.tar")
+    (tmp_path / "set.tar.gz").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"set.tar.gz is packed; unpack it first"):
+        open_images(tmp_path / "set.tar.gz")
     with pytest.raises(ValueError, match="has no parts, so ':train' names nothing"):
         open_images(f"{tmp_path}:train")
 

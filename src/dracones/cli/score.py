@@ -25,6 +25,7 @@ from dracones.cli.options import (
 )
 from dracones.cli.output import exit_code, report_skipped, table, tell
 from dracones.cli.region_files import RegionFiles
+from dracones.cli.score_shards import ShardOptions, score_shards
 
 
 def score(
@@ -49,6 +50,27 @@ def score(
         typer.Option(
             "--regions", metavar="FILE", help="Table of those regions: box, area, peak, p-value, outline; as -o."
         ),
+    ] = None,
+    shards: Annotated[
+        Path | None,
+        typer.Option(
+            "--shards",
+            metavar="DIR",
+            help="A table for each tar or Parquet file of DATA (or run of its images) in DIR; the same again goes on.",
+        ),
+    ] = None,
+    kind: Annotated[str, typer.Option("--kind", help="With --shards: .csv, .jsonl or .parquet tables.")] = ".csv",
+    shard_size: Annotated[
+        int, typer.Option("--shard-size", min=1, help="With --shards: images in a table where DATA has no shards.")
+    ] = 10_000,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray", metavar="ADDRESS", help="With --shards: actors of a cluster score: local, auto, host:port."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="With --ray: actors, one core each; all cores but one.")
     ] = None,
     fail_on_anomaly: Annotated[
         bool,
@@ -76,13 +98,23 @@ def score(
     """
     use_threads_for(model, threads)
     _check(output, resume, maps=maps, masks=masks, regions=regions)
+    reading: dict[str, Any] = {"strict": strict, "max_pixels": max_pixels, "pages": pages}
+    if shards is not None:
+        if resume or any(each is not None for each in (output, maps, masks, regions)):
+            raise ValueError("--shards writes tables alone and goes on by itself; leave out -o, --resume and maps")
+        _check_shards(shards, kind)
+        asked = ShardOptions(shards, kind, shard_size, ray, workers, batch_size, classifier, device, reading)
+        score_shards(model, data, asked, as_json=as_json, fail_on_anomaly=fail_on_anomaly)
+        return
+    if ray is not None or workers is not None:
+        raise ValueError("--ray and --workers score shards; name the folder of their tables with --shards")
     detector = load_model(model, device=device, classifier=classifier)
     _check_model(model, detector, fail_on_anomaly, wants_maps=any((maps, masks, regions)))
     from dracones.distributed.rows import as_json as pieces
     from dracones.distributed.table import facts_of, fill, place, rows_kept
     from dracones.training import RichProgress
 
-    images = detector.adopt(open_data(model, data, strict=strict, max_pixels=max_pixels, pages=pages))
+    images = detector.adopt(open_data(model, data, **reading))
     drawn = MapFolder(maps, detector.heat_range) if maps is not None else None
     marked = RegionFiles(model, detector.heat_range, masks, regions, images.names) if masks or regions else None
     keepers = [each.keep for each in (drawn, marked) if each is not None]
@@ -149,6 +181,16 @@ def _check(output: Path | None, resume: bool, *, maps: Path | None, masks: Path 
     left = journal_of(output)
     if left.exists() and not resume:
         tell(f"note: {left} holds the rows of a killed run; they are scored anew (--resume goes on from them)")
+
+
+def _check_shards(folder: Path, kind: str) -> None:
+    from dracones.report import table_kind
+
+    if kind.startswith("."):
+        table_kind(f"scores{kind}")
+    else:
+        raise ValueError(f"--kind is .csv, .jsonl or .parquet; got {kind!r}")
+    require_folder(folder)
 
 
 def _check_model(model: Path, detector: Any, fail_on_anomaly: bool, *, wants_maps: bool) -> None:

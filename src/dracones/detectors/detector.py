@@ -179,6 +179,7 @@ class Detector:
         maps: bool = False,
         progress: Progress | None = None,
         start: int = 0,
+        stop: int | None = None,
     ) -> Iterator[list[Verdict | Skipped]]:
         """An answer for every place of a collection from ``start`` on, block by block, and nothing kept.
 
@@ -190,9 +191,11 @@ class Detector:
             batch_size: places in a block.
             maps: also give heat maps, where the method has them.
             progress: is told how far the scoring is.
-            start: the first place, a multiple of ``batch_size``.
+            start: the first place; a stream taken up somewhere gives the same bits at multiples of ``batch_size``.
+            stop: the place behind the last; the collection's end if not given.
         """
-        return scoring.stream(self.scorer(), images, batch_size=batch_size, maps=maps, progress=progress, start=start)
+        places = range(start, len(images) if stop is None else stop)
+        return scoring.stream(self.scorer(), images, places, batch_size=batch_size, maps=maps, progress=progress)
 
     @staticmethod
     def _verdicts(images: ImageCollection, blocks: Iterator[list[Verdict | Skipped]]) -> Iterator[Verdict]:

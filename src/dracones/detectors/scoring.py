@@ -20,19 +20,19 @@ from dracones.training import Progress
 def stream(
     scorer: Scorer,
     images: ImageCollection,
+    places: range,
     *,
     batch_size: int,
     maps: bool,
     progress: Progress | None,
-    start: int = 0,
 ) -> Iterator[list[Verdict | Skipped]]:
-    """Score ``images`` from place ``start`` and compare with the calibration: one answer an image, block by block."""
+    """Score ``images`` at ``places`` and compare with the calibration: one answer an image, block by block."""
 
     def finish(scorer: Scorer, batch: Batch, scores: Scores) -> list[Verdict]:
         sizes = [images.native_shape(int(i))[1:] if maps else None for i in batch.indices]
         return list(_judged(scorer.pipeline, scores, batch.names, sizes))
 
-    for done in score_blocks(scorer, images, finish, batch_size=batch_size, progress=progress, start=start):
+    for done in score_blocks(scorer, images, places, finish, batch_size=batch_size, progress=progress):
         answers: dict[int, Verdict | Skipped] = dict(zip(done.indices, done.results, strict=True))
         answers |= {place: Skipped(error.name, error.reason) for place, error in done.unread}
         yield [answers[place] for place in done.places]
@@ -57,7 +57,7 @@ def scores_of_normals(
             heats = list(zip(usual_heat(scores.map), peaks, strict=True))
         return list(zip(batch.names, scores.image.float().cpu().tolist(), heats, strict=True))
 
-    for done in score_blocks(scorer, images, finish, batch_size=batch_size, progress=progress):
+    for done in score_blocks(scorer, images, range(len(images)), finish, batch_size=batch_size, progress=progress):
         for _, error in done.unread:
             images.skip(error)
         for name, score, heat in done.results:

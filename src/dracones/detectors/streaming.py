@@ -46,13 +46,13 @@ class Done(NamedTuple):
 def score_blocks(
     scorer: Scorer,
     images: ImageCollection,
+    places: range,
     finish: Finish[Result],
     *,
     batch_size: int,
     progress: Progress | None,
-    start: int = 0,
 ) -> Iterator[Done]:
-    """Every block of ``images`` from place ``start``, in order; a few are in memory at any time.
+    """Every block of ``images`` at ``places``, in order; a few are in memory at any time.
 
     A block's scores follow from its images alone, whatever was scored before it or beside it: who begins anew at a
     block gets the bits of an undisturbed run. On a CPU each thread reads, scores and finishes whole blocks, with one
@@ -62,10 +62,10 @@ def score_blocks(
     size = batch_size if scorer.tiling is None else 1
     threads = reading_threads()
     if progress is not None:
-        progress.start(len(images), "scoring")
-        progress.advance(start)
+        progress.start(places.stop, "scoring")
+        progress.advance(places.start)
     try:
-        blocks = runs(len(images), size, start)
+        blocks = runs(places.stop, size, places.start)
         if scorer.pipeline.method.device.type == "cpu" and scorer.pipeline.method.scores_in_threads:
             done = _scored_in_threads(scorer, images, finish, batch_size, blocks, threads)
         else:

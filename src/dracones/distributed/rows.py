@@ -70,7 +70,7 @@ class Tally:
         entry = (row["score"], -self.scored, {column: row[column] for column in COLUMNS})
         if len(self._heap) < self._most:
             heapq.heappush(self._heap, entry)
-        elif entry[:2] > self._heap[0][:2]:
+        elif self._most and entry[:2] > self._heap[0][:2]:
             heapq.heapreplace(self._heap, entry)
 
     @property

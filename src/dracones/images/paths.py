@@ -45,9 +45,9 @@ def path_source(spec: str, limits: Limits, layout: Layout | None) -> Found:
         if not has_magic(spec):
             raise _no_such_path(spec)
         matches = [Path(found) for found in glob(str(Path(spec).expanduser()), recursive=True)]  # noqa: PTH207
-        shards = [found for found in matches if found.is_file() and found.suffix.lower() in SHARDS]
+        shards = shards_of(spec)
         if shards:
-            return _joined(sorted(shards, key=lambda file: natural_key(file.as_posix())), spec, limits)
+            return _joined(shards, spec, limits)
         files = [found for found in matches if found.is_file() and found.suffix.lower() in SUFFIXES]
         if not files:
             raise ValueError(f"no image files match {spec}")
@@ -69,6 +69,19 @@ def listed_source(paths: Sequence[Path], limits: Limits, name: str | None = None
     absolute = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 (links stay as they are)
     root = Path(os.path.commonpath([path.parent for path in absolute]))
     return FilesSource(absolute, root, name or f"{len(paths)} files in {root}", limits)
+
+
+def shards_of(spec: str) -> list[Path]:
+    """The tar and Parquet files that a text names: itself, those of a pattern, or of a folder without images."""
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        shards = shards_below(path)
+        return shards if shards and not len(images_below(path)[0]) else []
+    if path.exists():
+        return [path] if path.suffix.lower() in SHARDS else []
+    matches = [Path(found) for found in glob(str(path), recursive=True)] if has_magic(spec) else []  # noqa: PTH207
+    shards = [found for found in matches if found.is_file() and found.suffix.lower() in SHARDS]
+    return sorted(shards, key=lambda file: natural_key(file.as_posix()))
 
 
 def shards_below(folder: Path) -> list[Path]:

@@ -104,19 +104,27 @@ class ExportedDetector:
             raise ValueError(f"none of the {len(images)} images can be read: {first.name}: {first.reason}")
 
     def stream(
-        self, images: Any, *, batch_size: int = 32, maps: bool = False, progress: Any = None, start: int = 0
+        self,
+        images: Any,
+        *,
+        batch_size: int = 32,
+        maps: bool = False,
+        progress: Any = None,
+        start: int = 0,
+        stop: int | None = None,
     ) -> Iterator[list[Verdict | Skipped]]:
-        """An answer for every place from ``start`` on, block by block; see `dracones.Detector.stream`."""
+        """An answer for every place from ``start`` to ``stop``, block by block; see `dracones.Detector.stream`."""
 
         def read(places: range) -> tuple[range, list[NDArray[np.uint8] | UnreadableImage]]:
             return places, [self._read(images, index) for index in places]
 
+        end = len(images) if stop is None else stop
         if progress is not None:
-            progress.start(len(images), "scoring")
+            progress.start(end, "scoring")
             progress.advance(start)
         try:
             # While the session computes, with its own threads, one thread reads what comes next.
-            blocks = runs(len(images), batch_size, start)
+            blocks = runs(end, batch_size, start)
             for places, found in in_order(read, blocks, workers=int(self._session.threads != 1), ahead=2):
                 yield self._answers([images.name(index) for index in places], found, maps)
                 if progress is not None:

@@ -2,7 +2,8 @@
 
     python -m benchmarks.classifiers.table --data DIR --network resnet20 [--normal 9000 --count 4000 --tuning 1000]
 
-writes results/table_NETWORK.json. One thread.
+writes results/table_NETWORK.json. One thread. `--add NAME` scores one more method on the
+same images and adds it to the result that is there.
 """
 
 import argparse
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--tuning", type=int, default=1000)
     parser.add_argument("--protocols", default="in_distribution,validation,per_set", help="of ODIN, commas between")
     parser.add_argument("--wide", action="store_true", help="add ODIN with larger steps to an existing result")
+    parser.add_argument("--add", metavar="NAME", help="score one more method and add it to an existing result")
     options = parser.parse_args()
     torch.set_num_threads(1)
     watch = Stopwatch()
@@ -62,12 +64,19 @@ def main() -> None:
         result["odin"]["wide_grid"] = {"temperatures": TEMPERATURES, "epsilons": WIDE_STEPS}
         write(path, result)
         return
+    if options.add:
+        result = read(path)
+        found = scores_of_all(guard, normal, anomalous, options.data, [options.add])
+        join(result, options.add, found, provenance() | watch.read())
+        write(path, result)
+        return
+    every = [name for name in classifier_methods() if name != "odin"]
     result = {
         "network": options.network,
         "accuracy": accuracy(guard, normal),
         "counts": {"normal": len(normal.test), **{name: len(part.test) for name, part in anomalous.items()}},
         "tuning_counts": {"normal": len(normal.tuning), **{n: len(part.tuning) for n, part in anomalous.items()}},
-        "scores": scores_of_all(guard, normal, anomalous, options.data),
+        "scores": scores_of_all(guard, normal, anomalous, options.data, every),
         "odin": odin_protocols(guard, normal, anomalous, options.protocols.split(",")),
     }
     result["provenance"] = provenance() | watch.read()
@@ -83,7 +92,24 @@ def accuracy(guard: dict[str, Any], normal: Part) -> float:
     return float((found.numpy() == normal.labels).mean())
 
 
-def scores_of_all(guard: dict[str, Any], normal: Part, anomalous: dict[str, Part], data: Path) -> dict[str, Any]:
+def join(result: dict[str, Any], name: str, found: dict[str, Any], origin: dict[str, Any]) -> None:
+    """One method's rows in a result of the others, with where they come from; rows that were there give way.
+
+    Raises:
+        ValueError: the images differ in number from those of the result.
+    """
+    scores = result["scores"]
+    if scores["counts"] != found["counts"] or scores["train"] != found["train"]:
+        raise ValueError(f"{name}: scored on {found['counts']}, the result on {scores['counts']}; give the same counts")
+    scores["rows"] = [row for row in scores["rows"] if row["method"] != name] + found["rows"]
+    for what in ("means", "cpu_seconds"):
+        scores[what] |= {key: value for key, value in found[what].items() if key == name}
+    result.setdefault("added", {})[name] = origin
+
+
+def scores_of_all(
+    guard: dict[str, Any], normal: Part, anomalous: dict[str, Part], data: Path, methods: list[str]
+) -> dict[str, Any]:
     """All methods but ODIN from one pass, with the papers' settings."""
     images, labels = load_training(data)
     started = time.process_time()
@@ -93,7 +119,7 @@ def scores_of_all(guard: dict[str, Any], normal: Part, anomalous: dict[str, Part
         normal=open_images(normal.test, layout="NHWC"),
         near={name: open_images(anomalous[name].test, layout="NHWC") for name in NEAR},
         far={name: open_images(part.test, layout="NHWC") for name, part in anomalous.items() if name not in NEAR},
-        methods=[name for name in classifier_methods() if name != "odin"],
+        methods=methods,
         **{key: value for key, value in guard.items() if key != "classifier"},
     )
     print(f"scores: {time.process_time() - started:.0f} CPU s")

@@ -8,6 +8,7 @@ from dracones.registry import Registry
 
 _ROOM = "dracones.methods"
 _MODULES = {
+    "guards.density": ("feature_density",),
     "guards.gaussian": ("mahalanobis", "relative_mahalanobis"),
     "guards.logits": ("energy", "entropy", "gen", "max_logit", "msp"),
     "guards.neighbours": ("knn",),

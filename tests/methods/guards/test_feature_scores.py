@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors as SklearnNeighbors
 
 from dracones.methods import load_state
-from dracones.methods.guards import Knn, LinearHead, Mahalanobis, RelativeMahalanobis, Residual, Vim
+from dracones.methods.guards import FeatureDensity, Knn, LinearHead, Mahalanobis, RelativeMahalanobis, Residual, Vim
 from dracones.methods.guards.subspace import principal_dimensions
 
 CLASSES, WIDTH = 4, 6
@@ -226,3 +226,49 @@ def test_options_out_of_range_are_refused():
         Knn(share=0)
     with pytest.raises(ValueError, match=r"dimensions.*greater than or equal to 1"):
         Residual(dimensions=0)
+
+
+def test_the_feature_density_is_minus_log_p_of_features_of_unit_length():
+    guard = FeatureDensity(couplings=2, hidden=8, epochs=3).fit_outputs(*outputs(TRAIN))
+    scores = guard.score_outputs(*outputs(TEST))
+    unit = torch.from_numpy(TEST / np.linalg.norm(TEST, axis=1, keepdims=True)).float()
+    # by the change of variables itself, point by point, with autograd's Jacobian
+    scaled = ((unit - guard.flow.mean) / guard.flow.deviation).double()
+    flow = guard.flow.flow.double()
+    for row, got in zip(scaled[:5], scores[:5], strict=True):
+        jacobian = torch.autograd.functional.jacobian(lambda x: flow.encode(x[None])[0][0][0], row)
+        latent = flow.encode(row[None])[0][0]
+        log_p = torch.distributions.Normal(0, 1).log_prob(latent).sum() + torch.linalg.slogdet(jacobian)[1]
+        assert got.item() == pytest.approx(-(log_p - guard.flow.deviation.double().log().sum()).item(), rel=1e-4)
+
+
+def test_the_feature_density_learns_and_finds_what_is_elsewhere():
+    guard = FeatureDensity(couplings=4, hidden=32, epochs=30, batch_size=20)
+    once = FeatureDensity(couplings=4, hidden=32, batch_size=20).fit_outputs(*outputs(TRAIN))
+    guard.fit_outputs(*outputs(TRAIN))
+    fresh = np.random.default_rng(5)
+    more = CENTRES[LABELS] + fresh.normal(size=(200, WIDTH)) @ np.diag([1, 2, 0.5, 1, 1, 0.1])
+    inside, before, outside = (
+        each.score_outputs(*outputs(x)) for each, x in ((guard, more), (once, more), (guard, -more))
+    )
+    assert inside.median() < before.median()
+    assert (outside[:, None] > inside).float().mean() > 0.9
+
+
+def test_the_feature_density_is_of_directions_and_of_a_seed():
+    base = FeatureDensity(couplings=2, hidden=8).fit_outputs(*outputs(TRAIN)).score_outputs(*outputs(TEST))
+    longer = FeatureDensity(couplings=2, hidden=8).fit_outputs(*outputs(TRAIN * 7)).score_outputs(*outputs(TEST * 7))
+    torch.testing.assert_close(longer, base, rtol=1e-2, atol=1e-2)
+    raw = FeatureDensity(couplings=2, hidden=8, normalize=False).fit_outputs(*outputs(TRAIN))
+    assert not torch.allclose(raw.score_outputs(*outputs(TEST)), base, rtol=0.1)
+    other = FeatureDensity(couplings=2, hidden=8, seed=1).fit_outputs(*outputs(TRAIN)).score_outputs(*outputs(TEST))
+    assert not torch.equal(other, base)
+
+
+def test_a_density_of_few_features_or_of_one_is_refused():
+    with pytest.raises(ValueError, match="feature_density: 7 training features are too few for a density"):
+        FeatureDensity().fit_outputs(*outputs(TRAIN[:7]))
+    with pytest.raises(ValueError, match="needs at least 2 features, got 1"):
+        FeatureDensity().fit_outputs(torch.zeros(20, 2), torch.zeros(20, 1))
+    with pytest.raises(RuntimeError, match="feature_density must be fitted"):
+        FeatureDensity().score_outputs(*outputs(TEST))

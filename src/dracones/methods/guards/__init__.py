@@ -10,6 +10,7 @@ tensor([1.2339e-04, 4.7502e-01])
 tensor([-0.6931])
 """
 
+from dracones.methods.guards.density import FeatureDensity
 from dracones.methods.guards.exported import as_classifier
 from dracones.methods.guards.fingerprint import fingerprint
 from dracones.methods.guards.gaussian import Mahalanobis, RelativeMahalanobis
@@ -32,6 +33,7 @@ __all__ = [
     "Dice",
     "Energy",
     "Entropy",
+    "FeatureDensity",
     "Gen",
     "Guard",
     "GuardConfig",

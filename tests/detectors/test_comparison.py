@@ -35,7 +35,7 @@ def test_one_forward_an_image_for_all_methods_but_odin(tiny, sets):
     found = compare(net, methods=methods, options={"knn": {"k": 3}}, **sets)
     images = 50 + 30 + 20 + 20 + 9
     assert sum(seen) - images <= 2 * 4  # beside one small batch to find the layer
-    assert len(found.rows) == 14 * 3
+    assert len(found.rows) == 15 * 3
 
 
 def test_same_numbers_as_each_guard_alone(tiny, sets):

@@ -119,7 +119,24 @@ def test_json_is_one_object_on_standard_output(run, place, model):
     out, _ = run("score", model, place / "odd", "--json")
     told = json.loads(out)
     assert len(told["images"]) == 20
-    assert {"path", "score", "p_value", "is_anomaly", "reason"} == set(told["images"][0])
+    assert {"path", "score", "p_value", "is_anomaly", "reason", "witness"} == set(told["images"][0])
+
+
+def test_fit_without_a_method_learns_and_names_who_spoke_loudest(run, place, tmp_path):
+    model = tmp_path / "m.safetensors"
+    small = ["backbone=mobilenetv1_025", "weights=random", "levels=[1,2]", "scales=1", "made_defects=20", "cache=false"]
+    settings = [word for one in [*small, "epochs=1", "size=[96,96]"] for word in ("--set", one)]
+    out, err = run("fit", place / "normal", "-o", model, *settings)
+    assert "no METHOD is named: ensemble" in out + err
+    run("score", model, place / "odd", "-o", tmp_path / "scores.csv")
+    rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    assert {row["witness"] for row in rows} <= {"the whole image", "a place", "a patch"}
+
+
+def test_fit_without_a_method_takes_a_configurations(run, place, tmp_path):
+    (tmp_path / "a.toml").write_text('method = "glow"\n')
+    _, err = run("fit", place / "normal", "-o", tmp_path / "m.safetensors", "--config", tmp_path / "a.toml", *FAST)
+    assert "Glow" in err
 
 
 def test_evaluate_gives_every_metric_with_its_interval(run, place, model):
@@ -168,6 +185,7 @@ def test_methods_lists_papers_and_options(run):
     ("arguments", "message"),
     [
         (["score", "missing.safetensors", "nowhere"], "no model file at missing.safetensors"),
+        (["fit", "glow", "x", "y", "-o", "y.safetensors"], "takes [METHOD] DATA, got 3 words"),
         (["fit", "glo", "x", "-o", "y.safetensors"], "did you mean 'glow'"),
         (["fit", "glow", "x", "-o", "no/such/folder/y.safetensors"], "folder no/such/folder does not exist"),
         (["score", "missing.safetensors", "x", "-o", "no/such/s.csv"], "folder no/such does not exist"),

@@ -90,11 +90,31 @@ def test_one_pass_of_the_backbone_serves_all_witnesses(monkeypatch):
     assert sum(passes) <= 2 * 60 + 8
 
 
-def test_saved_and_loaded_scores_are_the_same(fitted, tmp_path):
+def test_saved_and_loaded_scores_and_witnesses_are_the_same(fitted, tmp_path):
     images, _ = anomalies(4)
     again = dracones.load(fitted.save(tmp_path / "m.safetensors"))
-    np.testing.assert_array_equal(again.predict(images).scores, fitted.predict(images).scores)
+    first, second = fitted.predict(images), again.predict(images)
+    np.testing.assert_array_equal(second.scores, first.scores)
+    assert second.witnesses == first.witnesses is not None
     assert again.config == fitted.config
+
+
+def test_a_verdict_names_who_adds_most(fitted):
+    images = torch.cat([anomalies(3)[0], normals(5, seed=8)])
+    evidence = fitted.score(images).evidence
+    said = ("the whole image", "a place", "a patch")
+    verdicts = list(fitted.iterate(images))
+    assert [verdict.witness for verdict in verdicts] == [said[int(row.argmax())] for row in evidence]
+    assert [verdict.witness for verdict in fitted.predict(images)] == [verdict.witness for verdict in verdicts]
+
+
+def test_in_tiles_the_witness_is_that_of_the_highest_tile(fitted):
+    tiles = torch.cat([normals(3, seed=8), anomalies(1)[0]])
+    image = torch.cat(list(tiles), dim=2)[None]
+    alone = fitted.predict(tiles)
+    whole = fitted.tiled((64, 64)).predict(image)
+    assert whole.scores[0] == pytest.approx(alone.scores.max(), rel=1e-4)
+    assert whole.witnesses == (alone.witnesses[int(alone.scores.argmax())],)
 
 
 def test_all_four_witnesses_and_any_one():
@@ -132,7 +152,9 @@ def test_a_copy_and_a_pickled_one_are_whole_and_stand_alone(fitted):
 
 
 def test_scale_is_of_scores_in_the_precision_of_scores():
-    detector = dracones.create("ensemble", **OPTIONS, precision="bf16", witnesses=("whole", "place", "flow"))
+    detector = dracones.create(
+        "ensemble", **OPTIONS, precision="bf16", witnesses=("whole", "place", "flow"), flow_epochs=1
+    )
     method, original = detector.method, detector.method._standardise
     seen = []
 

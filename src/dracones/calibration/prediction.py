@@ -18,6 +18,8 @@ class Verdict:
         p_value: share of normal images expected to score at least this high; ``None`` before calibration.
         is_anomaly: score above the calibrated threshold; ``None`` where there is no threshold.
         map: ``[H, W]`` float32 at the image's own resolution, or ``None``.
+        witness: who of a method of several voices (`ensemble`) adds most to the score, such as ``"the whole image"``;
+            ``None`` for a method of one.
     """
 
     path: str
@@ -25,6 +27,7 @@ class Verdict:
     p_value: float | None
     is_anomaly: bool | None
     map: NDArray[np.float32] | None = None
+    witness: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Prediction:
         errors: name and reason of each skipped image.
         threshold: score above which an image is called anomalous.
         false_alarm_rate: the rate promised for ``threshold``.
+        witnesses: ``N`` names of who adds most to each score, or ``None`` for a method of one voice.
     """
 
     paths: tuple[str, ...]
@@ -50,6 +54,7 @@ class Prediction:
     errors: tuple[Any, ...] = field(default=())
     threshold: float | None = None
     false_alarm_rate: float | None = None
+    witnesses: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -62,6 +67,7 @@ class Prediction:
                 None if self.p_values is None else float(self.p_values[i]),
                 None if self.is_anomaly is None else bool(self.is_anomaly[i]),
                 None if self.maps is None else self.maps[i],
+                None if self.witnesses is None else self.witnesses[i],
             )
 
     @classmethod
@@ -72,6 +78,7 @@ class Prediction:
         p_values = [v.p_value for v in verdicts if v.p_value is not None]
         flags = [v.is_anomaly for v in verdicts if v.is_anomaly is not None]
         maps = [v.map for v in verdicts if v.map is not None]
+        witnesses = [v.witness for v in verdicts if v.witness is not None]
         whole = len(verdicts)
         return cls(
             paths=tuple(v.path for v in verdicts),
@@ -82,4 +89,5 @@ class Prediction:
             errors=errors,
             threshold=threshold,
             false_alarm_rate=rate,
+            witnesses=tuple(witnesses) if witnesses and len(witnesses) == whole else None,
         )

@@ -9,7 +9,6 @@ from dracones.cli.models import open_normal
 from dracones.cli.options import (
     AsJson,
     Classifier,
-    Data,
     Device,
     EveryPage,
     MaxPixels,
@@ -26,8 +25,14 @@ from dracones.cli.output import emit, report_skipped, skipped_records, tell
 
 
 def fit(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="See `dracones methods`.")],
-    data: Data,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[METHOD] DATA",
+            help="DATA: a folder, file, .npz/.npy, data set folder, or built-in set of images. METHOD: see `dracones "
+            "methods`; if left out, ensemble for images above 64 px or with a backbone at hand, else glow.",
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write (safetensors).")],
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of options.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="An option, key=value; repeatable.")] = None,
@@ -61,7 +66,7 @@ def fit(
     pages: EveryPage = "first",
     as_json: AsJson = False,
 ) -> None:
-    """Learn what belongs from DATA with METHOD and write MODEL.
+    """Learn what belongs from DATA and write MODEL: `dracones fit DATA -o MODEL` needs no choice of METHOD.
 
     Beside MODEL, a .toml of the same name holds every option, to be fed back with --config. A killed run goes on
     where it stopped when the same command is given again.
@@ -69,10 +74,12 @@ def fit(
     use_threads(threads)
     require_folder_of(output)
     import dracones
-    from dracones.detectors import forget_checkpoints
+    from dracones.detectors import default_method, forget_checkpoints
     from dracones.training import RichProgress
 
-    options = {**_options(config, settings or [], method), **runtime(classifier)}
+    named, data = _method_and_data(words)
+    told, options = _options(config, settings or [], named)
+    options |= runtime(classifier)
     if classifier_weights is not None:
         options["classifier_weights"] = str(classifier_weights)
     if false_alarm_rate is not None:
@@ -82,12 +89,18 @@ def fit(
     if calibrate is not None:
         # The threshold comes from other images: none of these has to be kept aside.
         options.setdefault("calibration_share", 0.0)
-    detector = dracones.create(method, **options)
+    images = None
+    if told is None:
+        images = open_normal(data, strict=strict, max_pixels=max_pixels, pages=pages)
+        told = default_method(images, **options)
+        tell(f"no METHOD is named: {told} it is")
+    detector = dracones.create(told, **options)
     checkpoint = output.with_name(output.name + ".checkpoint")
     if restart:
         forget_checkpoints(checkpoint)
     progress = RichProgress()
-    images = open_normal(data, strict=strict, max_pixels=max_pixels, pages=pages)
+    if images is None:
+        images = open_normal(data, strict=strict, max_pixels=max_pixels, pages=pages)
     detector.fit(images, device=device, progress=progress, checkpoint=checkpoint)
     if calibrate is not None or confidence is not None or pixel_rate is not None:
         detector.calibrate(
@@ -98,17 +111,29 @@ def fit(
             progress=progress,
         )
     detector.save(output)
-    written = _write_config(output, method, detector)
+    written = _write_config(output, told, detector)
     forget_checkpoints(checkpoint)
     _conclude(detector, output, written, as_json)
 
 
-def _options(config: Path | None, settings: list[str], method: str) -> dict[str, Any]:
+def _method_and_data(words: list[str]) -> tuple[str | None, str]:
+    """METHOD, ``None`` where it is left out, and DATA.
+
+    >>> _method_and_data(["parts/good"]), _method_and_data(["glow", "parts/good"])
+    ((None, 'parts/good'), ('glow', 'parts/good'))
+    """
+    if len(words) > 2:
+        raise ValueError(f"fit takes [METHOD] DATA, got {len(words)} words: {' '.join(words)}; quote names with spaces")
+    return (words[0] if len(words) == 2 else None), words[-1]
+
+
+def _options(config: Path | None, settings: list[str], method: str | None) -> tuple[str | None, dict[str, Any]]:
+    """The method that command or configuration name, and the options of both."""
     options = read_config(config) if config is not None else {}
     named = options.pop("method", method)
-    if named != method:
+    if method not in (None, named):
         raise ValueError(f"{config} is for method {named!r}, but the command asks for {method!r}")
-    return {**options, **parse_settings(settings)}
+    return named, {**options, **parse_settings(settings)}
 
 
 def _write_config(output: Path, method: str, detector: Any) -> Path:

@@ -161,6 +161,8 @@ def _tile(
     lines = [f"score {prediction.scores[index]:.4g}"]
     if prediction.p_values is not None:
         lines.append(f"p = {prediction.p_values[index]:.3g}")
+    if prediction.witnesses is not None:
+        lines.append(f"because of {prediction.witnesses[index]}")
     mask = native.mask(place) if native.has_masks else None
     return Tile(
         image_picture(image),

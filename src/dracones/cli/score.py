@@ -216,11 +216,15 @@ def _show(tally: Any, output: Path | None, detector: Any) -> None:
         f"the {len(worst)} most anomalous of {tally.scored}" if tally.scored > len(worst) else f"{tally.scored} images"
     )
     verdict_of = {True: "anomaly", False: "normal", None: "uncalibrated"}
-    table(
-        title,
-        ["image", "score", "p-value", "verdict"],
-        [[row["path"], row["score"], row["p_value"], verdict_of[row["is_anomaly"]]] for row in worst],
-    )
+    columns = {
+        "image": [row["path"] for row in worst],
+        "score": [row["score"] for row in worst],
+        "p-value": [row["p_value"] for row in worst],
+        "verdict": [verdict_of[row["is_anomaly"]] for row in worst],
+    }
+    if any(row["witness"] for row in worst):
+        columns["because of"] = [row["witness"] for row in worst]
+    table(title, list(columns), [list(row) for row in zip(*columns.values(), strict=True)])
     if detector.threshold is not None:
         tell(
             f"{tally.anomalies} of {tally.scored} above the threshold {detector.threshold:.6g} "

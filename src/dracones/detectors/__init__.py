@@ -7,7 +7,7 @@
 
 from dracones.calibration.prediction import Prediction, Verdict
 from dracones.detectors.comparison import Comparison, compare
-from dracones.detectors.creating import create, load
+from dracones.detectors.creating import create, default_method, load
 from dracones.detectors.detector import Detector
 from dracones.detectors.evaluation import Evaluation, evaluate
 from dracones.detectors.files import read_record
@@ -29,6 +29,7 @@ __all__ = [
     "Verification",
     "compare",
     "create",
+    "default_method",
     "evaluate",
     "forget_checkpoints",
     "load",

@@ -7,14 +7,20 @@ import torch
 
 from dracones.detectors import files
 from dracones.detectors.detector import Detector
-from dracones.methods import method_class
+from dracones.features import default_backbone
+from dracones.images import ImageCollection
+from dracones.methods import MethodConfig, method_class
+
+_SAMPLE = 64
+_LARGE = 64
+"""Longer side, in pixels, from above which images are looked at through a backbone, whether one is at hand or not."""
 
 
-def create(name: str, **options: Any) -> Detector:
+def create(name: str = "ensemble", **options: Any) -> Detector:
     """Make an unfitted detector.
 
     Args:
-        name: a method; see `dracones.methods.method_names`.
+        name: a method; see `dracones.methods.method_names`. By default the one for who has no opinion.
         options: the fields of the method's ``Config`` (see ``dracones methods NAME``); for a guard also the
             ``classifier``, a module.
 
@@ -32,6 +38,38 @@ def create(name: str, **options: Any) -> Detector:
     method = method_class(name)(**options)
     method.refuse_incomplete()
     return Detector(method)
+
+
+def default_method(images: ImageCollection, **options: Any) -> str:
+    """The method where none is named: ``ensemble`` for images above 64 px or with a backbone at hand, else ``glow``.
+
+    At hand are a backbone that a package brought and one that the options name. Above 64 px a density of pixels is no
+    way out: where no backbone is to be had, the ensemble's error says how to get one.
+
+    Args:
+        images: what it is to learn from.
+        options: of `create`; a ``size`` decides in place of the images' own and of what is at hand, a ``classifier``
+            asks for a guard.
+
+    Raises:
+        ValueError: a classifier, whose guard is to be chosen.
+
+    Example:
+        >>> from dracones.images import open_images
+        >>> default_method(open_images("builtin:gravel?count=3&size=96"))
+        'ensemble'
+    """
+    if "classifier" in options:
+        raise ValueError(
+            "which guard is to watch the classifier? Name one, as in `dracones fit energy DATA`; `dracones methods` "
+            "lists them (family classifier)"
+        )
+    if options.get("size") is not None:
+        size = MethodConfig.from_options(size=options["size"]).size
+        return "ensemble" if size is not None and max(size) > _LARGE else "glow"
+    at_hand = {"backbone", "weights"} & options.keys() or default_backbone()[1] == "packaged"
+    large = any(max(height, width) > _LARGE for _, height, width in images.sample_shapes(_SAMPLE).values())
+    return "ensemble" if at_hand or large else "glow"
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu", verify: bool = True, **runtime: Any) -> Detector:

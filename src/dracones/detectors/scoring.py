@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -13,7 +13,7 @@ from dracones.calibration.prediction import Verdict
 from dracones.detectors.pipeline import Pipeline
 from dracones.detectors.streaming import Scorer, score_blocks
 from dracones.images import Batch, ImageCollection, Preprocess, Skipped
-from dracones.methods import Scores
+from dracones.methods import Method, Scores
 from dracones.training import Progress
 
 
@@ -118,8 +118,16 @@ def _judged(
     values = answer.score.tolist()
     p_values = [None] * len(names) if answer.p_value is None else answer.p_value.tolist()
     flags = [None] * len(names) if answer.is_anomaly is None else answer.is_anomaly.tolist()
+    loudest = _loudest(pipeline.method, scores)
     for i, (name, size) in enumerate(zip(names, sizes, strict=True)):
         heat = None
         if scores.map is not None and size is not None:
             heat = pipeline.preprocess.restore(scores.map[i : i + 1].float(), size)[0].cpu().numpy()
-        yield Verdict(name, values[i], p_values[i], flags[i], heat)
+        yield Verdict(name, values[i], p_values[i], flags[i], heat, loudest[i])
+
+
+def _loudest(method: Method, scores: Scores) -> Sequence[str | None]:
+    """Who adds most to each score, by name; nobody's name where a method is one voice."""
+    if scores.evidence is None:
+        return [None] * len(scores.image)
+    return [method.voices[i] for i in scores.evidence.argmax(dim=1).tolist()]

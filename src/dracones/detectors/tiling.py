@@ -11,14 +11,19 @@ from dracones.methods import Method, Scores
 def score_in_tiles(method: Method, image: Tensor, tiling: Tiling, batch_size: int) -> Scores:
     """Scores of one image ``[C, H, W]``: the highest tile's, and the tiles' maps blended, ``[1]`` and ``[1, H, W]``.
 
+    Evidence is that of the highest tile.
+
     A method without maps has each tile's score stand for all of the tile, so that even a plain likelihood shows where.
     """
-    highest = [torch.tensor(-torch.inf)]
+    found: list[Tensor] = []
+    evidence: list[Tensor] = []
 
     def maps_of(tiles: Tensor) -> Tensor:
         tiles = tiles.to(method.device)
         scores: Scores = method(tiles, method.host_statistics(tiles))
-        highest.append(scores.image.float().max().cpu())
+        found.append(scores.image.float().cpu())
+        if scores.evidence is not None:
+            evidence.append(scores.evidence.float().cpu())
         if scores.map is None:
             return scores.image.float()[:, None, None].expand(-1, *tiling.size).cpu()
         if tuple(scores.map.shape[1:]) == tiling.size:
@@ -27,4 +32,6 @@ def score_in_tiles(method: Method, image: Tensor, tiling: Tiling, batch_size: in
         return resized[:, 0].cpu()
 
     blended = tiling.map(image, maps_of, batch_size=batch_size)
-    return Scores(torch.stack(highest).max()[None], blended[None])
+    scores = torch.cat(found)
+    highest = scores.argmax()[None]
+    return Scores(scores[highest], blended[None], torch.cat(evidence)[highest] if evidence else None)

@@ -8,8 +8,15 @@ from typing import Any
 from dracones.calibration.prediction import Verdict
 from dracones.images.limits import Skipped
 
-COLUMNS: dict[str, type] = {"path": str, "score": float, "p_value": float, "is_anomaly": bool, "reason": str}
-"""Of a table of scores; `reason` says why an image has no score."""
+COLUMNS: dict[str, type] = {
+    "path": str,
+    "score": float,
+    "p_value": float,
+    "is_anomaly": bool,
+    "reason": str,
+    "witness": str,
+}
+"""Of a table of scores; `reason` says why an image has no score, `witness` who of several voices spoke loudest."""
 
 _IS_IMAGE = "is_image"
 Row = Mapping[str, Any]
@@ -23,14 +30,15 @@ def row_of(answer: Verdict | Skipped) -> dict[str, Any]:
         (2.5, 'empty')
     """
     if isinstance(answer, Skipped):
-        named = {"path": answer.name, "score": None, "p_value": None, "is_anomaly": None, "reason": answer.reason}
-        return {**named, _IS_IMAGE: answer.is_image}
+        unknown = dict.fromkeys(COLUMNS)
+        return {**unknown, "path": answer.name, "reason": answer.reason, _IS_IMAGE: answer.is_image}
     return {
         "path": answer.path,
         "score": answer.score,
         "p_value": answer.p_value,
         "is_anomaly": answer.is_anomaly,
         "reason": None,
+        "witness": answer.witness,
         _IS_IMAGE: True,
     }
 

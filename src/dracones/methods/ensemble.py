@@ -31,6 +31,12 @@ from dracones.training import Progress, TrainingConfig, counting
 
 WitnessName = Literal["whole", "place", "patch", "flow"]
 
+_WORDS: dict[WitnessName, str] = {
+    "whole": "the whole image",
+    "place": "a place",
+    "patch": "a patch",
+    "flow": "a patch in its place",
+}
 _POOLING: tuple[Statistic, ...] = ("mean", "max", "std")
 _AT_ONCE = 16
 
@@ -127,6 +133,11 @@ class Ensemble(FeatureMethod):
             self.witnesses[name] = witness
         for buffer in ("centre", "spread", "map_centre", "map_spread", "weights"):
             self.register_buffer(buffer, torch.ones(len(self.witnesses)))
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """In the words of a verdict."""
+        return tuple(_WORDS[name] for name in self.config.witnesses)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -84,6 +84,11 @@ class Method(nn.Module, ABC):
         return ()
 
     @property
+    def voices(self) -> tuple[str, ...]:
+        """Whom `Scores.evidence` hears, in its order and in a reader's words; most methods are one voice alone."""
+        return ()
+
+    @property
     def learns(self) -> bool:
         """Whether scores depend on the images of the fit; those then score lower than new ones."""
         return True

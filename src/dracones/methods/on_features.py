@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dracones.features import (
+    PACKAGED,
     Extractor,
     FeatureCache,
     FeatureDataset,
@@ -18,6 +19,7 @@ from dracones.features import (
     InPrecision,
     ScaledExtractor,
     computes_bf16,
+    default_backbone,
     features_in_memory,
 )
 from dracones.images import ImageCollection
@@ -35,8 +37,9 @@ class FeatureConfig(MethodConfig):
     """Options of every method on frozen features.
 
     ``preset`` fills in what is not given: ``balanced`` (default) is the paper's method at a cost a CPU can pay,
-    ``fast`` cheaper, ``best`` the paper's full recipe. A saved configuration names every value, so it does not
-    depend on what a preset means.
+    ``fast`` cheaper, ``best`` the paper's full recipe. Where neither ``backbone`` nor ``weights`` are named, the
+    backbone is one that a package brought (`default_backbone`), if there is one, else the method's own from the hub.
+    A saved configuration names every value, so it depends neither on what a preset means nor on what is installed.
     """
 
     presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {"fast": {}, "balanced": {}, "best": {}}
@@ -45,8 +48,12 @@ class FeatureConfig(MethodConfig):
     size: tuple[int, int] | None = Field(
         (256, 256), description="height, width that images are brought to; with tile: their own"
     )
-    backbone: str = Field("resnet18", description="timm name, or torchvision's where timm has none")
-    weights: str = Field("pretrained", description="'pretrained' (from the hub), 'random', or a file (.safetensors)")
+    backbone: str = Field(
+        "resnet18", description="timm name, or torchvision's where timm has none; a packaged one if none is named"
+    )
+    weights: str = Field(
+        "pretrained", description="'packaged' (by pip), 'pretrained' (from the hub), 'random', or a file (.safetensors)"
+    )
     levels: tuple[int, ...] | None = Field((1, 2, 3), description="feature levels; strides 4, 8, 16 are 1, 2, 3")
     image_score: ImageScore = Field("max", description="how a heat map becomes a score: max, top (share), mean")
     top_share: float = Field(0.03, gt=0, le=1, description="share of pixels that image_score=top averages")
@@ -67,6 +74,7 @@ class FeatureConfig(MethodConfig):
         """
         preset = options.get("preset", cls.model_fields["preset"].default)
         given = cls._nest(options)
+        cls._name_backbone(given)
         if given.get("tile") is not None:
             # Images are cut in tiles as they are: brought to one size first, a large one would lose what tiles are for.
             given.setdefault("size", None)
@@ -77,6 +85,17 @@ class FeatureConfig(MethodConfig):
             else:
                 given.setdefault(name, value)
         return super().from_options(**given)
+
+    @staticmethod
+    def _name_backbone(given: dict[str, Any]) -> None:
+        """Fill in the packaged backbone where none is named, or where the weights alone are said to be packaged."""
+        if "backbone" in given or given.get("weights", "packaged") != "packaged":
+            return
+        name, weights = default_backbone()
+        if weights == "packaged":
+            given |= {"backbone": name, "weights": weights}
+        elif "weights" in given:
+            given["backbone"] = next(iter(PACKAGED))  # not installed: its error names the ways out
 
 
 class FeatureMethod(Method):

@@ -7,6 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import dracones
 from dracones.features import StoredFeatures
+from dracones.methods.memories import patchcore
 from dracones.methods.memories.patchcore import nearest_in, spread_out
 from dracones.training import Silent
 from feature_case import SMALL, anomalies, normals
@@ -87,54 +88,83 @@ def test_wide_features_are_pooled_to_1024():
     assert method.patches(method.extractor(normals(1))).shape == (1, 16, 16, 1024)
 
 
-def test_memory_and_candidates_are_bounded_and_progress_is_told():
-    class Counting(Silent):
-        def __init__(self):
-            self.seen = {}
+def learnt_from(points, per_image=8, **options):
+    """A method whose memory has learnt from vectors `[N, D]`, `per_image` of them an image."""
+    method = dracones.create("patchcore", **SMALL, projection=64, neighbours=1, **options).method
+    method.build((3, 64, 64))
+    method.memory = torch.empty(0, points.shape[1])
+    method.patches = lambda maps: maps[0].permute(0, 2, 3, 1)
+    features = StoredFeatures([points.view(-1, 1, per_image, points.shape[1]).numpy()])
+    return method, features
 
+
+def radius(points, memory):
+    return float(nearest_in(points, memory)[0].max())
+
+
+def test_the_choice_in_parts_leaves_none_far_away(monkeypatch):
+    monkeypatch.setattr(patchcore, "_PART", 1024)
+    generator = torch.Generator().manual_seed(0)
+    # Hundred places of very unequal number, as backgrounds and parts are; a choice at random misses the rare ones.
+    places = 20 * vectors(100, 6)
+    often = torch.multinomial(1 / torch.arange(1, 101).float() ** 2, 4000, replacement=True, generator=generator)
+    points = places[torch.cat([often, torch.arange(100).repeat(8)])][torch.randperm(4800, generator=generator)]
+    points += 0.1 * vectors(4800, 6, seed=3)
+    method, features = learnt_from(points, memory_share=1.0, memory_limit=150)
+    method.learn(features, generator)
+    exact = points[spread_out(points, 150, 64, generator)]
+    assert len(method.memory) == 150
+    assert radius(points, method.memory) < 1.5 * radius(points, exact)
+    at_random = points[torch.randperm(4800, generator=generator)[:600]]
+    assert radius(points, at_random[spread_out(at_random, 150, 64, generator)]) > 2 * radius(points, exact)
+
+
+def test_choosing_takes_time_and_memory_that_do_not_grow_with_the_images_once_the_limit_is_reached(monkeypatch):
+    monkeypatch.setattr(patchcore, "_PART", 64)
+    work = []
+    monkeypatch.setattr(
+        patchcore,
+        "spread_out",
+        lambda points, count, *rest: work.append((len(points), count)) or spread_out(points, count, *rest),
+    )
+    found = []
+    for count in (2048, 8192):
+        work.clear()
+        method, features = learnt_from(vectors(count, 4), memory_share=1.0, memory_limit=64)
+        method.learn(features, torch.Generator().manual_seed(0))
+        *parts, last = work
+        assert sum(size for size, _ in parts) == count  # every patch is looked at
+        assert last == (4 * 64, 64)
+        found.append(sum(size * chosen for size, chosen in work))
+    assert found[0] == found[1]
+
+
+def test_progress_is_told_of_every_choice(monkeypatch):
+    class Counting(Silent):
         def start(self, total, what):
-            self.what = what
-            self.seen[what] = [total, 0]
+            self.total, self.what, self.seen = total, what, 0
 
         def advance(self, n=1, **numbers):
-            self.seen[self.what][1] += n
+            self.seen += n
 
-    progress = Counting()
-    detector = dracones.create("patchcore", **SMALL, memory_share=0.5, memory_limit=128, candidates=256)
-    detector.fit(normals(40), progress=progress)
-    assert len(detector.method.memory) == 128
-    assert progress.seen["choosing the patches to keep"] == [128, 128]
-
-
-def test_candidates_come_from_all_images_and_positions():
-    method = dracones.create("patchcore", **SMALL).method
-    method.build((3, 64, 64))
-    features = StoredFeatures([np.arange(3 * 2 * 2 * 4, dtype=np.float32).reshape(3, 2, 2, 4)] * 1)
-    method.patches = lambda maps: maps[0].permute(0, 2, 3, 1)
-    everything = method._at(torch.arange(12), features)
-    np.testing.assert_array_equal(everything.numpy(), features.levels[0].reshape(12, 4))
-    np.testing.assert_array_equal(method._at(torch.tensor([0, 7, 11]), features), everything[[0, 7, 11]])
+    for part, expected in ((64, 16 * 64 + 256), (1024, 256)):  # in sixteen parts, and at once
+        monkeypatch.setattr(patchcore, "_PART", part)
+        progress = Counting()
+        method, features = learnt_from(vectors(1024, 4), memory_share=0.25)
+        method.learn(features, torch.Generator().manual_seed(0), progress)
+        assert (progress.total, progress.seen) == (expected, expected)
+        assert len(method.memory) == 256
 
 
-def test_choosing_takes_time_in_proportion_to_the_images():
-    """Twice the images, memory kept at its limit: the same number of choices among the same number of candidates."""
-    sizes = []
-    for count in (20, 40):
-        detector = dracones.create(
-            "patchcore",
-            **SMALL,
-            memory_share=1.0,
-            memory_limit=50,
-            candidates=150,
-            validation_share=0,
-            calibration_share=0,
-        )
-        original = detector.method._at
-        detector.method._at = lambda places, features, original=original: (
-            sizes.append(len(places)) or original(places, features)
-        )
-        detector.fit(normals(count))
-    assert sizes == [150, 150]
+def test_a_memory_that_learns_on_grows_by_the_share_and_knows_the_new():
+    method, features = learnt_from(vectors(800, 6), memory_share=0.1)
+    _, more = learnt_from(vectors(400, 6, seed=1) + 30)
+    method.learn(features, torch.Generator().manual_seed(0))
+    assert len(method.memory) == 80
+    method.learn(more, torch.Generator().manual_seed(0))
+    assert len(method.memory) == 120
+    assert int((method.memory[:, 0] > 15).sum()) > 20
+    assert radius(vectors(400, 6, seed=1) + 30, method.memory) < 6
 
 
 def test_the_choice_is_the_plain_greedy_one():

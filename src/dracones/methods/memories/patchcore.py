@@ -15,13 +15,14 @@ from dracones.methods.learning import FitContext
 from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
-from dracones.training import TrainingConfig, counting
+from dracones.training import Progress, TrainingConfig, counting
 
 _ROWS = 512  # of the memory, compared with at once
+_PART = 16_384  # patches that are chosen among at once: so few stay in a processor's cache, pass after pass
 
 
 class PatchCoreConfig(FeatureConfig):
-    """The paper's values but for `candidates` and `memory_limit`.
+    """The paper's values but for `put_forward` and `memory_limit`.
 
     The paper reports memories of 25 %, 10 % and 1 % of the patches, within .001 of each other.
     """
@@ -35,8 +36,8 @@ class PatchCoreConfig(FeatureConfig):
     levels: tuple[int, ...] | None = Field((2, 3), description="feature levels; the paper's strides are 8 and 16")
     memory_share: float = Field(0.1, gt=0, le=1, description="share of the training patches that is kept")
     memory_limit: int = Field(20_000, ge=1, description="patches that are kept at most, however many images there are")
-    candidates: int = Field(
-        400_000, ge=1, description="patches that the kept ones are chosen among; drawn at random where there are more"
+    put_forward: int = Field(
+        4, ge=1, description="the last choice is among so many times the patches that are kept; see PatchCore"
     )
     projection: int = Field(128, ge=1, description="random dimensions in which the patches to keep are chosen")
     neighbours: int = Field(9, ge=1, description="neighbours that weigh the image score; 1: no weight")
@@ -56,13 +57,16 @@ class PatchCore(FeatureMethod):
     far away (k-centre, in a random projection). The image score is the distance of the worst patch, weighed by how
     lonely its nearest neighbour is in the memory (equation 7); the heat map is the distances, smoothed.
 
-    Deviations. Where the images have more patches than ``candidates``, the choice is made among so many drawn at
-    random, and at most ``memory_limit`` are kept: memory and time are bounded whatever the number of images. The paper
+    Deviations. The greedy choice is made twice: a few images at a time put forward the patches that cover them best,
+    ``put_forward`` times as many in all as will be kept, and those that are kept are chosen among these (composable
+    core-sets). At most ``memory_limit`` are kept. So every patch is looked at, memory is bounded whatever the number of
+    images, and the choice is faster than one among all at once, as few patches stay in a processor's cache. The paper
     pools the concatenated features to 1,024 dimensions, because its WideResNet has 1,536; narrower backbones are left
     as they are, wider ones pooled the same way.
 
     Reference:
-        Roth et al. 2022, "Towards Total Recall in Industrial Anomaly Detection", sections 3.1 to 3.3.
+        Roth et al. 2022, "Towards Total Recall in Industrial Anomaly Detection", sections 3.1 to 3.3;
+        Malkomes et al. 2015, "Fast Distributed k-Center Clustering with Outliers on Massive Data" (choice in parts).
     """
 
     Config = PatchCoreConfig
@@ -89,27 +93,29 @@ class PatchCore(FeatureMethod):
         return None
 
     def fit_statistics(self, context: FitContext) -> None:
-        """Draw candidates from all patches of the training images, and keep those that are spread out the most."""
-        features = self.features_of(context.train, context.progress)
-        total = len(features) * self._patches_of(next(iter(features.chunks(1)))).shape[0]
-        count = min(
-            max(self.config.neighbours, round(self.config.memory_share * total)), self.config.memory_limit, total
-        )
-        drawn = torch.randperm(total, generator=context.generator)[: max(self.config.candidates, count)].sort().values
-        candidates = self._at(drawn, features)
-        with counting(context.progress, count, "choosing the patches to keep") as advance:
-            chosen = spread_out(candidates, count, self.config.projection, context.generator, advance)
-        self.memory = candidates[chosen].clone()
+        """Keep those patches of the training images that are spread out the most."""
+        self.learn(self.features_of(context.train, context.progress), context.generator, context.progress)
 
-    def _at(self, places: Tensor, features: FeatureDataset) -> Tensor:
-        """Patches `[N, D]` at ascending places among all patches of all images, read a few images at a time."""
-        found, start = [], 0
-        for maps in features.chunks(16):
-            patches = self._patches_of(maps)
-            here = places[(places >= start) & (places < start + len(patches))] - start
-            found.append(patches[here.to(patches.device)])
-            start += len(patches)
-        return torch.cat(found)
+    def learn(self, features: FeatureDataset, generator: torch.Generator, progress: Progress | None = None) -> None:
+        """Take in the patches of some images, beside those that the memory holds; it grows by their share."""
+        patches = len(self._patches_of(next(iter(features.chunks(1)))))
+        total = patches * len(features)
+        config, held = self.config, len(self.memory)
+        new = min(max(config.neighbours - held, round(config.memory_share * total)), total)
+        count = min(held + new, config.memory_limit)
+        images = max(1, _PART // patches)
+        parts = -(-len(features) // images)
+        several = parts > 1 or held > 0
+        each = -(-config.put_forward * min(new, config.memory_limit) // parts) if several else count
+        with counting(progress, parts * each + several * count, "choosing the patches to keep") as advance:
+            found = [self.memory]
+            for maps in features.chunks(images):
+                part = self._patches_of(maps)
+                found.append(part[spread_out(part, min(each, len(part)), config.projection, generator, advance)])
+            candidates = torch.cat(found)
+            if several:
+                candidates = candidates[spread_out(candidates, count, config.projection, generator, advance)]
+            self.memory = candidates.clone()
 
     def _patches_of(self, maps: tuple[Tensor, ...]) -> Tensor:
         return self.patches(tuple(level.to(self.device) for level in maps)).flatten(0, 2)

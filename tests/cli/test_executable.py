@@ -128,6 +128,12 @@ def evaluate_told(_: Path, ended: Ended) -> None:
     assert told["image"]["auroc"]["value"] == 1.0
 
 
+def sensitivity_told(_: Path, ended: Ended) -> None:
+    told = json.loads(ended.out)
+    assert [row["of"] for row in told["cells"]] == [2] * 15
+    assert "synthetic" in told["notes"][0]
+
+
 def compare_told(folder: Path, ended: Ended) -> None:
     told = json.loads(ended.out)
     assert told == json.loads((folder / "compared.json").read_text())
@@ -177,6 +183,7 @@ RUNS: dict[str, tuple[list[str], Check]] = {
         compare_told,
     ),
     "report": (["model.safetensors", *TWO_SIDES, "-o", "report.html"], report_told),
+    "sensitivity": (["model.safetensors", "more", "--defects", "2", "--size", ".5", "--json"], sensitivity_told),
     "explain": (
         [
             "model.safetensors",
@@ -206,6 +213,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "evaluate": (["model.safetensors", "--normal", "more"], "give --normal DATA and --anomalous DATA"),
     "compare": ([*CLASSIFIED, "--classifier", "no.py:net"], "no Python file at no.py"),
     "report": (["model.safetensors", *TWO_SIDES, "-o", "nowhere/r.html"], "the folder nowhere does not exist"),
+    "sensitivity": (["model.safetensors", "more", "--size", "2"], "expected different shares in (0, 1]"),
     "explain": (["model.safetensors", "--normal", "more", "--other", "odd="], "--other takes NAME=DATA"),
     "verify": (["none.safetensors"], "no model file at none.safetensors"),
     "export": (["model.safetensors", "-o", "nowhere/line.onnx"], "the folder nowhere does not exist"),

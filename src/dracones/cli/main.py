@@ -33,6 +33,7 @@ VERBS = (
     "evaluate",
     "compare",
     "report",
+    "sensitivity",
     "explain",
     "verify",
     "export",

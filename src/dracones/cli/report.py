@@ -30,6 +30,9 @@ def report(
     masks: Masks = None,
     mvtec: Mvtec = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Also how small a made defect on the normal images it sees.")
+    ] = False,
     batch_size: BatchSize = 32,
     classifier: Classifier = None,
     device: Device = "cpu",
@@ -47,6 +50,11 @@ def report(
     sides = open_sides(normal, anomalous, masks, mvtec)
     found = judge(detector, *sides, batch_size=batch_size, progress=RichProgress())
     page = evaluation_page(detector, found, *sides)
+    if sensitivity:
+        from dracones.cli.sensitivity_page import add_sensitivity
+        from dracones.detectors import sensitivity as measure
+
+        add_sensitivity(page, detector, measure(detector, sides[0], batch_size=batch_size, progress=RichProgress()))
     page.provenance(model=str(model), normal=sides[0].name_of_source, anomalous=sides[1].name_of_source)
     written = page.write(output)
     numbers = page.save_json(written.with_suffix(".json"))

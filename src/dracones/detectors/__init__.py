@@ -12,6 +12,7 @@ from dracones.detectors.detector import Detector
 from dracones.detectors.evaluation import Evaluation, evaluate
 from dracones.detectors.files import read_record
 from dracones.detectors.fitting import forget_checkpoints
+from dracones.detectors.made_defects import Sensitivity, sensitivity
 from dracones.detectors.pipeline import Answer, Pipeline
 from dracones.detectors.record import Record
 from dracones.detectors.verification import Check, Verification, verify
@@ -25,6 +26,7 @@ __all__ = [
     "Pipeline",
     "Prediction",
     "Record",
+    "Sensitivity",
     "Verdict",
     "Verification",
     "compare",
@@ -34,5 +36,6 @@ __all__ = [
     "forget_checkpoints",
     "load",
     "read_record",
+    "sensitivity",
     "verify",
 ]

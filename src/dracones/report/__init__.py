@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from dracones.report.evidence import evidence_curves as evidence_curves
     from dracones.report.figures import p_value_histogram as p_value_histogram
     from dracones.report.figures import pr_curves as pr_curves
+    from dracones.report.figures import rate_curves as rate_curves
     from dracones.report.figures import roc_curves as roc_curves
     from dracones.report.figures import scatter as scatter
     from dracones.report.figures import score_histogram as score_histogram
@@ -37,6 +38,7 @@ __all__ = [
     "overlay",
     "p_value_histogram",
     "pr_curves",
+    "rate_curves",
     "read_table",
     "roc_curves",
     "scatter",
@@ -61,6 +63,7 @@ _HOMES = {
     "p_value_histogram": "figures",
     "pr_curves": "figures",
     "read_table": "reading",
+    "rate_curves": "figures",
     "roc_curves": "figures",
     "scatter": "figures",
     "score_histogram": "figures",

@@ -170,6 +170,45 @@ def scatter(
     return picture(figure, f"{ylabel} against {xlabel} for {_listed(groups)}", numbers)
 
 
+@styled
+def rate_curves(
+    curves: Mapping[str, Sequence[Any]], x: Sequence[float], *, xlabel: str, ylabel: str, base: float | None = None
+) -> Picture:
+    """Rates with their intervals over a size, one curve a name; `base` is drawn as the rate of nothing at all.
+
+    Args:
+        curves: for each name one estimate (`value`, `low`, `high`) for each `x`.
+        x: rising and positive; drawn on a logarithmic scale.
+        xlabel: what `x` is.
+        ylabel: what the rates are.
+        base: a rate to compare with.
+
+    Example:
+        >>> drawn = rate_curves({"scar": [0.1, 0.9]}, [0.02, 0.04], xlabel="size", ylabel="found")
+        >>> drawn.numbers["curves"]["scar"]["value"]
+        [0.1, 0.9]
+    """
+    figure, axes = new_axes(ylabel=ylabel, xlabel=xlabel, height=340)
+    numbers: dict[str, Any] = {"x": list(x), "base": base, "curves": {}}
+    for rank, (name, rates) in enumerate(curves.items()):
+        values, lows, highs = (list(column) for column in zip(*map(estimate, rates), strict=True))
+        colour, mark = PALETTE[rank % len(PALETTE)], MARKS[rank % len(MARKS)]
+        # Side by side, so that no interval hides another.
+        shifted = [each * 1.03 ** (rank - (len(curves) - 1) / 2) for each in x]
+        axes.vlines(shifted, lows, highs, color=colour, linewidth=1, alpha=0.6)
+        axes.plot(shifted, values, f"{mark}-", color=colour, markersize=4, linewidth=1.2, label=legend_name(name))
+        numbers["curves"][name] = {"value": values, "low": lows, "high": highs}
+    if base is not None:
+        axes.axhline(base, color=INK, linewidth=1, linestyle=(0, (4, 2)), label="promised false alarms")
+    axes.set_xscale("log")
+    axes.set_xticks(list(x), [f"{each:.3g}" for each in x])
+    axes.minorticks_off()
+    axes.set_ylim(-0.02, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    legend_above(figure, axes)
+    return picture(figure, f"{ylabel} against {xlabel} for {_listed(curves)}", numbers)
+
+
 def estimate(value: Any) -> tuple[float, float, float]:
     """Value and interval of a number, an `Estimate` or a mapping; the interval of a bare number is the number."""
     if isinstance(value, Mapping):

@@ -79,6 +79,10 @@ def make(root: Path) -> None:
     for name, count in {"parts/good": 40, "more/good": 105, "incoming": 6, "test/good": 8, "more_good": 55}.items():
         folder(root / name, count, seed=count)
     folder(root / "test" / "bad", 8, defect=True)
+    for seed, camera in enumerate(("left", "right"), 60):
+        folder(root / "cameras" / camera, 20, seed=seed)
+    lines = [f"{camera}/{index:03}.png,{camera[0]}" for camera in ("left", "right") for index in range(20)]
+    (root / "lines.csv").write_text("\n".join(["path,line", *lines]))
     category(root / "bottle", ("broken",))
     category(root / "screw", ("scratch_neck",))
     folder(root / "large" / "good", 2, (300, 400))

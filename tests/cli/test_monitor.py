@@ -143,3 +143,35 @@ def test_a_model_without_calibration_is_refused(tmp_path, model):
     path = bare.save(tmp_path / "bare.safetensors")
     table = write_table(tmp_path / "s.csv", [row("a", 1.0)])
     assert "has no calibration; `dracones calibrate" in refused(table, "--model", path)
+
+
+def test_with_groups_each_is_compared_with_its_own_calibration(tmp_path, model):
+    """Two groups far apart: nothing has changed until one of them does."""
+    detector, _ = model
+    generator = np.random.default_rng(2)
+
+    def two_kinds(count):
+        levels = [(100, 120), (60, 160)]
+        return np.concatenate([generator.integers(*pair, (count, 8, 8), dtype=np.uint8) for pair in levels])
+
+    more, new = two_kinds(60), two_kinds(40)
+    grouped = dracones.Detector(detector.method)
+    grouped.config = detector.config
+    grouped.know(detector.fitted())
+    grouped.calibrate(more, false_alarm_rate=0.05, groups=["a"] * 60 + ["b"] * 60)
+    path = grouped.save(tmp_path / "grouped.safetensors")
+    rows = [
+        row(v.path, v.score) | {"p_value": v.p_value, "group": v.group}
+        for v in grouped.predict(new, groups=["a"] * 40 + ["b"] * 40)
+    ]
+    table = write_table(tmp_path / "s.csv", rows)
+    found = json.loads(call(table, "--model", path, "--json").stdout)["streams"]
+    assert [(stream["source"], stream["images"]) for stream in found] == [("all images", 80), ("a", 40), ("b", 40)]
+    assert not any(stream["changed"] for stream in found)
+    swapped = [r | {"group": "b" if r["group"] == "a" else "a", "p_value": None} for r in rows]
+    found = json.loads(call(write_table(tmp_path / "t.csv", swapped), "--model", path, "--json").stdout)["streams"]
+    assert [stream["changed"] for stream in found] == [True, True, True]
+    assert "was it scored by another model?" in refused(
+        write_table(tmp_path / "u.csv", [r | {"p_value": 1.0} for r in swapped]), "--model", path
+    )
+    assert "there is no column 'group'" in refused(write_table(tmp_path / "v.csv", [row("a", 1.0)]), "--model", path)

@@ -2,6 +2,7 @@
 
 from dracones.calibration.conformal import Conformal, TooFewScores, clopper_pearson, realised_rate
 from dracones.calibration.contamination import standing_apart
+from dracones.calibration.groups import Groups
 from dracones.calibration.heat_range import HeatRange
 from dracones.calibration.prediction import Prediction, Verdict
 from dracones.calibration.promise import Promise, coarseness, judge_promise
@@ -9,6 +10,7 @@ from dracones.calibration.regions import Region, regions_of
 
 __all__ = [
     "Conformal",
+    "Groups",
     "HeatRange",
     "Prediction",
     "Promise",

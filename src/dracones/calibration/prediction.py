@@ -20,6 +20,7 @@ class Verdict:
         map: ``[H, W]`` float32 at the image's own resolution, or ``None``.
         witness: who of a method of several voices (`ensemble`) adds most to the score, such as ``"the whole image"``;
             ``None`` for a method of one.
+        group: whose calibration the p-value and the verdict are by; ``None`` where there are no groups.
     """
 
     path: str
@@ -28,6 +29,7 @@ class Verdict:
     is_anomaly: bool | None
     map: NDArray[np.float32] | None = None
     witness: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Prediction:
         threshold: score above which an image is called anomalous.
         false_alarm_rate: the rate promised for ``threshold``.
         witnesses: ``N`` names of who adds most to each score, or ``None`` for a method of one voice.
+        groups: ``N`` groups whose calibration each image was compared with, or ``None``.
     """
 
     paths: tuple[str, ...]
@@ -55,6 +58,7 @@ class Prediction:
     threshold: float | None = None
     false_alarm_rate: float | None = None
     witnesses: tuple[str, ...] | None = None
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -68,6 +72,7 @@ class Prediction:
                 None if self.is_anomaly is None else bool(self.is_anomaly[i]),
                 None if self.maps is None else self.maps[i],
                 None if self.witnesses is None else self.witnesses[i],
+                None if self.groups is None else self.groups[i],
             )
 
     @classmethod
@@ -79,6 +84,7 @@ class Prediction:
         flags = [v.is_anomaly for v in verdicts if v.is_anomaly is not None]
         maps = [v.map for v in verdicts if v.map is not None]
         witnesses = [v.witness for v in verdicts if v.witness is not None]
+        groups = [v.group for v in verdicts if v.group is not None]
         whole = len(verdicts)
         return cls(
             paths=tuple(v.path for v in verdicts),
@@ -90,4 +96,5 @@ class Prediction:
             threshold=threshold,
             false_alarm_rate=rate,
             witnesses=tuple(witnesses) if witnesses and len(witnesses) == whole else None,
+            groups=tuple(groups) if groups and len(groups) == whole else None,
         )

@@ -5,8 +5,20 @@ from typing import Annotated
 
 import typer
 
-from dracones.cli.options import AsJson, Classifier, Data, Device, Model, PixelRate, Threads, runtime, use_threads
-from dracones.cli.output import emit, tell
+from dracones.cli.models import read_groups
+from dracones.cli.options import (
+    AsJson,
+    Classifier,
+    Data,
+    Device,
+    Group,
+    Model,
+    PixelRate,
+    Threads,
+    runtime,
+    use_threads,
+)
+from dracones.cli.output import emit, show_groups, tell
 
 
 def calibrate(
@@ -19,6 +31,7 @@ def calibrate(
         float | None, typer.Option("--confidence", help="Keep the rate with this probability, not just on average.")
     ] = None,
     pixel_rate: PixelRate = None,
+    group: Group = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to write; MODEL itself if not given.")
     ] = None,
@@ -38,6 +51,7 @@ def calibrate(
         false_alarm_rate=false_alarm_rate,
         confidence=confidence,
         pixel_rate=pixel_rate,
+        groups=read_groups(group),
         progress=RichProgress(),
     )
     written = detector.save(output or model)
@@ -48,6 +62,7 @@ def calibrate(
                 "threshold": detector.threshold,
                 "false_alarm_rate": detector.false_alarm_rate,
                 "confidence": confidence,
+                "groups": None if detector.groups is None else dict(detector.groups.thresholds),
                 "calibration_images": len(detector.calibration),
                 "pixel_threshold": None if detector.heat_range is None else detector.heat_range.threshold,
                 "pixel_rate": None if detector.heat_range is None else detector.heat_range.rate,
@@ -55,6 +70,10 @@ def calibrate(
         )
         return
     promise = f"with probability {confidence:.0%}" if confidence else "on average"
+    if detector.groups is not None:
+        show_groups(detector.groups)
+        tell(f"{written}: {promise}, at most {detector.false_alarm_rate:.2%} of each group's normal images above it")
+        return
     tell(
         f"{written}: threshold {detector.threshold:.6g}; {promise}, at most {detector.false_alarm_rate:.2%} of normal "
         f"images score above it ({len(detector.calibration)} calibration images)"

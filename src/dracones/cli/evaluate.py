@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from dracones.cli.models import load_model, use_threads_for
+from dracones.cli.models import load_model, read_groups, use_threads_for
 from dracones.cli.options import (
     Anomalous,
     AsJson,
     BatchSize,
     Classifier,
     Device,
+    Group,
     Masks,
     Model,
     Mvtec,
@@ -25,6 +26,7 @@ def evaluate(
     anomalous: Anomalous = None,
     masks: Masks = None,
     mvtec: Mvtec = None,
+    group: Group = None,
     batch_size: BatchSize = 32,
     classifier: Classifier = None,
     device: Device = "cpu",
@@ -38,7 +40,14 @@ def evaluate(
 
     detector = load_model(model, device=device, classifier=classifier)
     normal_images, anomalous_images = open_sides(normal, anomalous, masks, mvtec)
-    found = judge(detector, normal_images, anomalous_images, batch_size=batch_size, progress=RichProgress())
+    found = judge(
+        detector,
+        normal_images,
+        anomalous_images,
+        groups=read_groups(group),
+        batch_size=batch_size,
+        progress=RichProgress(),
+    )
     skipped = [*found.normal.errors, *found.anomalous.errors]
     if as_json:
         emit({**found.to_json(), "skipped": skipped_records(skipped)})
@@ -81,6 +90,14 @@ def show(found: Any) -> None:
             shares["normal: with an outline"] = found.outlined.normal
             shares["anomalous: with an outline"] = found.outlined.anomalous
         table("called anomalous at the threshold", ["images", "count", "share", "95 % from", "to"], rows)
+    if found.groups:
+        promised = next(iter(found.groups.values())).rate
+        rows = [
+            [name, f"{one.alarms} of {one.images}", one.realised.value, one.realised.low, one.realised.high, one.state]
+            for name, one in found.groups.items()
+        ]
+        columns = ["group", "false alarms", "share", "95 % from", "to", "promise"]
+        table(f"false alarms of each group, of which {promised:.2%} are promised", columns, rows)
     columns = ["metric", "value", "95 % from", "to"]
     for level, metrics in (("image", found.image), ("pixel", found.pixel)):
         if metrics is not None:

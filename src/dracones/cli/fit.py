@@ -5,12 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from dracones.cli.models import open_normal
+from dracones.cli.models import open_normal, read_groups
 from dracones.cli.options import (
     AsJson,
     Classifier,
     Device,
     EveryPage,
+    Group,
     MaxPixels,
     PixelRate,
     Strict,
@@ -21,7 +22,7 @@ from dracones.cli.options import (
     runtime,
     use_threads,
 )
-from dracones.cli.output import emit, report_skipped, skipped_records, tell
+from dracones.cli.output import emit, report_skipped, show_groups, skipped_records, tell
 
 
 def fit(
@@ -56,6 +57,7 @@ def fit(
             "--group-by", help="What stays on one side when images are kept aside: folder, or a pattern of names."
         ),
     ] = None,
+    group: Group = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Forget a killed run instead of going on with it.")
     ] = False,
@@ -101,13 +103,16 @@ def fit(
     progress = RichProgress()
     if images is None:
         images = open_normal(data, strict=strict, max_pixels=max_pixels, pages=pages)
-    detector.fit(images, device=device, progress=progress, checkpoint=checkpoint)
+    groups = read_groups(group)
+    aside = groups if calibrate is None else None
+    detector.fit(images, groups=aside, device=device, progress=progress, checkpoint=checkpoint)
     if calibrate is not None or confidence is not None or pixel_rate is not None:
         detector.calibrate(
             calibrate,
             false_alarm_rate=false_alarm_rate,
             confidence=confidence,
             pixel_rate=pixel_rate,
+            groups=None if calibrate is None else groups,
             progress=progress,
         )
     detector.save(output)
@@ -156,6 +161,7 @@ def _conclude(detector: Any, output: Path, written: Path, as_json: bool) -> None
                 "digest": detector.provenance["digest"],
                 "threshold": detector.threshold,
                 "false_alarm_rate": detector.false_alarm_rate,
+                "groups": None if detector.groups is None else dict(detector.groups.thresholds),
                 "calibration_images": len(detector.calibration),
                 # Digests of images are for the next calibration, not for reading.
                 "provenance": {key: value for key, value in detector.provenance.items() if key != "met"},
@@ -168,10 +174,19 @@ def _conclude(detector: Any, output: Path, written: Path, as_json: bool) -> None
     for note in detector.method.notes:
         tell(note)
     tell(f"digest {detector.provenance['digest']}")
-    if detector.threshold is None:
+    if detector.groups is not None:
+        show_groups(detector.groups)
+    if detector.groups is not None and detector.groups.thresholds:
         tell(
-            f"no threshold yet: {len(detector.calibration)} calibration images are too few for a false-alarm rate of "
-            f"{detector.config.false_alarm_rate}; give more with `dracones calibrate`, or a larger --false-alarm-rate"
+            f"at most {detector.false_alarm_rate:.2%} of normal images of each group above its threshold, from "
+            f"{len(detector.calibration)} calibration images"
+        )
+    elif detector.threshold is None:
+        in_groups = "" if detector.groups is None else f" in {len(detector.groups.names)} groups"
+        tell(
+            f"no threshold yet: {len(detector.calibration)} calibration images{in_groups} are too few for a "
+            f"false-alarm rate of {detector.config.false_alarm_rate}; give more with `dracones calibrate`, or a larger "
+            "--false-alarm-rate"
         )
     else:
         tell(

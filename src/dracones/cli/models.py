@@ -35,7 +35,7 @@ def load_model(model: Path, *, device: str | None = "cpu", classifier: str | Non
 
 
 def calibration_of(model: Path) -> Any:
-    """The calibration in a file of either kind, without its weights.
+    """The calibration in a file of either kind, without its weights: a `Conformal`, or `Groups` of them.
 
     Raises:
         ValueError: it has none.
@@ -43,11 +43,12 @@ def calibration_of(model: Path) -> Any:
     if is_exported(model):
         from dracones.runtime import load
 
-        found = load(model).calibration
+        found: Any = load(model).calibration
     else:
         from dracones.detectors import read_record
 
-        found = read_record(model).calibration
+        record = read_record(model)
+        found = record.calibration if record.groups is None else record.groups
     if not len(found):
         raise ValueError(f"{model} has no calibration; `dracones calibrate {model} NORMAL_IMAGES` makes one")
     return found
@@ -75,6 +76,30 @@ def open_normal(data: str, *, strict: bool, max_pixels: int | None = None, pages
     from dracones.images import open_images
 
     return open_images(data, strict=strict, limits=_limits(max_pixels), pages=_pages(pages))
+
+
+def read_groups(text: str | None) -> Any:
+    """What ``--group`` says: folder, a pattern, or the column of a table that has a column of paths.
+
+    Raises:
+        ValueError: a table without the columns, or with a path twice.
+    """
+    table, _, column = (text or "").rpartition(":")
+    if not Path(table).is_file():
+        return text
+    from dracones.report import read_table
+
+    found: dict[str, str] = {}
+    for number, row in enumerate(read_table(table), 1):
+        lacking = [name for name in ("path", column) if name not in row]
+        if lacking:
+            raise ValueError(f"{table} has no column {lacking[0]!r}; its columns are {', '.join(map(repr, row))}")
+        path = str(row["path"])
+        if path in found:
+            raise ValueError(f"{table}, row {number}: {path!r} was there before; each image has one group")
+        if row[column] is not None:
+            found[path] = str(row[column])
+    return found
 
 
 def _limits(max_pixels: int | None) -> Any:

@@ -51,11 +51,14 @@ def monitor(
     from dracones.monitoring import Monitor, rows_of, summary, take, watch
 
     calibration = None if model is None else calibration_of(model)
+    scores = None if calibration is None else _scores_of(calibration)
+    if isinstance(scores, dict) and source is None:
+        source = "group"  # as `score` calls the column
     if state is not None and state.exists():
         watching = Monitor.restore(state)
-        _check_same(watching, state, calibration, false_alarm_rate)
+        _check_same(watching, state, scores, false_alarm_rate)
     else:
-        watching = Monitor(() if calibration is None else calibration.scores, false_alarm_rate=false_alarm_rate)
+        watching = Monitor(() if scores is None else scores, false_alarm_rate=false_alarm_rate)
     check = None if calibration is None else _same_model(calibration, model)
     rows = list(rows_of(tables, source))  # a table that is refused leaves nothing half counted
     take(watching, tables)
@@ -137,9 +140,16 @@ def _draw(output: Path, watching: Any, found: Any, rows: list[dict[str, Any]], t
     page.write(output)
 
 
-def _check_same(watching: Any, state: Path, calibration: Any, rate: float) -> None:
+def _scores_of(calibration: Any) -> Any:
+    """What a monitor compares with: scores, or those of each group."""
+    if hasattr(calibration, "calibrations"):
+        return {name: each.scores for name, each in calibration.calibrations.items()}
+    return calibration.scores
+
+
+def _check_same(watching: Any, state: Path, scores: Any, rate: float) -> None:
     """Refuse to go on with a monitor of other calibration images, or with another bound."""
-    if calibration is not None and not watching.is_of(calibration.scores):
+    if scores is not None and not watching.is_of(scores):
         raise ValueError(f"{state} compares with other calibration images than the model's; name another file")
     if watching.false_alarm_rate != rate:
         raise ValueError(
@@ -154,9 +164,12 @@ def _same_model(calibration: Any, model: Path | None) -> Any:
     def check(row: Any) -> None:
         if row.p_value is None:
             return
-        p_value = float(calibration.p_values([row.score])[0])
+        own = getattr(calibration, "calibrations", {}).get(row.source, calibration)
+        if hasattr(own, "calibrations"):
+            return  # a source without calibration is refused by the monitor itself
+        p_value = float(own.p_values([row.score])[0])
         # A tie that rounding decides is one image more or less.
-        if abs(p_value - row.p_value) > 2.5 / (len(calibration) + 1):
+        if abs(p_value - row.p_value) > 2.5 / (len(own) + 1):
             raise ValueError(
                 f"{row.place}: {row.path!r} has p-value {row.p_value:.4g}, and {model} gives its score {p_value:.4g}; "
                 "was it scored by another model?"

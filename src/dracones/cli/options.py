@@ -35,6 +35,14 @@ PixelRate = Annotated[
 EveryPage = Annotated[
     str, typer.Option("--pages", help="Of files with several pages or frames: first, or all as images of their own.")
 ]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        metavar="WHAT",
+        help="A promise for each group (camera, product, class): folder, a pattern of names, or TABLE:COLUMN.",
+    ),
+]
 Classifier = Annotated[
     str | None,
     typer.Option("--classifier", help="What a guard wraps: timm name, module:function, file.py:function, .pt2 file."),

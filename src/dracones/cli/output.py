@@ -36,6 +36,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     Console(width=None if sys.stdout.isatty() else 160).print(drawn)
 
 
+def show_groups(groups: Any) -> None:
+    """Print the threshold of each group, as far as there is one, and how many images are behind it."""
+    rows = [[name, len(each), groups.thresholds.get(name)] for name, each in groups.calibrations.items()]
+    table(f"{len(rows)} groups", ["group", "calibration images", "threshold"], rows)
+
+
 def fail(error: BaseException, *, as_json: bool) -> NoReturn:
     """Say what went wrong and end with exit code 2."""
     message = str(error) or type(error).__name__

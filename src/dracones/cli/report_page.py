@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dracones.calibration import Promise
 from dracones.detectors import Detector, Evaluation, Prediction
 from dracones.images import ImageCollection
 from dracones.report import (
@@ -45,10 +46,12 @@ def _verdict(page: Report, detector: Detector, found: Evaluation) -> None:
         "bad": "The two sets are not told apart: do not rely on this model for this kind of anomaly.",
     }
     headline = words[level]
-    if found.promise is not None and found.promise.state == "broken":
+    promises = _promises(found)
+    broken = [words for words, promise in promises.items() if promise.state == "broken"]
+    if broken:
         # Whatever the order of the scores: who acts on the alarms was told another rate.
-        level, headline = "bad", f"{found.promise.words} {headline}"
-    elif found.promise is not None and found.promise.state != "kept" and level == "good":
+        level, headline = "bad", " ".join([*broken, headline])
+    elif level == "good" and any(promise.state != "kept" for promise in promises.values()):
         level = "warning"
     points = [
         f"An anomalous image scores above a normal one in {area['value']:.1%} of pairs "
@@ -62,6 +65,12 @@ def _verdict(page: Report, detector: Detector, found: Evaluation) -> None:
         page.key_number("AUPRO", found.pixel["aupro"])
 
 
+def _promises(found: Evaluation) -> dict[str, Promise]:
+    """What became of each promise, by its words: one for all images, or one a group."""
+    one = {} if found.promise is None else {found.promise.words: found.promise}
+    return one | {f"{group}: {promise.words}": promise for group, promise in found.groups.items()}
+
+
 def _alarm_points(detector: Detector, found: Evaluation) -> list[str]:
     if found.alarms is None:
         return ["No threshold is set: `dracones calibrate` sets one with a promised false-alarm rate."]
@@ -70,7 +79,7 @@ def _alarm_points(detector: Detector, found: Evaluation) -> list[str]:
         f"At the threshold that promises {detector.false_alarm_rate:.2%} false alarms, {false.count} of {false.total} "
         f"normal images ({false.share.value:.2%}) and {caught.count} of {caught.total} anomalous ones "
         f"({caught.share.value:.1%}) are called anomalous.",
-        *([] if found.promise is None else [found.promise.words]),
+        *_promises(found),
         *([] if found.outlined is None or found.outlined.promise is None else [found.outlined.promise.words]),
         *found.notes,
     ]

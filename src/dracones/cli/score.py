@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from dracones.cli.map_folder import MapFolder
-from dracones.cli.models import load_model, open_data, use_threads_for
+from dracones.cli.models import load_model, open_data, read_groups, use_threads_for
 from dracones.cli.options import (
     AsJson,
     BatchSize,
@@ -16,6 +16,7 @@ from dracones.cli.options import (
     Data,
     Device,
     EveryPage,
+    Group,
     MaxPixels,
     Model,
     Strict,
@@ -79,6 +80,7 @@ def score(
             help="Exit with 1 if any image is called anomalous, with 3 if none is but some could not be judged.",
         ),
     ] = False,
+    group: Group = None,
     batch_size: BatchSize = 32,
     classifier: Classifier = None,
     device: Device = "cpu",
@@ -102,6 +104,8 @@ def score(
     if shards is not None:
         if resume or any(each is not None for each in (output, maps, masks, regions)):
             raise ValueError("--shards writes tables alone and goes on by itself; leave out -o, --resume and maps")
+        if group is not None:
+            raise ValueError("--shards tells groups as the calibration did; leave out --group")
         _check_shards(shards, kind)
         asked = ShardOptions(shards, kind, shard_size, ray, workers, batch_size, classifier, device, reading)
         score_shards(model, data, asked, as_json=as_json, fail_on_anomaly=fail_on_anomaly)
@@ -118,7 +122,7 @@ def score(
     drawn = MapFolder(maps, detector.heat_range) if maps is not None else None
     marked = RegionFiles(model, detector.heat_range, masks, regions, images.names) if masks or regions else None
     keepers = [each.keep for each in (drawn, marked) if each is not None]
-    facts = facts_of(model, images, max_pixels=max_pixels, pages=pages)
+    facts = facts_of(model, images, max_pixels=max_pixels, pages=pages, **({} if group is None else {"group": group}))
     with rows_kept(output, facts, resume=resume) as journal, marked or nullcontext():
 
         def keep(name: str, score_map: Any) -> None:
@@ -130,6 +134,7 @@ def score(
             images,
             journal,
             batch_size=batch_size,
+            groups=read_groups(group),
             keep_map=keep if keepers else None,
             progress=RichProgress(),
         )
@@ -194,7 +199,7 @@ def _check_shards(folder: Path, kind: str) -> None:
 
 
 def _check_model(model: Path, detector: Any, fail_on_anomaly: bool, *, wants_maps: bool) -> None:
-    if fail_on_anomaly and detector.threshold is None:
+    if fail_on_anomaly and detector.false_alarm_rate is None:
         raise ValueError(
             f"{model} has no threshold to fail on; set one with `dracones calibrate {model} NORMAL_IMAGES`"
         )
@@ -229,6 +234,11 @@ def _show(tally: Any, output: Path | None, detector: Any) -> None:
         tell(
             f"{tally.anomalies} of {tally.scored} above the threshold {detector.threshold:.6g} "
             f"(promised false-alarm rate {detector.false_alarm_rate:.2%})"
+        )
+    elif detector.false_alarm_rate is not None:
+        tell(
+            f"{tally.anomalies} of {tally.scored} above the thresholds of their groups "
+            f"(promised false-alarm rate {detector.false_alarm_rate:.2%} in each)"
         )
     if output is not None:
         tell(f"wrote {output} ({tally.scored} scored, {tally.unread + tally.others} skipped)")

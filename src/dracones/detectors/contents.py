@@ -5,17 +5,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from dracones.calibration import Conformal
+from dracones.calibration import Conformal, Groups
 from dracones.calibration.heat_range import HeatRange
-from dracones.detectors.header import Header, read_strictly, unite
+from dracones.detectors.header import GroupsHeader, Header, read_strictly, unite
 from dracones.detectors.record import Record
 from dracones.files.storage import StoredDetector
 from dracones.methods import Limits, Method, build, hollow, method_class
 
-STATE, SCORES, PEAKS = "state.", "calibration.scores", "calibration.peaks"
+STATE, SCORES, PEAKS, OWNERS = "state.", "calibration.scores", "calibration.peaks", "calibration.owners"
 
 
 def header_of(stored: StoredDetector) -> Header:
@@ -49,7 +50,7 @@ def hollow_method(header: Header, stored: StoredDetector, **runtime: Any) -> Met
 def compared(method: Method, stored: StoredDetector) -> dict[str, Tensor | None]:
     """The state's names, with what is built under each (None: nothing); all agree with the file in type and shape."""
     names = [name.removeprefix(STATE) for name in stored.table.places if name.startswith(STATE)]
-    others = {name for name in stored.table.places if not name.startswith(STATE)} - {SCORES, PEAKS}
+    others = {name for name in stored.table.places if not name.startswith(STATE)} - {SCORES, PEAKS, OWNERS}
     if others:
         raise ValueError(f"it holds tensors that no detector has: {', '.join(sorted(others)[:3])}")
     parameters, built = dict(method.named_parameters()), method.state_dict()
@@ -134,19 +135,38 @@ def record_of(header: Header, stored: StoredDetector) -> Record:
             false_alarm_rate=calibration.false_alarm_rate,
             confidence=calibration.confidence,
         )
+    pooled = Conformal.from_state({"scores": stored.tensor(SCORES).numpy()}, {"count": calibration.count})
     record = Record(
         preprocess=header.preprocess,
         image_shape=header.image_shape,
-        calibration=Conformal.from_state({"scores": stored.tensor(SCORES).numpy()}, {"count": calibration.count}),
+        calibration=pooled,
         false_alarm_rate=calibration.false_alarm_rate,
         confidence=calibration.confidence,
         threshold=calibration.threshold,
+        groups=_groups_of(calibration.groups, pooled, stored),
         heat_range=heat,
         provenance=unite(header.provenance, stored.origin),
         digest=stored.digests.model,
     )
     check_calibration(record)
     return record
+
+
+def _groups_of(header: GroupsHeader | None, pooled: Conformal, stored: StoredDetector) -> Groups | None:
+    """The groups, from the place among their names that each score in the file is of."""
+    if (OWNERS in stored.table.places) != (header is not None):
+        raise ValueError("its groups and the groups of its calibration scores do not belong together")
+    if header is None:
+        return None
+    place = stored.table.places[OWNERS]
+    if place.dtype != torch.int64 or place.shape != (len(pooled),):
+        raise ValueError(f"{OWNERS} is no row of {len(pooled)} whole numbers")
+    owners = stored.tensor(OWNERS).numpy()
+    if not np.array_equal(np.unique(owners), np.arange(len(header.names))):
+        raise ValueError(f"{OWNERS} does not give scores to each of {len(header.names)} groups and no other")
+    calibrations = {name: Conformal().fit(pooled.scores[owners == i]) for i, name in enumerate(header.names)}
+    thresholds = dict(zip(header.names, header.thresholds, strict=False)) if header.thresholds else {}
+    return Groups(calibrations, header.how, thresholds)
 
 
 def check_calibration(record: Record) -> None:
@@ -158,6 +178,13 @@ def check_calibration(record: Record) -> None:
     scores = record.calibration.scores
     if len(scores) and not (abs(scores) < float("inf")).all():
         raise ValueError("calibration scores: some are not finite; no threshold can be promised from them")
+    if record.groups is not None and record.groups.thresholds and record.false_alarm_rate is not None:
+        promised_by = record.groups.at(record.false_alarm_rate, record.confidence).thresholds
+        if promised_by != record.groups.thresholds:
+            raise ValueError(
+                f"thresholds {dict(record.groups.thresholds)} are not what the groups' calibration scores promise a "
+                f"false-alarm rate of {record.false_alarm_rate} with ({promised_by}); calibrate anew"
+            )
     if record.threshold is None or record.false_alarm_rate is None:
         return
     promised = record.calibration.threshold(record.false_alarm_rate, record.confidence)

@@ -8,15 +8,18 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from dracones.calibration import Conformal
+from dracones.calibration import Conformal, Groups
+from dracones.calibration.groups import check_counts
 from dracones.calibration.heat_range import HeatRange
 from dracones.calibration.prediction import Prediction, Verdict
 from dracones.detectors import files, fitting, scoring, streaming
 from dracones.detectors.familiar import chosen_for_calibration
+from dracones.detectors.grouping import counts_of, grouping_of, groups_for_calibration, rule_of
 from dracones.detectors.judge import Judge
 from dracones.detectors.pipeline import Pipeline
 from dracones.detectors.record import Record
 from dracones.images import ImageCollection, Preprocess, Skipped, Tiling, UnreadableImage, open_images
+from dracones.images.keys import How
 from dracones.methods import Method, MethodConfig, MethodInfo, Scores
 from dracones.training import Progress
 
@@ -47,6 +50,7 @@ class Detector:
         data: Any,
         *,
         labels: Any = None,
+        groups: How | None = None,
         device: str | torch.device | None = None,
         progress: Progress | None = None,
         checkpoint: str | Path | None = None,
@@ -60,6 +64,7 @@ class Detector:
         Args:
             data: normal images: a folder, file, array, tensor, Dataset or DataLoader (see `open_images`).
             labels: one class per image, for the methods that need them and data that does not carry them.
+            groups: what the images kept aside are calibrated by, each group for itself; see `calibrate`.
             device: where to learn; the detector stays there. A GPU if there is one, by default.
             progress: is told about everything that takes long.
             checkpoint: file that a killed fit goes on from (`forget_checkpoints` when the result is saved).
@@ -75,11 +80,12 @@ class Detector:
         opened = open_images(data, strict=strict, labels=labels)
         preprocess = fitting.choose_preprocess(self.method.info, self.config, opened)
         images = opened.with_preprocess(preprocess)
+        named = None if groups is None else dict(zip(images.names, groups_for_calibration(images, groups), strict=True))
         shape = fitting.image_shape(self.method.info, self.config, images)
         parts, provenance = fitting.learn(self.method, images, shape, _choose_device(device), progress, checkpoint)
         self.config = self.method.config
         self.know(Record(preprocess, shape, provenance=provenance))
-        self._calibrate_on(parts.calibration, progress)
+        self._calibrate_on(parts.calibration, progress, named, None if groups is None else rule_of(groups))
         self.skipped = tuple(images.skipped)
         return self
 
@@ -90,6 +96,7 @@ class Detector:
         false_alarm_rate: float | None = None,
         confidence: float | None = None,
         pixel_rate: float | None = None,
+        groups: How | None = None,
         progress: Progress | None = None,
     ) -> Self:
         """Set the threshold from normal images alone, with a promised false-alarm rate (split-conformal).
@@ -108,20 +115,35 @@ class Detector:
             confidence: if given, the rates hold with this probability for the calibration images at hand.
             pixel_rate: share of normal images that may have any pixel above the threshold of pixels; the false-alarm
                 rate if not given, and then nothing is promised of pixels where the images are too few for it.
+            groups: what each image's group is (a product, a camera, a class): the rate is then promised for every
+                group, each by a threshold of its own from its own images. ``"folder"``, a regular expression of names,
+                a mapping from names, or a list, one an image (see `keys_of`). Not to be confused with ``group_by`` of
+                a fit, which keeps together what belongs together. Pixels have one threshold for all groups.
             progress: is told how far the scoring is.
 
         Raises:
             ValueError: not fitted, no calibration images, images that were learnt from, scores that are not finite, or
-                too few distinct images for the rate (the needed count is named, before anything is scored).
+                too few distinct images for the rate, in all or in a group (the needed count is named, before anything
+                is scored).
         """
         record = self.fitted()
         rate = self.config.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
         if pixel_rate is not None and not self.gives_maps:
             raise ValueError(f"{self.info.name} gives no heat maps here, so pixel_rate promises nothing; leave it out")
+        if data is None and groups is not None:
+            raise ValueError(
+                "groups: the images that `fit` kept aside are grouped by fit(groups=...); give others here"
+            )
         if data is not None:
+            opened = open_images(data)
+            keys = None if groups is None else groups_for_calibration(opened, groups)
             rarest = rate if pixel_rate is None else min(rate, pixel_rate)
-            images, found = chosen_for_calibration(record.learnt, open_images(data), rarest, confidence, progress)
-            record = record.seen(*self._range_of(self.adopt(images), progress)).met_in_calibration(found)
+            chosen, found = chosen_for_calibration(record.learnt, opened, rarest, confidence, progress)
+            if keys is not None:
+                keys = [keys[i] for i in chosen]
+                check_counts(counts_of(keys), rate, confidence)
+            how = None if groups is None else rule_of(groups)
+            record = self._seen(self.adopt(opened.subset(chosen)), progress, keys, how).met_in_calibration(found)
         if len(record.calibration) == 0:
             raise ValueError(
                 "no calibration images: fit kept none aside (calibration_share=0); pass normal images to calibrate()"
@@ -133,6 +155,7 @@ class Detector:
         self,
         data: Any,
         *,
+        groups: How | None = None,
         batch_size: int = 32,
         maps: bool = True,
         strict: bool = False,
@@ -142,22 +165,26 @@ class Detector:
 
         Args:
             data: a folder, file, array, tensor, Dataset, DataLoader or `ImageCollection`.
+            groups: each image's group, where the calibration has groups (see `calibrate`); by default as it was told
+                there.
             batch_size: images scored together; changes speed and memory, and scores by rounding alone.
             maps: also return heat maps, where the method has them.
             strict: raise at the first unreadable image instead of reporting it in ``errors``.
             progress: is told how far the scoring is.
 
         Raises:
-            ValueError: not fitted, or images that the detector's treatment cannot take.
+            ValueError: not fitted, images that the detector's treatment cannot take, or images of groups that were not
+                calibrated, by name.
         """
         images = self.adopt(open_images(data, strict=strict))
-        verdicts = list(self.iterate(images, batch_size=batch_size, maps=maps, progress=progress))
+        verdicts = list(self.iterate(images, groups=groups, batch_size=batch_size, maps=maps, progress=progress))
         return Prediction.gather(verdicts, tuple(images.skipped), self.threshold, self.false_alarm_rate)
 
     def iterate(
         self,
         data: Any,
         *,
+        groups: How | None = None,
         batch_size: int = 32,
         maps: bool = True,
         strict: bool = False,
@@ -169,12 +196,15 @@ class Detector:
             ValueError: of images there are, none can be read.
         """
         images = self.adopt(data if isinstance(data, ImageCollection) else open_images(data, strict=strict))
-        return self._verdicts(images, self.stream(images, batch_size=batch_size, maps=maps, progress=progress))
+        return self._verdicts(
+            images, self.stream(images, groups=groups, batch_size=batch_size, maps=maps, progress=progress)
+        )
 
     def stream(
         self,
         images: ImageCollection,
         *,
+        groups: How | None = None,
         batch_size: int = 32,
         maps: bool = False,
         progress: Progress | None = None,
@@ -188,6 +218,7 @@ class Detector:
 
         Args:
             images: as `adopt` gives them.
+            groups: as for `predict`.
             batch_size: places in a block.
             maps: also give heat maps, where the method has them.
             progress: is told how far the scoring is.
@@ -195,7 +226,10 @@ class Detector:
             stop: the place behind the last; the collection's end if not given.
         """
         places = range(start, len(images) if stop is None else stop)
-        return scoring.stream(self.scorer(), images, places, batch_size=batch_size, maps=maps, progress=progress)
+        grouping = grouping_of(self.groups, images, groups, places)
+        return scoring.stream(
+            self.scorer(), images, places, batch_size=batch_size, maps=maps, progress=progress, grouping=grouping
+        )
 
     @staticmethod
     def _verdicts(images: ImageCollection, blocks: Iterator[list[Verdict | Skipped]]) -> Iterator[Verdict]:
@@ -343,13 +377,18 @@ class Detector:
         return Conformal() if self.record is None else self.record.calibration
 
     @property
+    def groups(self) -> Groups | None:
+        """The calibration by groups, each with its threshold; ``None`` where one is for all."""
+        return None if self.record is None else self.record.groups
+
+    @property
     def threshold(self) -> float | None:
-        """Score above which an image is anomalous."""
+        """Score above which an image is anomalous; ``None`` also where each of `groups` has its own."""
         return None if self.record is None else self.record.threshold
 
     @property
     def false_alarm_rate(self) -> float | None:
-        """The rate promised for the threshold."""
+        """The rate promised for the threshold, or in each group."""
         return None if self.record is None else self.record.false_alarm_rate
 
     @property
@@ -400,19 +439,31 @@ class Detector:
     def know(self, record: Record) -> None:
         """Take over a record: what a fit, a calibration or a file found."""
         self.record = record
-        judge = Judge(record.calibration, record.threshold).to(self.device)
+        judge = Judge(record.calibration, record.threshold, record.groups).to(self.device)
         self.pipeline.preprocess, self.pipeline.judge = record.preprocess, judge
 
-    def _calibrate_on(self, images: ImageCollection, progress: Progress | None) -> None:
+    def _calibrate_on(
+        self,
+        images: ImageCollection,
+        progress: Progress | None,
+        groups: Mapping[str, str] | None,
+        how: str | None,
+    ) -> None:
         if len(images) == 0:
             return
-        self.know(self.fitted().seen(*self._range_of(images, progress)))
-        if len(self.calibration) >= Conformal.needed_count(self.config.false_alarm_rate):
+        keys = None if groups is None else groups_for_calibration(images, groups)
+        self.know(self._seen(images, progress, keys, how))
+        needed = Conformal.needed_count(self.config.false_alarm_rate)
+        if min([len(images)] if keys is None else counts_of(keys).values()) >= needed:
             self.calibrate()
 
-    def _range_of(self, images: ImageCollection, progress: Progress | None) -> tuple[Conformal, HeatRange | None]:
-        scores, heat_range = scoring.scores_of_normals(self.scorer(), images, progress=progress)
-        return Conformal().fit(scores), heat_range
+    def _seen(
+        self, images: ImageCollection, progress: Progress | None, keys: list[str] | None, how: str | None
+    ) -> Record:
+        """The record with the scores of normal images, each in its group."""
+        found = scoring.scores_of_normals(self.scorer(), images, groups=keys, progress=progress)
+        groups = None if keys is None else Groups.of([keys[i] for i in found.places], found.scores, how)
+        return self.fitted().seen(Conformal().fit(found.scores), found.heat_range, groups)
 
     def __repr__(self) -> str:
         state = "not fitted" if self.record is None else f"fitted on {self.record.image_shape}"

@@ -12,8 +12,10 @@ from dracones.detectors.alarms import Alarms
 from dracones.detectors.detector import Detector
 from dracones.detectors.familiar import digests, refuse_learnt
 from dracones.detectors.outlines import Outlined, outlined, predicted_with_peaks
+from dracones.detectors.promises import promises_by_group
 from dracones.detectors.record import Record
 from dracones.images import ImageCollection, open_images
+from dracones.images.keys import How
 from dracones.metrics import evaluate_maps, evaluate_scores
 from dracones.training import Progress
 
@@ -31,8 +33,9 @@ class Evaluation:
         alarms: share of images called anomalous, with its exact interval, of ``normal`` (realised false alarms) and
             ``anomalous`` (detections); ``None`` without a threshold.
         kinds: the same for each kind of anomaly, by the folder it lies in; empty where there is one folder alone.
-        promise: what became of the promised false-alarm rate; ``None`` without a threshold, or where most of the
-            normal images set it themselves.
+        promise: what became of the promised false-alarm rate; ``None`` without a threshold, where each group has its
+            own, or where most of the normal images set it themselves.
+        groups: what became of each group's promise, where each has its own.
         outlined: share of images with any pixel above the threshold of pixels, on both sides, and what became of the
             promise made of it; ``None`` without heat maps, or where no normal map was ever seen.
         masked: anomalous images whose mask is known, of which the pixel metrics are; ``None`` without masks.
@@ -47,6 +50,7 @@ class Evaluation:
     alarms: dict[str, Alarms] | None = None
     kinds: dict[str, Alarms] = field(default_factory=dict)
     promise: Promise | None = None
+    groups: dict[str, Promise] = field(default_factory=dict)
     outlined: Outlined | None = None
     masked: int | None = None
     notes: tuple[str, ...] = ()
@@ -61,6 +65,7 @@ class Evaluation:
             "kinds": {kind: each.to_json() for kind, each in self.kinds.items()},
             "promise": None if self.promise is None else self.promise.to_json(),
             "outlined": None if self.outlined is None else self.outlined.to_json(),
+            "groups": {group: each.to_json() for group, each in self.groups.items()},
             "masked": self.masked,
             "notes": list(self.notes),
         }
@@ -71,6 +76,7 @@ def evaluate(
     normal: Any,
     anomalous: Any,
     *,
+    groups: How | None = None,
     confidence: float = 0.95,
     seed: int = 0,
     batch_size: int = 32,
@@ -82,6 +88,7 @@ def evaluate(
         detector: a fitted detector.
         normal: images that belong, not used for fitting.
         anomalous: images that do not; where the collection has masks, the heat maps are judged too.
+        groups: each image's group on both sides, where the calibration has groups; by default as it was told there.
         confidence: of the intervals.
         seed: of the bootstrap.
         batch_size: images scored together.
@@ -98,7 +105,9 @@ def evaluate(
     collections = {"normal": detector.adopt(given), "anomalous": detector.adopt(open_images(anomalous))}
     with_maps = detector.gives_maps and collections["anomalous"].has_masks
     answers = {
-        side: predicted_with_peaks(detector, images, keep_maps=with_maps, batch_size=batch_size, progress=progress)
+        side: predicted_with_peaks(
+            detector, images, groups=groups, keep_maps=with_maps, batch_size=batch_size, progress=progress
+        )
         for side, images in collections.items()
     }
     predictions = {side: prediction for side, (prediction, _) in answers.items()}
@@ -112,6 +121,12 @@ def evaluate(
     known = dict(zip(given.names, record.calibrated.holds(found), strict=True))
     calibrated = np.array([known[path] for path in predictions["normal"].paths], dtype=np.bool_)
     promise, notes = _promise(record, predictions["normal"], calibrated, confidence)
+    by_group: dict[str, Promise] = {}
+    if record.groups is not None and record.false_alarm_rate is not None:
+        by_group, more = promises_by_group(
+            record.groups, predictions["normal"], ~calibrated, record.false_alarm_rate, record.confidence, confidence
+        )
+        notes += more
     scores = np.concatenate([predictions["normal"].scores, predictions["anomalous"].scores])
     labels = np.repeat([0, 1], [len(predictions["normal"]), len(predictions["anomalous"])])
     masked = _masked(collections["anomalous"], predictions["anomalous"]) if has_maps else {}
@@ -137,6 +152,7 @@ def evaluate(
         outlined=outlined(record.heat_range, peaks, calibrated, confidence)
         if record.heat_range is not None and len(peaks) == len(predictions)
         else None,
+        groups=by_group,
         masked=len(masked) if has_maps else None,
         notes=tuple(notes),
     )
@@ -168,6 +184,8 @@ def _promise(
             f"{int(calibrated.sum())} of {len(calibrated)} normal images set the threshold themselves, and so raise no "
             "more alarms than were promised; they say nothing of the promise."
         )
+    if record.groups is not None:
+        return None, notes
     coarse = coarseness(record.calibration, record.false_alarm_rate, record.confidence)
     notes += [] if coarse is None else [coarse]
     if 2 * calibrated.sum() >= len(calibrated):

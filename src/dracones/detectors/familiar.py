@@ -138,9 +138,13 @@ def refuse_learnt(learnt: Met, found: Digests, source: str, purpose: str) -> NDA
 
 
 def chosen_for_calibration(
-    learnt: Met, images: ImageCollection, rate: float, confidence: float | None, progress: Progress | None
-) -> tuple[ImageCollection, Digests]:
-    """The images whose scores may set a threshold, with their digests: one of each content, none learnt from.
+    learnt: Met,
+    images: ImageCollection,
+    rate: float,
+    confidence: float | None,
+    progress: Progress | None,
+) -> tuple[NDArray[np.intp], Digests]:
+    """Places of the images whose scores may set a threshold, with their digests: one of each content, none learnt from.
 
     Raises:
         ValueError: most of them were learnt from.
@@ -166,4 +170,4 @@ def chosen_for_calibration(
         less += " and " if known.any() and copies else ""
         less += f"{copies} are copies" if copies else ""
         raise TooFewScores(len(chosen), needed, rate, confidence, f" distinct ones ({less} of {len(found)} images)")
-    return images.subset(chosen), found[chosen]
+    return chosen, found[chosen]

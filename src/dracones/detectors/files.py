@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dracones.calibration import Groups
 from dracones.detectors.contents import (
+    OWNERS,
     PEAKS,
     SCORES,
     STATE,
@@ -53,6 +55,7 @@ def _parts(
             "false_alarm_rate": record.false_alarm_rate,
             "confidence": record.confidence,
             "heat": heat,
+            **({} if record.groups is None else {"groups": _groups_header(record.groups)}),
         },
         "provenance": provenance,
         "extras": method.header_extras(),
@@ -65,7 +68,14 @@ def _parts(
     tensors[SCORES] = torch.as_tensor(scores["scores"])
     if peaks is not None:
         tensors[PEAKS] = torch.as_tensor(peaks)
+    if record.groups is not None:
+        tensors[OWNERS] = torch.as_tensor(record.groups.owners())
     return header, tensors, origin or {}
+
+
+def _groups_header(groups: Groups) -> dict[str, Any]:
+    limits = [groups.thresholds[name] for name in groups.names] if groups.thresholds else []
+    return {"how": groups.how, "names": list(groups.names), "thresholds": limits}
 
 
 def read(

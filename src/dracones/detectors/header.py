@@ -34,6 +34,22 @@ class HeatHeader(_Strict):
     confidence: _Rate | None = None
 
 
+class GroupsHeader(_Strict):
+    """Groups that have calibrations of their own; which score is of which group is a tensor."""
+
+    how: Annotated[str, Field(min_length=1, max_length=1000)] | None
+    names: Annotated[tuple[str, ...], Field(min_length=1)]
+    thresholds: tuple[_Finite, ...]
+
+    @model_validator(mode="after")
+    def _of_one_length(self) -> Self:
+        if list(self.names) != sorted(set(self.names)):
+            raise ValueError("names of groups are each there once, in order")
+        if self.thresholds and len(self.thresholds) != len(self.names):
+            raise ValueError(f"{len(self.thresholds)} thresholds for {len(self.names)} groups")
+        return self
+
+
 class CalibrationHeader(_Strict):
     """What was promised; the calibration scores are a tensor."""
 
@@ -42,12 +58,16 @@ class CalibrationHeader(_Strict):
     false_alarm_rate: _Rate | None
     confidence: _Rate | None
     heat: HeatHeader | None
+    groups: GroupsHeader | None = None
 
     @model_validator(mode="after")
     def _a_threshold_promises_a_rate(self) -> Self:
-        if (self.threshold is None) != (self.false_alarm_rate is None):
+        if self.groups is not None and self.threshold is not None:
+            raise ValueError("one threshold beside those of groups")
+        promises = self.threshold is not None or (self.groups is not None and bool(self.groups.thresholds))
+        if promises == (self.false_alarm_rate is None):
             raise ValueError("threshold and false_alarm_rate go together")
-        if self.confidence is not None and self.threshold is None:
+        if self.confidence is not None and not promises:
             raise ValueError("a confidence without a threshold")
         return self
 

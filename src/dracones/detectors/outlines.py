@@ -10,6 +10,7 @@ from dracones.calibration import HeatRange, Prediction, Promise, judge_promise
 from dracones.detectors.alarms import Alarms
 from dracones.detectors.detector import Detector
 from dracones.images import ImageCollection
+from dracones.images.keys import How
 from dracones.training import Progress
 
 
@@ -38,12 +39,19 @@ class Outlined:
 
 
 def predicted_with_peaks(
-    detector: Detector, images: ImageCollection, *, keep_maps: bool, batch_size: int, progress: Progress | None
+    detector: Detector,
+    images: ImageCollection,
+    *,
+    groups: How | None,
+    keep_maps: bool,
+    batch_size: int,
+    progress: Progress | None,
 ) -> tuple[Prediction, NDArray[np.float64] | None]:
     """Verdicts on a collection, and the hottest pixel of each map; maps are held only where they are kept."""
     verdicts, peaks = [], []
     hottest = detector.heat_range is not None
-    for verdict in detector.iterate(images, batch_size=batch_size, maps=keep_maps or hottest, progress=progress):
+    with_maps = keep_maps or hottest
+    for verdict in detector.iterate(images, groups=groups, batch_size=batch_size, maps=with_maps, progress=progress):
         if verdict.map is not None:
             peaks.append(float(np.nanmax(verdict.map, initial=-np.inf)))
         verdicts.append(verdict if keep_maps else replace(verdict, map=None))

@@ -49,9 +49,13 @@ class Pipeline(nn.Module):
         scores = self.method(self.preprocess.treat(as_float(images), levels_of(images)), host)
         return self.answer(scores, size=(images.shape[2], images.shape[3]))
 
-    def answer(self, scores: Scores, size: tuple[int, int] | None) -> Answer:
-        """Scores of treated images with their verdict; maps are laid over images of ``size``, left out if ``None``."""
+    def answer(self, scores: Scores, size: tuple[int, int] | None, groups: Tensor | None = None) -> Answer:
+        """Scores of treated images with their verdict; maps are laid over images of ``size``, left out if ``None``.
+
+        Where each group has its own calibration, ``groups`` ``[B]`` says which is each image's; without, there is no
+        verdict.
+        """
         image = scores.image.to(self.judge.scores)  # float32, on the judge's device
-        p_value, is_anomaly = self.judge(image)
+        p_value, is_anomaly = self.judge(image, groups)
         heat = None if scores.map is None or size is None else self.preprocess.restore(scores.map.float(), size)
         return Answer(image, p_value, is_anomaly, heat)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dracones.calibration import Conformal
+from dracones.calibration import Conformal, Groups
 from dracones.calibration.heat_range import HeatRange
 from dracones.detectors.familiar import Digests, Met
 from dracones.images import Preprocess
@@ -20,7 +20,9 @@ class Record:
         calibration: scores of normal images that no fit has seen; empty where there were none.
         false_alarm_rate: promised for ``threshold``.
         confidence: with which the rate is promised for the calibration images at hand; ``None``: on average.
-        threshold: score above which an image is anomalous; ``None`` where nothing could be promised.
+        threshold: score above which an image is anomalous; ``None`` where nothing could be promised, and where each
+            group has its own.
+        groups: the calibration by groups, each with its threshold; ``None`` where there are none.
         heat_range: how hot the maps of normal images are.
         provenance: versions, seed, data, training; under ``met``, digests of the images that were learnt from and of
             those that calibrated.
@@ -34,6 +36,7 @@ class Record:
     false_alarm_rate: float | None = None
     confidence: float | None = None
     threshold: float | None = None
+    groups: Groups | None = None
     heat_range: HeatRange | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     digest: str | None = None
@@ -42,9 +45,9 @@ class Record:
         """The same without what was learnt from calibration images: their scores are of other settings."""
         return Record(self.preprocess, self.image_shape, provenance=self.provenance)
 
-    def seen(self, calibration: Conformal, heat_range: HeatRange | None) -> "Record":
+    def seen(self, calibration: Conformal, heat_range: HeatRange | None, groups: Groups | None = None) -> "Record":
         """The same with scores of normal images, and no promise yet."""
-        return replace(self.uncalibrated(), calibration=calibration, heat_range=heat_range)
+        return replace(self.uncalibrated(), calibration=calibration, heat_range=heat_range, groups=groups)
 
     @property
     def learnt(self) -> Met:
@@ -62,7 +65,8 @@ class Record:
         return replace(self, provenance={**self.provenance, "met": met})
 
     def promising(self, false_alarm_rate: float, confidence: float | None, pixel_rate: float | None = None) -> "Record":
-        """The same with the thresholds that promise this rate, and, of pixels, `pixel_rate` where that is given.
+        """The same with the thresholds that promise this rate, of all images or of each group, and, of pixels,
+        `pixel_rate` where that is given.
 
         Raises:
             TooFewScores: the calibration images are too few for a rate; the needed count is named.
@@ -76,6 +80,7 @@ class Record:
             digest=None,
             false_alarm_rate=false_alarm_rate,
             confidence=confidence,
-            threshold=self.calibration.threshold(false_alarm_rate, confidence),
+            threshold=self.calibration.threshold(false_alarm_rate, confidence) if self.groups is None else None,
+            groups=None if self.groups is None else self.groups.at(false_alarm_rate, confidence),
             heat_range=heat,
         )

@@ -3,13 +3,18 @@
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dracones.calibration import standing_apart
 from dracones.calibration.heat_range import HeatRange, usual_heat
 from dracones.calibration.prediction import Verdict
+from dracones.detectors.grouping import Grouping
 from dracones.detectors.pipeline import Pipeline
 from dracones.detectors.streaming import Scorer, score_blocks
 from dracones.images import Batch, ImageCollection, Preprocess, Skipped
@@ -25,12 +30,17 @@ def stream(
     batch_size: int,
     maps: bool,
     progress: Progress | None,
+    grouping: Grouping | None = None,
 ) -> Iterator[list[Verdict | Skipped]]:
     """Score ``images`` at ``places`` and compare with the calibration: one answer an image, block by block."""
 
     def finish(scorer: Scorer, batch: Batch, scores: Scores) -> list[Verdict]:
         sizes = [images.native_shape(int(i))[1:] if maps else None for i in batch.indices]
-        return list(_judged(scorer.pipeline, scores, batch.names, sizes))
+        if grouping is None:
+            return list(_judged(scorer.pipeline, scores, batch.names, sizes, None))
+        own = grouping.of(batch.indices)
+        judged = _judged(scorer.pipeline, scores, batch.names, sizes, own)
+        return [replace(each, group=grouping.names[at]) for each, at in zip(judged, own, strict=True)]
 
     for done in score_blocks(scorer, images, places, finish, batch_size=batch_size, progress=progress):
         answers: dict[int, Verdict | Skipped] = dict(zip(done.indices, done.results, strict=True))
@@ -38,10 +48,23 @@ def stream(
         yield [answers[place] for place in done.places]
 
 
+class NormalScores(NamedTuple):
+    """What a calibration needs: scores, the place in the collection of each one's image, how hot the maps are."""
+
+    scores: list[float]
+    places: list[int]
+    heat_range: HeatRange | None
+
+
 def scores_of_normals(
-    scorer: Scorer, images: ImageCollection, *, batch_size: int = 32, progress: Progress | None = None
-) -> tuple[list[float], HeatRange | None]:
-    """What a calibration needs of normal images: their scores, and how hot their maps are where there are maps.
+    scorer: Scorer,
+    images: ImageCollection,
+    *,
+    groups: Sequence[str] | None = None,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> NormalScores:
+    """What a calibration needs of normal images, after a warning of scores that stand apart (in their group).
 
     Raises:
         ValueError: scores that are not finite, with their count and the first images' names.
@@ -49,6 +72,7 @@ def scores_of_normals(
     found: list[float] = []
     facts: list[tuple[float, float]] = []
     names: list[str] = []
+    places: list[int] = []
 
     def finish(scorer: Scorer, batch: Batch, scores: Scores) -> list[tuple[str, float, tuple[float, float] | None]]:
         heats: list[tuple[float, float] | None] = [None] * len(batch.names)
@@ -60,6 +84,7 @@ def scores_of_normals(
     for done in score_blocks(scorer, images, range(len(images)), finish, batch_size=batch_size, progress=progress):
         for _, error in done.unread:
             images.skip(error)
+        places += done.indices
         for name, score, heat in done.results:
             names.append(name)
             found.append(score)
@@ -71,16 +96,26 @@ def scores_of_normals(
             f"{len(infinite)} of {len(found)} calibration images have scores that are not finite: {_some(infinite)}; "
             "no threshold can be promised from them"
         )
+    members: dict[str, list[int]] = {}
+    for number, place in enumerate(places):
+        members.setdefault("" if groups is None else groups[place], []).append(number)
+    for group, numbers in members.items():
+        _warn_of_apart([names[i] for i in numbers], [found[i] for i in numbers], group)
+    return NormalScores(found, places, HeatRange.of(facts))
+
+
+def _warn_of_apart(names: list[str], found: list[float], group: str) -> None:
     apart = standing_apart(found)
-    if apart:
-        highest = [names[i] for i in np.argsort(found, kind="stable")[: -apart - 1 : -1]]
-        warnings.warn(
-            f"{apart} of {len(found)} calibration images score far above all others: {_some(highest)}; if they are "
-            "anomalies, take them out and calibrate again, as they raise the threshold and hide others like them",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-    return found, HeatRange.of(facts)
+    if not apart:
+        return
+    highest = [names[i] for i in np.argsort(found, kind="stable")[: -apart - 1 : -1]]
+    of = f" of group {group}" if group else ""
+    warnings.warn(
+        f"{apart} of {len(found)} calibration images{of} score far above all others: {_some(highest)}; if they are "
+        "anomalies, take them out and calibrate again, as they raise the threshold and hide others like them",
+        RuntimeWarning,
+        stacklevel=5,
+    )
 
 
 def _peaks(preprocess: Preprocess, maps: Tensor, images: ImageCollection, batch: Batch) -> list[float]:
@@ -112,9 +147,15 @@ def treated_by(preprocess: Preprocess, images: ImageCollection) -> ImageCollecti
 
 
 def _judged(
-    pipeline: Pipeline, scores: Scores, names: list[str], sizes: list[tuple[int, int] | None]
+    pipeline: Pipeline,
+    scores: Scores,
+    names: list[str],
+    sizes: list[tuple[int, int] | None],
+    places: NDArray[np.int64] | None,
 ) -> Iterator[Verdict]:
-    answer = pipeline.answer(scores, size=None)  # maps follow one by one: images of a batch may differ in size
+    groups = None if places is None else torch.as_tensor(places).to(scores.image.device)
+    # Maps follow one by one: images of a batch may differ in size.
+    answer = pipeline.answer(scores, size=None, groups=groups)
     values = answer.score.tolist()
     p_values = [None] * len(names) if answer.p_value is None else answer.p_value.tolist()
     flags = [None] * len(names) if answer.is_anomaly is None else answer.is_anomaly.tolist()

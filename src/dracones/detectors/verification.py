@@ -101,6 +101,11 @@ def _questions(stored: StoredDetector, runtime: Mapping[str, Any]) -> dict[str, 
     def calibration() -> str:
         with naming(stored.path):
             record = record_of(header_of(stored), stored)
+        if record.groups is not None and record.groups.thresholds:
+            return (
+                f"{len(record.calibration)} scores promise at most {record.false_alarm_rate:.2%} false alarms in each "
+                f"of {len(record.groups.names)} groups"
+            )
         if record.threshold is None:
             return f"{len(record.calibration)} scores, no threshold"
         return (

@@ -15,8 +15,10 @@ COLUMNS: dict[str, type] = {
     "is_anomaly": bool,
     "reason": str,
     "witness": str,
+    "group": str,
 }
-"""Of a table of scores; `reason` says why an image has no score, `witness` who of several voices spoke loudest."""
+"""Of a table of scores; `reason` says why an image has no score, `witness` who of several voices spoke loudest,
+`group` whose calibration the p-value and the verdict are by."""
 
 _IS_IMAGE = "is_image"
 Row = Mapping[str, Any]
@@ -39,6 +41,7 @@ def row_of(answer: Verdict | Skipped) -> dict[str, Any]:
         "is_anomaly": answer.is_anomaly,
         "reason": None,
         "witness": answer.witness,
+        "group": answer.group,
         _IS_IMAGE: True,
     }
 

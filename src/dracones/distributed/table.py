@@ -82,6 +82,7 @@ def fill(
     journal: Journal | None,
     *,
     batch_size: int,
+    groups: Any = None,
     keep_map: Callable[[str, Any], None] | None = None,
     progress: Any = None,
 ) -> Tally:
@@ -92,6 +93,7 @@ def fill(
         images: as the detector's ``adopt`` gives them; what was passed over when they were opened gets rows at the end.
         journal: where rows go; ``None`` only counts them.
         batch_size: images scored together.
+        groups: each image's group, for a detector whose calibration has groups; by default as it was told there.
         keep_map: is handed each image's name and heat map.
         progress: is told how far the scoring is.
 
@@ -108,7 +110,10 @@ def fill(
         for row in journal.rows():
             tally.add(row)
         beside = beside[journal.count - start :]
-    answers = detector.stream(images, batch_size=batch_size, maps=keep_map is not None, progress=progress, start=start)
+    grouped = {} if groups is None else {"groups": groups}  # an exported file knows none
+    answers = detector.stream(
+        images, batch_size=batch_size, maps=keep_map is not None, progress=progress, start=start, **grouped
+    )
     for block in chain(answers, [beside]):
         rows = [row_of(answer) for answer in block]
         if journal is not None:

@@ -83,6 +83,8 @@ def input_of(detector: Detector) -> Input:
 def refusal(detector: Detector) -> str | None:
     """Why a detector cannot be exported, in words; ``None``: it can be tried."""
     method = detector.method
+    if detector.groups is not None:
+        return "each group has its own threshold, and a graph does not know an image's group; calibrate without groups"
     if detector.tiling is not None:
         return "it scores images in tiles, which a graph for whole images does not; export the detector of one tile"
     if isinstance(method, Odin):

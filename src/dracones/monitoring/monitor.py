@@ -141,9 +141,11 @@ class Monitor:
                 stream.bet(self._place(name, value))
         return [stream.alarm_at for stream in streams] != before
 
-    def is_of(self, calibration_scores: ArrayLike) -> bool:
+    def is_of(self, calibration_scores: ArrayLike | Mapping[str, ArrayLike]) -> bool:
         """Whether these are the calibration scores that images are compared with."""
-        return not self._own and self._calibration[""] == _checked("", calibration_scores)
+        own = isinstance(calibration_scores, Mapping)
+        given = calibration_scores if isinstance(calibration_scores, Mapping) else {"": calibration_scores}
+        return own == self._own and self._calibration == {name: _checked(name, each) for name, each in given.items()}
 
     def reset(self, source: str | None = None) -> None:
         """Begin anew from the calibration scores, once the cause of an alarm is gone: a source, or everything.

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import dracones
 from dracones.cli.main import app
 
 NET = """
@@ -82,6 +83,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
     (folder / "file").write_text("in the way")
     rows = [f"line/{i:03}.png,{i % 7 + 20 * (i > 60)}" for i in range(100)]
     (folder / "seen.csv").write_text("\n".join(["path,score", *rows]))
+    positions = dracones.create("padim", backbone="mobilenetv1_025", weights="random", size=(32, 32), levels=(1, 2))
+    positions.fit(str(folder / "normal")).save(folder / "positions.safetensors")
     return folder, start(folder, *FIT, *TINY)
 
 
@@ -126,6 +129,12 @@ def monitor_told(folder: Path, ended: Ended) -> None:
 def evaluate_told(_: Path, ended: Ended) -> None:
     told = json.loads(ended.out)
     assert told["image"]["auroc"]["value"] == 1.0
+
+
+def update_told(folder: Path, ended: Ended) -> None:
+    told = json.loads(ended.out)
+    assert told["update"]["images"]["learnt"] == 108
+    assert (folder / "grown.safetensors").is_file()
 
 
 def sensitivity_told(_: Path, ended: Ended) -> None:
@@ -183,6 +192,7 @@ RUNS: dict[str, tuple[list[str], Check]] = {
         compare_told,
     ),
     "report": (["model.safetensors", *TWO_SIDES, "-o", "report.html"], report_told),
+    "update": (["positions.safetensors", "more", "-o", "grown.safetensors", "--json"], update_told),
     "sensitivity": (["model.safetensors", "more", "--defects", "2", "--size", ".5", "--json"], sensitivity_told),
     "explain": (
         [
@@ -213,6 +223,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "evaluate": (["model.safetensors", "--normal", "more"], "give --normal DATA and --anomalous DATA"),
     "compare": ([*CLASSIFIED, "--classifier", "no.py:net"], "no Python file at no.py"),
     "report": (["model.safetensors", *TWO_SIDES, "-o", "nowhere/r.html"], "the folder nowhere does not exist"),
+    "update": (["model.safetensors", "more", "-o", "new.safetensors"], "glow cannot learn on"),
     "sensitivity": (["model.safetensors", "more", "--size", "2"], "expected different shares in (0, 1]"),
     "explain": (["model.safetensors", "--normal", "more", "--other", "odd="], "--other takes NAME=DATA"),
     "verify": (["none.safetensors"], "no model file at none.safetensors"),

@@ -28,6 +28,7 @@ VERBS = (
     "methods",
     "fit",
     "calibrate",
+    "update",
     "score",
     "monitor",
     "evaluate",

@@ -15,6 +15,7 @@ from dracones.detectors.fitting import forget_checkpoints
 from dracones.detectors.made_defects import Sensitivity, sensitivity
 from dracones.detectors.pipeline import Answer, Pipeline
 from dracones.detectors.record import Record
+from dracones.detectors.updating import Updated, update
 from dracones.detectors.verification import Check, Verification, verify
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Prediction",
     "Record",
     "Sensitivity",
+    "Updated",
     "Verdict",
     "Verification",
     "compare",
@@ -37,5 +39,6 @@ __all__ = [
     "load",
     "read_record",
     "sensitivity",
+    "update",
     "verify",
 ]

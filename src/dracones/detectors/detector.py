@@ -442,6 +442,10 @@ class Detector:
         judge = Judge(record.calibration, record.threshold, record.groups).to(self.device)
         self.pipeline.preprocess, self.pipeline.judge = record.preprocess, judge
 
+    def look_at_normal(self, images: ImageCollection, progress: Progress | None = None) -> None:
+        """Keep the scores of treated normal images that were not learnt from, and promise nothing yet."""
+        self.know(self._seen(images, progress, None, None))
+
     def _calibrate_on(
         self,
         images: ImageCollection,

@@ -145,7 +145,7 @@ def learn(
         groups = groups_of(images.names, None, config.group_by)
     places = cut(groups, config.validation_share, config.calibration_share, config.seed)
     places = places._replace(calibration=places.calibration[first_of_each(found[places.calibration])])
-    parts = _in_tiles(config, places.parts(images))
+    parts = in_tiles(config, places.parts(images))
     build(method, shape)
     method.to(device)
     reports = _train(method, parts, progress, checkpoint)
@@ -157,10 +157,19 @@ def learn(
         fingerprint = images.fingerprint(progress=count)
     facts = provenance(config.seed, fingerprint, parts, time.monotonic() - started, reports)
     learnt = Met.of(found[np.concatenate([places.train, places.validation])] if method.learns else found[:0])
-    return parts, {**facts, "met": {"learnt": learnt.text(), "calibrated": Met.of(found[places.calibration]).text()}}
+    return parts, {
+        **facts,
+        "native": native_shapes(images),
+        "met": {"learnt": learnt.text(), "calibrated": Met.of(found[places.calibration]).text()},
+    }
 
 
-def _in_tiles(config: MethodConfig, parts: Parts) -> Parts:
+def native_shapes(images: ImageCollection) -> list[list[int]]:
+    """The different ``[C, H, W]`` among up to 64 of the images, before any treatment."""
+    return [list(shape) for shape in sorted(set(images.with_preprocess(None).sample_shapes(64).values()))]
+
+
+def in_tiles(config: MethodConfig, parts: Parts) -> Parts:
     """The parts as a method learns from them: in tiles, but for the calibration images, which stay whole."""
     tiling = tiling_of(config)
     if tiling is None:

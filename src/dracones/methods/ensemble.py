@@ -168,6 +168,28 @@ class Ensemble(FeatureMethod):
             )
         for witness in self._members():
             witness.fit_statistics(context)
+        self._weigh(context)
+
+    @property
+    def learns_on(self) -> bool:
+        """Where a witness does; the others are left as they were trained."""
+        return any(witness.learns_on for witness in self._members())
+
+    def learn_on(self, context: FitContext) -> tuple[str, ...]:
+        """Have the witnesses that can learn on do so; then scale and weights anew, from the new held-out images."""
+        if len(context.held_out) < 2:
+            raise ValueError(
+                f"ensemble: {len(context.held_out)} of the new images are held out; at least 2 bring the witnesses to "
+                "one scale: give more images"
+            )
+        self._share()
+        said: list[str] = []
+        for name, witness in zip(self.names, self._members(), strict=True):
+            said += witness.learn_on(context) if witness.learns_on else (f"{name}: left as it was trained",)
+        self._weigh(context)
+        return (*said, "scale and weights of the witnesses: anew, from the new images")
+
+    def _weigh(self, context: FitContext) -> None:
         self._standardise(context)
         if self.config.weighting == "made_defects":
             self.weights.copy_(witness_weights(self._answers_to_defects(context)))

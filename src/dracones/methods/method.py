@@ -129,6 +129,22 @@ class Method(nn.Module, ABC):
     def fit_statistics(self, context: FitContext) -> None:
         """Gather what the score needs beside trained weights; called after training, in eval mode."""
 
+    @property
+    def learns_on(self) -> bool:
+        """Whether a fitted method can take in further images without the earlier ones; see `learn_on`."""
+        return False
+
+    def learn_on(self, context: FitContext) -> tuple[str, ...]:  # noqa: ARG002
+        """Take in further normal images, as if they had been among those of the fit.
+
+        Returns:
+            what learnt on and what was left as it was, in words.
+
+        Raises:
+            TypeError: a method that is trained, and would forget.
+        """
+        raise TypeError(f"{self.info.name} cannot learn on")
+
     def saved_state(self) -> dict[str, Tensor]:
         """Tensors that go into a file; all of ``state_dict`` unless a method leaves out what it is handed again."""
         return dict(self.state_dict())

@@ -1,7 +1,7 @@
 """PaDiM: a Gaussian of normal features at each position."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -31,6 +31,15 @@ class PaDiMConfig(FeatureConfig):
     dimensions: int = Field(100, ge=1, description="feature dimensions kept, drawn at random")
     ridge: float = Field(0.01, gt=0, description="added to the diagonal of each covariance")
     blur_sigma: float = Field(4.0, ge=0, description="Gaussian smoothing of the heat map, pixels")
+
+
+class _Sums(NamedTuple):
+    """Of feature vectors at each position, about a point: how many images, sum, sum of products."""
+
+    images: int
+    total: Tensor
+    products: Tensor
+    about: Tensor
 
 
 @register
@@ -67,6 +76,7 @@ class PaDiM(FeatureMethod):
     chosen: Tensor
     mean: Tensor
     whitening: Tensor
+    count: Tensor | None
 
     def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:
         """The drawn dimensions; Gaussians to be fitted."""
@@ -78,6 +88,8 @@ class PaDiM(FeatureMethod):
         positions = sizes[0][0] * sizes[0][1]
         self.register_buffer("mean", torch.zeros(positions, kept))
         self.register_buffer("whitening", torch.zeros(positions, kept * (kept + 1) // 2))
+        # Of the images; nothing in files of before `learn_on`.
+        self.register_buffer("count", None)
 
     def training_config(self) -> TrainingConfig | None:
         """Nothing is trained."""
@@ -85,28 +97,78 @@ class PaDiM(FeatureMethod):
 
     def fit_statistics(self, context: FitContext) -> None:
         """Mean and covariance of the training images at each position, in one pass over the features."""
+        found = self._gathered(context, None)
+        shift = found.total / found.images
+        scatter = found.products.sub_(found.images * shift[:, :, None] * shift[:, None, :])
+        self._keep(found.about + shift, scatter.div_(max(found.images - 1, 1)), found.images)
+
+    @property
+    def learns_on(self) -> bool:
+        """Mean, covariance and count are all that a fit keeps of its images."""
+        return True
+
+    def learn_on(self, context: FitContext) -> tuple[str, ...]:
+        """Join the Gaussians of before with those of the new images: to rounding, a fit on all of them.
+
+        Raises:
+            ValueError: a file of before counts were kept.
+        """
+        if self.count is None:
+            raise ValueError("padim: this file does not say how many images it learnt from; fit it anew on all of them")
+        before = int(self.count)
+        found = self._gathered(context, self.mean)
+        count = before + found.images
+        shift = found.total / count
+        scatter = self._covariance().to(found.products).mul_(before - 1).add_(found.products)
+        scatter.sub_(count * shift[:, :, None] * shift[:, None, :])
+        self._keep(self.mean + shift, scatter.div_(max(count - 1, 1)), count)
+        return (f"padim: the Gaussians of {count} images, of which {found.images} are new",)
+
+    def _gathered(self, context: FitContext, about: Tensor | None) -> "_Sums":
+        """Sums over the training images about a point: the first batch's mean where none is given.
+
+        No digits are lost where features are far from zero.
+        """
         count, (positions, kept) = 0, self.mean.shape
         total = torch.zeros(positions, kept, device=self.device)
-        # Sums are taken about the first batch's mean: no digits are lost where features are far from zero.
-        about = torch.zeros_like(total)
         products = torch.zeros(positions, kept, kept, device=self.device)
         for maps in self.features_of(context.train, context.progress).chunks(16):
             vectors = self.vectors(tuple(level.to(self.device) for level in maps))
-            if count == 0:
-                about = vectors.mean(dim=1)
+            about = vectors.mean(dim=1) if about is None else about
             vectors = vectors - about[:, None]
             count += vectors.shape[1]
             total += vectors.sum(dim=1)
             products.baddbmm_(vectors.transpose(1, 2), vectors)
-        mean = total / count
-        covariance = products.sub_(count * mean[:, :, None] * mean[:, None, :]).div_(max(count - 1, 1))
+        return _Sums(count, total, products, torch.zeros_like(total) if about is None else about)
+
+    def _keep(self, mean: Tensor, covariance: Tensor, count: int) -> None:
+        positions, kept = self.mean.shape
         variance = covariance.diagonal(dim1=1, dim2=2).mean().item()
         rows, columns = torch.tril_indices(kept, kept, device=self.device)
         for start in range(0, positions, _POSITIONS):
             part = slice(start, start + _POSITIONS)
             matrix = whitening_matrix(covariance[part], self.config.ridge, variance=variance)
             self.whitening[part] = matrix.float().to(self.device)[:, rows, columns]
-        self.mean.copy_(mean + about)
+        self.mean.copy_(mean)
+        self.count = torch.tensor(count, device=self.device)
+
+    def _covariance(self) -> Tensor:
+        """The covariances `[P, d, d]` that the whitening was made from: its inverse, less the ridge."""
+        positions, kept = self.mean.shape
+        rows, columns = torch.tril_indices(kept, kept)
+        identity = torch.eye(kept, dtype=torch.float64)
+        found = torch.empty(positions, kept, kept, dtype=torch.float64)
+        for start in range(0, positions, _POSITIONS):
+            packed = self.whitening[start : start + _POSITIONS].double().cpu()
+            whole = torch.zeros(len(packed), kept, kept, dtype=torch.float64)
+            whole[:, rows, columns] = packed
+            lower = torch.linalg.solve_triangular(whole, identity.expand_as(whole), upper=False)
+            found[start : start + _POSITIONS] = lower @ lower.transpose(1, 2)
+        diagonal = found.diagonal(dim1=1, dim2=2)
+        # The mean of the diagonal is v + r v; where nothing varied, r was added as it is.
+        mean, ridge = diagonal.mean().item(), self.config.ridge
+        diagonal -= mean * ridge / (1 + ridge)
+        return found
 
     def vectors(self, maps: tuple[Tensor, ...]) -> Tensor:
         """Drawn features `[P, B, d]` of each position of the finest level."""

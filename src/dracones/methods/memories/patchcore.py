@@ -96,6 +96,17 @@ class PatchCore(FeatureMethod):
         """Keep those patches of the training images that are spread out the most."""
         self.learn(self.features_of(context.train, context.progress), context.generator, context.progress)
 
+    @property
+    def learns_on(self) -> bool:
+        """The memory is chosen anew from what it holds and the new patches."""
+        return True
+
+    def learn_on(self, context: FitContext) -> tuple[str, ...]:
+        """Choose among the patches that are held and the new ones; the memory grows by their share."""
+        held = len(self.memory)
+        self.fit_statistics(context)
+        return (f"patchcore: {len(self.memory)} patches, of {held} that were held and the new ones",)
+
     def learn(self, features: FeatureDataset, generator: torch.Generator, progress: Progress | None = None) -> None:
         """Take in the patches of some images, beside those that the memory holds; it grows by their share."""
         patches = len(self._patches_of(next(iter(features.chunks(1)))))

@@ -30,7 +30,8 @@ def detector(patterns, tmp_path_factory):
 
 def test_every_analysis_is_found_or_refused_by_name(detector, patterns):
     normal, gray = patterns
-    found = anatomy.explain(detector[0], normal, {"gray": gray}, count=30, members=[detector[0]], against="gray")
+    given = {"members": [detector[0]], "against": "gray", "train": normal, "train_steps": 1}
+    found = anatomy.explain(detector[0], normal, {"gray": gray}, count=30, **given)
     assert set(found.findings) | set(found.refused) == set(anatomy.analyses())
     assert set(found.refused) == {"co-adaptation"}
     assert found.counts == {"normal": 30, "gray": 30}
@@ -97,3 +98,13 @@ def test_the_same_seed_gives_the_same_numbers(patterns):
         anatomy.explain(density, patterns[0], {"gray": patterns[1]}, count=20, skip=skip).to_json() for _ in range(2)
     )
     assert first == second
+
+
+def test_flows_of_other_masks_are_trained_where_images_to_train_on_are_given():
+    density = densities.create("glow", image_shape=(1, 8, 8), steps=1, hidden=4)
+    x = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    skip = [name for name in anatomy.analyses() if name not in ("rules", "terms", "inductive bias")]
+    assert "inductive bias" not in anatomy.explain(density, x[:40], {"black": 0 * x[:20]}, skip=skip).findings
+    found = anatomy.explain(density, x[:40], {"black": 0 * x[:20]}, skip=skip, train=x[20:], train_steps=1)
+    assert {run.steps for run in found.findings["inductive bias"].runs} == {1}
+    assert "AUROC of black: checkerboard" in anatomy.page(found).to_html()

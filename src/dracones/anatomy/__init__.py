@@ -14,6 +14,7 @@ from dracones.anatomy.estimates import auroc_estimate, correlation_estimate, dif
 from dracones.anatomy.explain import Explanation, analyses, density_of, explain
 from dracones.anatomy.finding import Finding
 from dracones.anatomy.graying import Graying, grayed, graying
+from dracones.anatomy.inductive_bias import InductiveBias, inductive_bias
 from dracones.anatomy.latents import Latents, latent_images
 from dracones.anatomy.needs import UnsupportedError
 from dracones.anatomy.negative_training import NegativeTraining, negative_training
@@ -33,6 +34,7 @@ __all__ = [
     "Explanation",
     "Finding",
     "Graying",
+    "InductiveBias",
     "Latents",
     "NegativeTraining",
     "Repairs",
@@ -56,6 +58,7 @@ __all__ = [
     "grayed",
     "graying",
     "hessian_vector_products",
+    "inductive_bias",
     "judge",
     "latent_images",
     "linear_gains",

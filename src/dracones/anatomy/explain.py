@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from dracones.anatomy.co_adaptation import co_adaptation
 from dracones.anatomy.complexity import complexity
 from dracones.anatomy.couplings import couplings
@@ -11,6 +13,7 @@ from dracones.anatomy.decomposition import decompose
 from dracones.anatomy.ensembles import ensemble
 from dracones.anatomy.finding import Finding
 from dracones.anatomy.graying import graying
+from dracones.anatomy.inductive_bias import inductive_bias
 from dracones.anatomy.latents import latent_images
 from dracones.anatomy.needs import UnsupportedError
 from dracones.anatomy.negative_training import negative_training
@@ -18,6 +21,7 @@ from dracones.anatomy.repairs import Repairs, repairs
 from dracones.anatomy.second_order import second_order
 from dracones.anatomy.sensitivity import Sensitivity, sensitivity
 from dracones.anatomy.sides import Sides, evaluating, open_sides
+from dracones.anatomy.variants import TRAINING
 from dracones.anatomy.verdict import Verdict, judge
 from dracones.densities import Density
 from dracones.detectors import Detector
@@ -65,6 +69,8 @@ def explain(
     resize: bool = False,
     thorough: bool = False,
     training: TrainingConfig | None = None,
+    train: Any = None,
+    train_steps: int | None = None,
     skip: Sequence[str] = (),
     seed: int = 0,
     batch_size: int = 128,
@@ -82,6 +88,9 @@ def explain(
         resize: bring images of another size or other channels to the model's; refused otherwise.
         thorough: also what takes a Jacobian an image.
         training: of the negative training.
+        train: images like the normal ones to train RealNVPs of every mask and bottleneck on (`inductive_bias`); left
+            out if not given.
+        train_steps: of each of these at most; by default until held-out images gain no more, hours on a CPU.
         skip: analyses to leave out, by name (see `analyses`; the rules and the terms are always there).
         seed: of all draws.
         batch_size: images at a time.
@@ -107,7 +116,12 @@ def explain(
         raise ValueError(f"against={against!r} is not one of the other sets, {', '.join(others)}")
     density = density_of(model)
     sides, notes = _open(model, density, normal, others, count=count, seed=seed, resize=resize)
-    work = _Work(model, density, sides, against, tuple(members), thorough, training, seed, batch_size)
+    shown = None
+    if train is not None:
+        shown = _open(model, density, train, {}, count=None, seed=seed, resize=resize)[0].normal
+    work = _Work(
+        model, density, sides, against, tuple(members), thorough, training, shown, train_steps, seed, batch_size
+    )
     refused: dict[str, str] = {}
     progress = progress or Silent()
     todo = [name for name in _OPTIONAL if name not in skip]
@@ -175,6 +189,8 @@ class _Work:
     members: tuple[Detector | Density, ...]
     thorough: bool
     training: TrainingConfig | None
+    train: Tensor | None
+    train_steps: int | None
     seed: int
     batch_size: int
 
@@ -219,6 +235,13 @@ def _negative(work: _Work) -> Finding | None:
     )
 
 
+def _inductive_bias(work: _Work) -> Finding | None:
+    if work.train is None:
+        return None
+    config = TRAINING if work.train_steps is None else TRAINING.model_copy(update={"max_steps": work.train_steps})
+    return inductive_bias(work.train, work.sides.normal, work.sides.others, config=config, batch_size=work.batch_size)
+
+
 def _plainly(analysis: Callable[..., Finding]) -> Callable[[_Work], Finding]:
     return lambda work: analysis(work.density, work.sides.normal, work.sides.others)
 
@@ -232,6 +255,7 @@ _OPTIONAL: dict[str, Callable[[_Work], Finding | None]] = {
     "co-adaptation": _plainly(co_adaptation),
     "ensemble": _ensemble,
     "negative training": _negative,
+    "inductive bias": _inductive_bias,
     "checks": _plainly(sensitivity),
 }
 

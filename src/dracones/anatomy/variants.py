@@ -12,7 +12,7 @@ from dracones.densities import Density
 from dracones.training import Progress, TrainingConfig, TrainingReport, train
 
 MASKS = ("checkerboard", "horizontal", "cycle")
-BOTTLENECKS = (100, 30, 10)
+BOTTLENECKS = (10, 30, 100)
 TRAINING = TrainingConfig(
     max_steps=20_000,
     batch_size=32,

@@ -23,6 +23,13 @@ def explain(
     against: Annotated[
         str | None, typer.Option("--against", metavar="NAME", help="Also train a copy against this set, and compare.")
     ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option("--train", metavar="DATA", help="Also train flows of other masks and bottlenecks on these: slow."),
+    ] = None,
+    train_steps: Annotated[
+        int | None, typer.Option("--train-steps", min=1, help="Steps of each at most; default: until none gains.")
+    ] = None,
     member: Annotated[
         list[Path] | None, typer.Option("--member", metavar="MODEL", help="A further model, for the ensemble.")
     ] = None,
@@ -58,6 +65,8 @@ def explain(
         members=[dracones.load(path, device=device or "cpu") for path in member or ()],
         resize=resize,
         thorough=thorough,
+        train=train,
+        train_steps=train_steps,
         skip=skip or (),
         seed=seed,
         batch_size=batch_size,

@@ -32,7 +32,12 @@ def test_a_page_of_one_record(module: str, record: str, page: str) -> None:
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("classifiers.page", "RESULTS.md"), ("inspection.page", "README.md"), ("paradox.page", "README.md")],
+    [
+        ("classifiers.page", "RESULTS.md"),
+        ("inspection.page", "README.md"),
+        ("paradox.page", "README.md"),
+        ("monitoring.page", "README.md"),
+    ],
 )
 def test_a_page_of_many_records(module: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = importlib.import_module(f"benchmarks.{module}")

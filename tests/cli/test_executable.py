@@ -126,6 +126,18 @@ def monitor_told(folder: Path, ended: Ended) -> None:
     assert (folder / "curve.html").stat().st_size > 1000
 
 
+def audit_told(_: Path, ended: Ended) -> None:
+    told = json.loads(ended.out)
+    assert told["images"] == 120
+    assert 0 < len(told["audit"]) < 60
+
+
+def recalibrate_told(folder: Path, ended: Ended) -> None:
+    told = json.loads(ended.out)
+    assert (told["joined"], told["old_images"]) == (120, 0)
+    assert (folder / "again.safetensors").is_file()
+
+
 def evaluate_told(_: Path, ended: Ended) -> None:
     told = json.loads(ended.out)
     assert told["image"]["auroc"]["value"] == 1.0
@@ -186,6 +198,11 @@ RUNS: dict[str, tuple[list[str], Check]] = {
     ),
     "score": (["model.safetensors", "odd", "-o", "scores.csv"], score_told),
     "monitor": (["seen.csv", "-o", "curve.html", "--json"], monitor_told),
+    "audit": (["more", "--share", "0.2", "--json"], audit_told),
+    "recalibrate": (
+        ["model.safetensors", "more", "--audit-share", "1", "--without-old", "-o", "again.safetensors", "--json"],
+        recalibrate_told,
+    ),
     "evaluate": (["model.safetensors", *TWO_SIDES, "--json"], evaluate_told),
     "compare": (
         [*CLASSIFIED, "--classifier", "net.py:net", *TWO_METHODS, "-o", "compared.json", "--json"],
@@ -220,6 +237,8 @@ BAD: dict[str, tuple[list[str], str]] = {
     "calibrate": (["model.safetensors", "mor"], "no such file or folder: mor; did you mean"),
     "score": (["model.safetensors", "odd", "-o", "file/scores.csv"], "file"),
     "monitor": (["seen.csv", "--source", "camera"], "there is no column 'camera'"),
+    "audit": (["more", "--share", "0"], "expected a share above 0"),
+    "recalibrate": (["model.safetensors", "more", "--audit-share", "2", "-o", "x.safetensors"], "at most 1, got 2"),
     "evaluate": (["model.safetensors", "--normal", "more"], "give --normal DATA and --anomalous DATA"),
     "compare": ([*CLASSIFIED, "--classifier", "no.py:net"], "no Python file at no.py"),
     "report": (["model.safetensors", *TWO_SIDES, "-o", "nowhere/r.html"], "the folder nowhere does not exist"),

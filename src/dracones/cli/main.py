@@ -31,6 +31,8 @@ VERBS = (
     "update",
     "score",
     "monitor",
+    "audit",
+    "recalibrate",
     "evaluate",
     "compare",
     "report",

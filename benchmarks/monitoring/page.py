@@ -99,8 +99,8 @@ def _noticed(record: dict[str, Any]) -> list[str]:
         (f"{cell['rate']:.0%}", cell["old"], cell["confirmed"], *(f"{cell[share]:.1%}" for share in shares))
         for cell in record["noticed"]
     ]
-    words = """How often a sample that was cut off at the old threshold is refused, or warned of (none is above, and that
-        may be chance), and a whole one:"""
+    words = """How often a sample that was cut off at the old threshold is refused, or warned of (none is above, and
+        that may be chance), and a whole one:"""
     kinds = ["cut: refused", "cut: warned of", "whole: refused", "whole: warned of"]
     return [_text(words), _table(["promised", "old images", "confirmed", *kinds], rows)]
 

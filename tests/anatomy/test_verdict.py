@@ -6,6 +6,7 @@ import pytest
 from dracones.anatomy.decomposition import Decomposition
 from dracones.anatomy.repairs import Repairs
 from dracones.anatomy.verdict import judge, kind_of
+from dracones.methods.learnt import Learnt
 from dracones.metrics import Estimate
 
 
@@ -27,8 +28,9 @@ def decomposition(shift_latent, shift_volume, count=200, name="digits"):
     return Decomposition.of_values(values, "log_prob", ("log_prob_latent", "log_det"), 10)
 
 
-def table(name="digits", count=200, **rules):
-    return Repairs({rule: {name: found} for rule, found in rules.items()}, 100, {"normal": count, name: count}, {})
+def table(name="digits", count=200, saved=None, **rules):
+    found = {rule: {name: area} for rule, area in rules.items()}
+    return Repairs(found, 100, {"normal": count, name: count}, {}, saved, None if saved is None else 1234)
 
 
 def test_an_inverted_likelihood_is_named_with_its_term_and_its_repair():
@@ -76,3 +78,30 @@ def test_kinds_need_their_interval():
     assert kind_of(Estimate(0.3, 0.2, 0.4)) == "inverted"
     assert kind_of(Estimate(0.89, 0.8, 0.95)) == "weak"
     assert kind_of(Estimate(0.93, 0.8, 0.97)) == "right"
+
+
+def test_a_density_that_has_learnt_nothing_is_not_judged():
+    good = decomposition(-8, -2)
+    rules = table(likelihood=near(0.99), auto=near(0.99))
+    assert judge(good, rules, state=Learnt(4.0, "webp", 4.6, 0.0)).level == "good"
+    untrained = judge(good, rules, state=Learnt(8.08, "webp", 4.59, 0.9, 0.031))
+    assert untrained.level == "bad"
+    assert untrained.text.startswith("Not trained: judge nothing.")
+    assert "it needs 8.08 bits per dimension" in untrained.text
+    assert "lossless WebP 4.59" in untrained.text
+    assert any("log p(z) is +0.90 nats per dimension" in point for point in untrained.points)
+    assert any("still gained 3.1 % of its bits" in point for point in untrained.points)
+
+
+def test_the_saved_rule_is_judged_and_a_better_one_named():
+    saved = "this model, as saved (dose)"
+    rules = table(saved=saved, likelihood=near(0.01), auto=near(0.99), **{saved: near(0.7)})
+    verdict = judge(decomposition(-1, 8), rules)
+    assert f"“{saved}” reaches 0.70, “auto” 0.99, but chosen by looking at this set" in verdict.text
+    assert any("fitted on 1,234 normal images of its own fit" in point for point in verdict.points)
+    assert any(f"On digits “auto” is better than “{saved}”: 0.99" in point for point in verdict.points)
+    close = judge(
+        decomposition(-1, 8), table(saved=saved, likelihood=near(0.01), auto=near(0.71), **{saved: near(0.7)})
+    )
+    assert not any("is better than" in point for point in close.points)
+    assert "repairs it in part: 0.70" in close.text

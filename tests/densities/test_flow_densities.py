@@ -228,3 +228,15 @@ def test_sides_that_cannot_be_halved_name_sizes_that_go():
         create("glow", image_shape=(1, 29, 31))
     with pytest.raises(ValueError, match=r"got 29x31; crop or resize them to multiples of 2"):
         create("realnvp", image_shape=(1, 29, 31))
+
+
+def test_a_gradient_that_rounding_would_make_zero_is_refused():
+    density = create("glow", image_shape=(1, 8, 8), steps=1, hidden=4)
+    images = torch.rand(2, 1, 8, 8).requires_grad_()
+    for ask in (density.log_prob, density.bits_per_dim, density.statistics):
+        with pytest.raises(ValueError, match=r"their gradient would be zero.*log_prob_at"):
+            ask(images)
+    (gradient,) = torch.autograd.grad(density.log_prob_at(images * 0.9 + 0.05).sum(), images)
+    assert gradient.abs().sum() > 0
+    with torch.no_grad():
+        assert torch.isfinite(density.log_prob(images)).all()

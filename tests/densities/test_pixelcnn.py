@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from dracones.densities import create
 from dracones.densities.pixelcnn import PRESETS, PixelCNN
 from dracones.densities.pixelcnn_layers import PixelCNNNetwork
 
@@ -218,3 +219,16 @@ def test_scores_of_fixed_weights_stay_what_they_were():
     assert {name: float(value) for name, value in found.items()} == pytest.approx(
         {"log_prob": -107.4734, "expected_log_prob": -89.86601, "surprise": -3.1582}, rel=2e-4, abs=2e-4
     )
+
+
+@pytest.mark.parametrize("likelihood", ["mixture", "categorical"])
+def test_colder_images_take_fewer_levels(likelihood):
+    density = create("pixelcnn", image_shape=(1, 4, 4), likelihood=likelihood)
+    if likelihood == "categorical":  # an untrained one has no preference to sharpen
+        torch.nn.init.normal_(density.network.output.bias, std=2, generator=torch.Generator().manual_seed(0))
+
+    def levels(temperature):
+        drawn = density.sample(32, generator=torch.Generator().manual_seed(0), temperature=temperature)
+        return len(drawn.unique())
+
+    assert levels(0.02) < levels(0.5) < levels(2.0)

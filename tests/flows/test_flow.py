@@ -279,3 +279,13 @@ class TestMixedPrecision:
             gradients.append(torch.autograd.grad(loss, list(flow.parameters())))
         for expected, got in zip(*gradients, strict=True):
             assert torch.linalg.norm(got - expected) <= 1e-3 * torch.linalg.norm(expected) + 1e-6
+
+
+def test_nan_has_no_likelihood():
+    flow = Flow(ActNorm(3), shape=(3,)).eval()
+    x = torch.zeros(5, 3)
+    x[3, 1] = x[4, 0] = torch.nan
+    with pytest.raises(ValueError, match="2 of 5 samples hold NaN, the first of them sample 3"):
+        flow.log_prob(x)
+    assert torch.isneginf(flow.log_prob(torch.full((1, 3), torch.inf))).all()
+    torch.export.export(flow, (x,))  # a graph asks nothing of values

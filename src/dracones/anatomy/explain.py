@@ -26,6 +26,7 @@ from dracones.anatomy.verdict import Verdict, judge
 from dracones.densities import Density
 from dracones.detectors import Detector
 from dracones.images import Preprocess
+from dracones.methods.learnt import Learnt, learnt
 from dracones.methods.likelihood import Likelihood
 from dracones.report.plain import plain
 from dracones.training import Progress, Silent, TrainingConfig
@@ -43,6 +44,8 @@ class Explanation:
     counts: Mapping[str, int]
     """Images of each set."""
     sides: Sides = field(repr=False)
+    learnt: Learnt
+    """What the density makes of the normal images; a verdict needs it to have learnt something."""
     notes: tuple[str, ...] = ()
     """What was done to the images before."""
 
@@ -51,6 +54,7 @@ class Explanation:
         return {
             "model": self.model,
             "verdict": plain(self.verdict),
+            "learnt": {**plain(self.learnt), "passed": self.learnt.passed},
             "images": dict(self.counts),
             "notes": list(self.notes),
             "findings": {name: found.to_json() for name, found in self.findings.items()},
@@ -144,9 +148,11 @@ def explain(
     finally:
         progress.finish()
     checks = findings.get("checks")
-    verdict = judge(terms, rules, checks if isinstance(checks, Sensitivity) else None)
+    curves = model.provenance.get("training", ()) if isinstance(model, Detector) else ()
+    state = learnt(density, sides.normal, training=curves, batch_size=batch_size)
+    verdict = judge(terms, rules, checks if isinstance(checks, Sensitivity) else None, state)
     counts = {name: len(images) for name, images in sides.all.items()}
-    return Explanation(_name_of(model), verdict, findings, refused, counts, sides, notes)
+    return Explanation(_name_of(model), verdict, findings, refused, counts, sides, state, notes)
 
 
 def analyses() -> tuple[str, ...]:
@@ -204,11 +210,13 @@ class _Work:
 
 def _rules(work: _Work) -> Repairs:
     likelihood = _likelihood_of(work.model)
-    own = None
+    own, fitted_on = None, None
     if isinstance(work.model, Detector):
         detector = work.model
         rule = getattr(detector.config, "rule", "its rule")
         own = (f"this model, as saved ({rule})", lambda images: detector.score(images.to(detector.device)).image)
+        parts = detector.provenance.get("images", {})
+        fitted_on = parts.get("validation") or parts.get("train")
     return repairs(
         work.density,
         work.sides.normal,
@@ -216,6 +224,7 @@ def _rules(work: _Work) -> Repairs:
         background=None if likelihood is None else likelihood.background,
         members=work.ensemble,
         own=own,
+        own_fitted_on=fitted_on,
         thorough=work.thorough,
         batch_size=work.batch_size,
     )

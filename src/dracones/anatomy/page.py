@@ -14,7 +14,7 @@ from dracones.anatomy.finding import Finding
 from dracones.anatomy.graying import Graying
 from dracones.anatomy.inductive_bias import InductiveBias
 from dracones.anatomy.latents import SHOWN, Latents
-from dracones.anatomy.repairs import DEFAULT, Repairs
+from dracones.anatomy.repairs import Repairs
 from dracones.anatomy.second_order import SecondOrder
 from dracones.anatomy.sensitivity import Sensitivity
 from dracones.anatomy.sides import evenly
@@ -52,11 +52,15 @@ def page(explanation: Explanation) -> Report:
 
 
 def _key_numbers(report: Report, explanation: Explanation) -> None:
+    state = explanation.learnt
+    report.key_number("bits/dim of normal images", state.bits)
+    if state.codec_bits is not None:
+        report.key_number(f"bits/dim that {state.codec} needs for them", state.codec_bits)
     rules, terms = explanation.findings["rules"], explanation.findings["terms"]
     if isinstance(rules, Repairs) and isinstance(terms, Decomposition):
         for name in list(terms.total.auroc)[:3]:
             report.key_number(f"AUROC of the likelihood, {name}", terms.total.auroc[name])
-            report.key_number(f"AUROC of {DEFAULT}, {name}", rules.auroc[DEFAULT][name])
+            report.key_number(f"AUROC of {rules.judged}, {name}", rules.auroc[rules.judged][name])
 
 
 def _images(report: Report, explanation: Explanation) -> None:
@@ -83,9 +87,10 @@ def _rules(section: Section, found: Repairs) -> None:
     section.figure(drawn(found.figure, "AUROC of every rule on every set", found.to_json()), found.look_for)
     sets = list(found.judged_on)[1:]
     judged = ", ".join(f"{count:,} {name}" for name, count in found.judged_on.items())
+    saved = "" if found.saved is None else f" “{found.saved}” keeps what its own fit gave it."
     section.table(
         found.rows(),
-        caption=f"AUROC. Rules fitted on {found.fitted_on:,} normal images, judged on others: {judged}.",
+        caption=f"AUROC. Rules fitted on {found.fitted_on:,} normal images, judged on others: {judged}.{saved}",
         best=dict.fromkeys([*sets, "mean"], "largest"),
     )
     if found.not_possible:

@@ -51,10 +51,24 @@ class Repairs(Finding):
     """Images of each set that they are judged on."""
     not_possible: Mapping[str, str]
     """Rule to what it lacks here."""
+    saved: str | None = None
+    """The row of the detector as it was saved, where there is one: with the rule that scores, fitted as it was."""
+    saved_fitted_on: int | None = None
+    """Images that the saved rule was fitted on, none of them here."""
+
+    @property
+    def judged(self) -> str:
+        """The row that the verdict is about: the saved rule, or the default where there is no detector."""
+        return DEFAULT if self.saved is None else self.saved
 
     def best(self, other: str) -> str:
-        """The rule with the largest AUROC on a set."""
-        return max(self.auroc, key=lambda rule: self.auroc[rule][other].value)
+        """The rule with the largest AUROC on a set, of those fitted here."""
+        return max((rule for rule in self.auroc if rule != self.saved), key=lambda rule: self.auroc[rule][other].value)
+
+    def better(self, other: str) -> str | None:
+        """The best rule where it is better than the judged one beyond doubt: their intervals lie apart."""
+        best = self.best(other)
+        return best if self.auroc[best][other].low > self.auroc[self.judged][other].high else None
 
     def mean(self, rule: str) -> float:
         """Mean AUROC of a rule over the sets."""
@@ -85,6 +99,7 @@ def repairs(
     background: Density | None = None,
     members: Sequence[Density] = (),
     own: tuple[str, Score] | None = None,
+    own_fitted_on: int | None = None,
     thorough: bool = False,
     batch_size: int = 256,
 ) -> Repairs:
@@ -97,6 +112,7 @@ def repairs(
         background: the background model, for the likelihood ratio.
         members: an ensemble, for WAIC.
         own: name and score (larger = more anomalous) of a detector as it stands, judged beside the rules.
+        own_fitted_on: how many images its rule was fitted on.
         thorough: also the local intrinsic dimension, which takes a Jacobian an image.
         batch_size: images at a time.
 
@@ -132,7 +148,8 @@ def repairs(
             }
         auroc[own[0]] = _aurocs(scored)
     counts = {name: len(images) for name, images in judged.all.items()}
-    return Repairs(auroc, len(fit_part), counts, not_possible)
+    saved = None if own is None else own[0]
+    return Repairs(auroc, len(fit_part), counts, not_possible, saved, own_fitted_on)
 
 
 def _candidates(

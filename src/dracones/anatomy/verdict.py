@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dracones.anatomy.decomposition import Decomposition, words
-from dracones.anatomy.repairs import DEFAULT, Repairs
+from dracones.anatomy.repairs import Repairs
 from dracones.anatomy.sensitivity import Sensitivity
+from dracones.methods.learnt import Learnt
 from dracones.metrics import Estimate
 
 Level = Literal["good", "warning", "bad"]
@@ -42,13 +43,26 @@ def kind_of(area: Estimate) -> Kind:
     return "right" if area.value >= GOOD else "weak"
 
 
-def judge(decomposition: Decomposition, repairs: Repairs, checks: Sensitivity | None = None) -> Verdict:
-    """Put the numbers into words: the worst set first, the term that does it, the rule that repairs it."""
+def judge(
+    decomposition: Decomposition, repairs: Repairs, checks: Sensitivity | None = None, state: Learnt | None = None
+) -> Verdict:
+    """Put the numbers into words: the worst set first, the term that does it, the rule that repairs it.
+
+    A density that has not learnt its images gets no verdict, whatever the numbers: they say nothing of a likelihood.
+    """
+    if state is not None and not state.passed:
+        return Verdict(
+            f"Not trained: judge nothing. This density has not learnt its normal images: {state.reasons[0]}.",
+            "bad",
+            (*(f"And {reason}." for reason in state.reasons[1:]), *state.cautions, *_cautions(repairs, checks)),
+        )
     total = decomposition.total.auroc
     worst = min(total, key=lambda name: total[name].value)
     kind = kind_of(total[worst])
     level: Level = {"inverted": "bad", "blind": "warning", "weak": "warning", "right": "good"}[kind]  # type: ignore[assignment]
     points = [_about(name, decomposition, repairs) for name in total]
+    points += _saved(repairs)
+    points += () if state is None else state.cautions
     points += _cautions(repairs, checks)
     return Verdict(_headline(kind, worst, decomposition, repairs), level, tuple(points))
 
@@ -84,16 +98,36 @@ def _cause(other: str, decomposition: Decomposition) -> str:
 
 def _advice(other: str, repairs: Repairs) -> str:
     """Which rule to use for a set that the plain likelihood fails on."""
-    default = repairs.auroc[DEFAULT][other]
-    best = repairs.best(other)
-    found = repairs.auroc[best][other]
-    if default.value >= GOOD:
-        return f"use the rule “{DEFAULT}”: {default.value:.2f}"
-    if found.low > default.high and found.value >= GOOD:
-        return f"“{DEFAULT}” reaches {default.value:.2f}, “{best}” {found.value:.2f}, but chosen by looking at this set"
-    if default.low > 0.5:
-        return f"“{DEFAULT}” repairs it in part: {default.value:.2f}"
-    return f"no rule on its statistics repairs it (“{DEFAULT}” {default.value:.2f}, best “{best}” {found.value:.2f})"
+    judged, best = repairs.judged, repairs.best(other)
+    own, found = repairs.auroc[judged][other], repairs.auroc[best][other]
+    if own.value >= GOOD:
+        advice = f"use the rule “{judged}”" if repairs.saved is None else f"“{judged}” repairs it"
+        return f"{advice}: {own.value:.2f}"
+    if repairs.better(other) is not None and found.value >= GOOD:
+        return f"“{judged}” reaches {own.value:.2f}, “{best}” {found.value:.2f}, but chosen by looking at this set"
+    if own.low > 0.5:
+        return f"“{judged}” repairs it in part: {own.value:.2f}"
+    return f"no rule on its statistics repairs it (“{judged}” {own.value:.2f}, best “{best}” {found.value:.2f})"
+
+
+def _saved(repairs: Repairs) -> list[str]:
+    """What the judged rule was fitted on, and which rule is better beyond doubt."""
+    said = []
+    if repairs.saved is not None and repairs.saved_fitted_on is not None:
+        said.append(
+            f"“{repairs.saved}” is the rule that scores, fitted on {repairs.saved_fitted_on:,} normal images of its "
+            f"own fit; the other rules were fitted on {repairs.fitted_on:,} of the normal images given here."
+        )
+    for name in repairs.auroc[repairs.judged]:
+        better = repairs.better(name)
+        if better is not None:
+            found, own = repairs.auroc[better][name], repairs.auroc[repairs.judged][name]
+            said.append(
+                f"On {name} “{better}” is better than “{repairs.judged}”: {found.value:.2f} ({found.low:.2f} to "
+                f"{found.high:.2f}) against {own.value:.2f} ({own.low:.2f} to {own.high:.2f}); to take it is to have "
+                "chosen by these images."
+            )
+    return said
 
 
 def _about(name: str, decomposition: Decomposition, repairs: Repairs) -> str:
@@ -106,10 +140,10 @@ def _about(name: str, decomposition: Decomposition, repairs: Repairs) -> str:
         "weak": "told apart in part",
         "right": "told apart",
     }[kind_of(area)]
-    default = repairs.auroc[DEFAULT][name]
+    own = repairs.auroc[repairs.judged][name]
     return (
         f"{name} is {what} by the likelihood: AUROC {area.value:.2f} ({area.low:.2f} to {area.high:.2f}); its terms "
-        f"alone: {parts}; “{DEFAULT}” {default.value:.2f} ({default.low:.2f} to {default.high:.2f})."
+        f"alone: {parts}; “{repairs.judged}” {own.value:.2f} ({own.low:.2f} to {own.high:.2f})."
     )
 
 

@@ -1,8 +1,9 @@
 """What a detector answers: the calibrated verdict on an image, and over a collection."""
 
+import operator
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,16 +65,38 @@ class Prediction:
         return len(self.paths)
 
     def __iter__(self) -> Iterator[Verdict]:
-        for i, path in enumerate(self.paths):
-            yield Verdict(
-                path,
-                float(self.scores[i]),
-                None if self.p_values is None else float(self.p_values[i]),
-                None if self.is_anomaly is None else bool(self.is_anomaly[i]),
-                None if self.maps is None else self.maps[i],
-                None if self.witnesses is None else self.witnesses[i],
-                None if self.groups is None else self.groups[i],
-            )
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: SupportsIndex) -> Verdict:
+        """One image's answer; negative indices count from the end."""
+        i = operator.index(index)
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"image {i} of a prediction over {len(self)}")
+        return Verdict(
+            self.paths[i],
+            float(self.scores[i]),
+            None if self.p_values is None else float(self.p_values[i]),
+            None if self.is_anomaly is None else bool(self.is_anomaly[i]),
+            None if self.maps is None else self.maps[i],
+            None if self.witnesses is None else self.witnesses[i],
+            None if self.groups is None else self.groups[i],
+        )
+
+    def to_dataframe(self) -> Any:
+        """A pandas `DataFrame`, one row an image, without the maps.
+
+        Columns are those of `Verdict`; what is not known (before calibration) is left out.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_dataframe() needs pandas: pip install pandas") from error
+        names = [each.name for each in fields(Verdict) if each.name != "map"]
+        found = {name: [getattr(verdict, name) for verdict in self] for name in names}
+        return pandas.DataFrame({name: values for name, values in found.items() if any(v is not None for v in values)})
 
     @classmethod
     def gather(

@@ -18,7 +18,7 @@ class Density(nn.Module, ABC):
       8-bit image (for a density of points of the unit cube: minus D log 256, see `bits`); computes no more
       than the names asked for need, gives the same numbers again when called without a generator, and is a pure
       graph of tensors: `statistics` is the same behind checks;
-    - `sample(count, generator=...)`: images [count, C, H, W] in [0, 1];
+    - `sample(count, generator=..., temperature=...)`: images [count, C, H, W] in [0, 1];
     - `available_statistics`: the names that `statistics` knows;
     - `log_prob_at(points)`, if the density is one of points of the unit cube: nats [B], differentiable.
 
@@ -63,10 +63,16 @@ class Density(nn.Module, ABC):
     ) -> dict[str, Tensor]:
         """Named numbers per image [B]; all available ones when `names` is None. Log terms are in nats.
 
-        Raises `ValueError` for an unknown name, images of another shape, or values outside [0, 1].
+        Raises `ValueError` for an unknown name, images of another shape, values outside [0, 1], or images whose
+        gradient is asked for: they are rounded to levels, so it would be zero everywhere.
         """
         wanted = self.check_names(names)
         self.check_images(images)
+        if images.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                f"{type(self).__name__}: images are rounded to 256 levels, so their gradient would be zero; give "
+                "points of the unit cube to log_prob_at(), or images.detach()"
+            )
         check_unit(images)
         if not len(images):
             return {name: images.new_zeros(0) for name in wanted}
@@ -74,8 +80,8 @@ class Density(nn.Module, ABC):
         return found
 
     @abstractmethod
-    def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
-        """Images [count, C, H, W] in [0, 1] drawn from the density."""
+    def sample(self, count: int, *, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
+        """Images [count, C, H, W] in [0, 1] drawn from the density; below 1 the temperature draws likelier ones."""
 
     def log_prob(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """log P of the 8-bit images in nats [B]."""

@@ -94,10 +94,11 @@ class FlowDensity(Density):
         """Points of the unit cube, differentiable, of all latents."""
         return self.logit.decode(self.flow.decode(latents))[0]
 
-    def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
-        """Images [count, C, H, W] in [0, 1] drawn from the density."""
+    def sample(self, count: int, *, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
+        """Images [count, C, H, W] in [0, 1] drawn from the density, latents multiplied by the temperature."""
         with torch.no_grad():
-            return from_unit(self.logit.decode(self.flow.sample(count, generator=generator))[0])
+            drawn = self.flow.sample(count, generator=generator, temperature=temperature)
+            return from_unit(self.logit.decode(drawn)[0])
 
     @property
     def noise_directions_below(self) -> float:

@@ -143,10 +143,11 @@ class PixelCNN(Density):
         return bits_per_dim(self.log_prob(images, generator=generator), self.dimensions).mean()
 
     @torch.no_grad()
-    def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
+    def sample(self, count: int, *, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
         """Images [count, C, H, W] in [0, 1], drawn value by value: H·W passes (·C when categorical).
 
-        Each pass computes only the rows that can still change the pixel's distribution.
+        Each pass computes only the rows that can still change the pixel's distribution. The temperature divides the
+        log-probabilities that values are drawn by, and multiplies the scales of a mixture's components.
         """
         channels, height, width = self.image_shape
         device = next(self.parameters()).device
@@ -159,11 +160,11 @@ class PixelCNN(Density):
                 if self.likelihood == "mixture":
                     output = self.network(centred(levels[:, :, rows]))[:, :, -1:, column : column + 1]
                     mixture = LogisticMixture.from_output(output, channels=channels)
-                    levels[:, :, row, column] = mixture.sample(generator=generator)[:, :, 0, 0]
+                    levels[:, :, row, column] = mixture.sample(generator=generator, temperature=temperature)[:, :, 0, 0]
                     continue
                 for channel in range(channels):
                     output = self.network(centred(levels[:, :, rows]))[:, :, -1, column]
-                    weights = output.unflatten(1, (channels, LEVELS))[:, channel].softmax(1)
+                    weights = output.unflatten(1, (channels, LEVELS))[:, channel].div(temperature).softmax(1)
                     drawn = torch.multinomial(weights.to(generator.device), 1, generator=generator)
                     levels[:, channel, row, column] = drawn[:, 0].to(levels)
         self.train(training)

@@ -153,17 +153,17 @@ class LogisticMixture(NamedTuple):
         moved = torch.einsum("bekhw,behw->bkhw", self.coupling[:, channel], centred(levels))
         return weights, self.mean[:, channel] + moved, self.log_scale[:, channel]
 
-    def sample(self, *, generator: torch.Generator | None = None) -> Tensor:
-        """Levels drawn for every pixel: [B, C, H, W]."""
+    def sample(self, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """Levels drawn for every pixel: [B, C, H, W]; a temperature below 1 draws likelier ones."""
         uniform = torch.rand(self.logits.shape, generator=generator, device=self.logits.device)
         gumbel = -torch.log(-torch.log(uniform.clamp(1e-7, 1 - 1e-7)))
-        chosen = (self.logits + gumbel).argmax(1)[:, None]
+        chosen = (self.logits / temperature + gumbel).argmax(1)[:, None]
         channels: list[Tensor] = []
         for channel in range(self.mean.shape[1]):
             mean = self.mean[:, channel].gather(1, chosen)[:, 0]
             for earlier, value in enumerate(channels):
                 mean = mean + self.coupling[:, channel, earlier].gather(1, chosen)[:, 0] * value
-            scale = self.log_scale[:, channel].clamp(min=MIN_LOG_SCALE).gather(1, chosen)[:, 0].exp()
+            scale = self.log_scale[:, channel].clamp(min=MIN_LOG_SCALE).gather(1, chosen)[:, 0].exp() * temperature
             uniform = torch.rand(mean.shape, generator=generator, device=mean.device).clamp(1e-7, 1 - 1e-7)
             drawn = mean + scale * (torch.log(uniform) - torch.log1p(-uniform))
             channels.append(centred(((drawn + 1) * ((LEVELS - 1) / 2)).round().clamp(0, LEVELS - 1)))

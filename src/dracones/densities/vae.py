@@ -201,9 +201,13 @@ class VAE(Density):
         return bits_per_dim(bound + pixels.log_det, self.dimensions).mean()
 
     @torch.no_grad()
-    def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
-        """Images [count, C, H, W] in [0, 1]: z from the prior, pixels from the decoder's distribution."""
+    def sample(self, count: int, *, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
+        """Images [count, C, H, W] in [0, 1]: z from the prior, pixels from the decoder's distribution.
+
+        The temperature multiplies z; pixels are drawn as they are.
+        """
         latent = torch.randn(count, self.latents, generator=generator, device=generator.device).to(self.noise)
+        latent = latent * temperature
         return self.pixels.sample(self.decoder(latent), generator)
 
     def _pixels(self, images: Tensor, generator: torch.Generator | None) -> Pixels:

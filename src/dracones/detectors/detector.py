@@ -16,6 +16,7 @@ from dracones.detectors import files, fitting, scoring, streaming
 from dracones.detectors.familiar import chosen_for_calibration
 from dracones.detectors.grouping import counts_of, grouping_of, groups_for_calibration, rule_of
 from dracones.detectors.judge import Judge
+from dracones.detectors.likelihoods import Likelihoods
 from dracones.detectors.pipeline import Pipeline
 from dracones.detectors.record import Record
 from dracones.images import ImageCollection, Preprocess, Skipped, Tiling, UnreadableImage, open_images
@@ -24,7 +25,7 @@ from dracones.methods import Method, MethodConfig, MethodInfo, Scores
 from dracones.training import Progress
 
 
-class Detector:
+class Detector(Likelihoods):
     """A method, learnt from normal images and calibrated; larger score = more anomalous.
 
     `dracones.create` makes one by the method's name, `dracones.load` reads one from a file.

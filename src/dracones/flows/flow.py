@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dracones.flows.autodiff import plain_autograd
 from dracones.flows.bijection import Bijection
 from dracones.flows.constant_memory import frozen_running_statistics
 from dracones.flows.distributions import Base, StandardNormal
@@ -52,7 +53,18 @@ class Flow(nn.Module):
         return self.log_prob(x, context)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log-likelihood of x, nats, `[B]`."""
+        """Log-likelihood of x, nats, `[B]`.
+
+        Raises:
+            ValueError: x holds NaN; a comparison with the result would be false either way. (Not asked of a graph that
+                is being traced.)
+        """
+        if plain_autograd() and bool(x.isnan().any()):
+            rows = x.isnan().flatten(1).any(1).nonzero().flatten().tolist()
+            raise ValueError(
+                f"Flow: {len(rows)} of {x.shape[0]} samples hold NaN, the first of them sample {rows[0]}; NaN has no "
+                "likelihood: leave them out, or look at where they were made"
+            )
         latents, log_det = self.encode(x, context)
         total = log_det
         for z in latents:

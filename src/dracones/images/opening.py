@@ -43,6 +43,7 @@ def open_images(
     - a tar file in WebDataset's layout, a Parquet file with encoded images (`set.parquet:column` where there are
       several), a folder or pattern of them: read at their place, never unpacked;
     - images that need no file: `builtin:gravel?count=500&size=32`, `synthetic:uniform?count=100`, `scenes:gravel`;
+    - a Pillow image, or a list of images (Pillow's, arrays, tensors);
     - an array or tensor, `[N, H, W]`, `[N, H, W, C]` or `[N, C, H, W]` (uint8, uint16 or float in [0, 1]);
     - a map-style torch `Dataset`, a `DataLoader` (for its dataset), anything else with `len()` and `[index]`;
     - an `ImageCollection`, which is returned, or a view of it.
@@ -94,6 +95,8 @@ def _found(source: Any, limits: Limits, layout: Layout | None) -> Found:
         return source, []
     if isinstance(source, Tensor | np.ndarray):
         return array_source(source, type(source).__name__.lower(), layout=layout), []
+    if hasattr(source, "getbands"):  # a Pillow image
+        return DatasetSource([source], "image"), []
     if isinstance(source, DataLoader):
         return _loader_source(source), []
     if isinstance(source, IterableDataset):
@@ -106,7 +109,7 @@ def _found(source: Any, limits: Limits, layout: Layout | None) -> Found:
         return DatasetSource(source, type(source).__name__), []
     raise TypeError(
         f"images cannot be opened from a {type(source).__name__}; "
-        "give a path, a list of paths, an array, a tensor, a Dataset or a DataLoader"
+        "give a path, a list of paths, an image or a list of images, an array, a tensor, a Dataset or a DataLoader"
     )
 
 

@@ -1,16 +1,20 @@
 """Density × rule: learns p(image) on pixels and scores by a rule on what the density tells."""
 
+import warnings
 from collections.abc import Iterator
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from dracones import densities, rules
+from dracones.images import ImageCollection
 from dracones.methods.config import MethodConfig
 from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext, Parts, Trainee
+from dracones.methods.learnt import learnt
 from dracones.methods.method import Method
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
@@ -18,6 +22,8 @@ from dracones.rules import codec_statistics, create_for, gather, replace_pixels,
 from dracones.training import Progress, TrainingConfig
 
 _BATCH = 128
+_JUDGED = 200
+"""Held-out images on which it is seen whether anything was learnt."""
 
 
 class LikelihoodConfig(MethodConfig):
@@ -117,6 +123,18 @@ class Likelihood(Method):
         if context.progress is not None:
             context.progress.finish()
         self.rule.fit({name: torch.cat(parts) for name, parts in gathered.items()})
+        self._say_if_not_learnt(images)
+
+    def _say_if_not_learnt(self, images: ImageCollection) -> None:
+        places = np.linspace(0, len(images) - 1, min(len(images), _JUDGED)).round().astype(int)
+        found = learnt(self.density, images.subset(places).to_tensor(), batch_size=_BATCH)
+        if not found.passed:
+            warnings.warn(
+                f"this {self.info.name} has not learnt its images: {'; '.join(found.reasons)}. Train longer "
+                "(training.epochs), on more images, or with another preset; until then its likelihood says nothing",
+                RuntimeWarning,
+                stacklevel=5,
+            )
 
     def statistics(self, images: Tensor) -> dict[str, Tensor]:
         """The numbers ``[B]`` that the rule reads, by name; log terms in nats."""

@@ -93,9 +93,9 @@ def targets(tables: list[dict[str, Any]], race: dict[str, Any]) -> list[str]:
             "; ".join(f"{k}: {v:.2f} times" for k, v in speed.items() if k != "pytorch-ood"),
         ],
         [
-            "ten detectors on one set at least twice as fast",
+            "ten detectors on one set at least twice as fast as pytorch-ood as it comes",
             ten["dracones"] >= 2,
-            "; ".join(f"{k}: {v:.2f} times" for k, v in ten.items() if k != "pytorch-ood"),
+            beside_by_hand(ten),
         ],
         [
             f"metrics of {race['metrics']['scores']:,} scores at least five times as fast",
@@ -105,6 +105,16 @@ def targets(tables: list[dict[str, Any]], race: dict[str, Any]) -> list[str]:
     ]
     body = [[what, "met" if met else "**not met**", found] for what, met, found in rows]
     return ["## Targets", "", *markdown(["target", "", "found"], body)]
+
+
+def beside_by_hand(times: dict[str, float]) -> str:
+    """How many times faster than pytorch-ood as it comes, and how that stands to its features shared by hand."""
+    ours, hand = times["dracones"], times["pytorch-ood, features shared by hand"]
+    how = "slower" if ours < hand else "faster"
+    return (
+        f"{ours:.2f} times, with accelerate {times['dracones, accelerate']:.2f}; but {how} than pytorch-ood whose "
+        f"features are computed once by hand, {hand:.2f} times: what is gained is the sharing"
+    )
 
 
 def interval(table: dict[str, Any], method: str) -> str:

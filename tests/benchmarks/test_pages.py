@@ -1,6 +1,8 @@
 """The pages of the benchmarks are what their committed results make: no figure is written by hand."""
 
 import importlib
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +81,19 @@ def test_provenance_names_commit_machine_and_versions(monkeypatch: pytest.Monkey
     assert found["machine"]
     monkeypatch.setenv("BENCHMARK_COMMIT", "abc")
     assert provenance.commit() == "abc"
+
+
+def test_every_stamp_is_a_commit_that_exists() -> None:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+    if git("rev-parse", "--is-shallow-repository") != "false":
+        pytest.skip("the history is not here: a shallow clone, or none")
+    stamps = {
+        stamp: path.relative_to(ROOT)
+        for path in (ROOT / "benchmarks").rglob("*.json")
+        for stamp in re.findall(r'"commit": "([^"]*)"', path.read_text())
+    }
+    unknown = {stamp: str(path) for stamp, path in stamps.items() if git("cat-file", "-t", stamp) != "commit"}
+    assert stamps
+    assert not unknown, "measured from a tree that was never committed: commit first, then measure"

@@ -65,7 +65,7 @@ def test_a_record_keeps_its_facts_and_takes_a_line_for_what_fits_one(tmp_path: P
 
 def test_results_are_written_as_records_are() -> None:
     records = importlib.import_module("benchmarks.records")
-    for path in (ROOT / "benchmarks").rglob("*.json"):
+    for path in (ROOT / "benchmarks" / folder).rglob("*.json"):
         assert path.read_text() == records.text(records.read(path)) + "\n", (
             f"{path}: python -m benchmarks.records {path}"
         )
@@ -83,7 +83,8 @@ def test_provenance_names_commit_machine_and_versions(monkeypatch: pytest.Monkey
     assert provenance.commit() == "abc"
 
 
-def test_every_stamp_is_a_commit_that_exists() -> None:
+@pytest.mark.parametrize("folder", ["classifiers", "paradox"])
+def test_every_stamp_is_a_commit_that_exists(folder: str) -> None:
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
@@ -91,7 +92,7 @@ def test_every_stamp_is_a_commit_that_exists() -> None:
         pytest.skip("the history is not here: a shallow clone, or none")
     stamps = {
         stamp: path.relative_to(ROOT)
-        for path in (ROOT / "benchmarks").rglob("*.json")
+        for path in (ROOT / "benchmarks" / folder).rglob("*.json")
         for stamp in re.findall(r'"commit": "([^"]*)"', path.read_text())
     }
     unknown = {stamp: str(path) for stamp, path in stamps.items() if git("cat-file", "-t", stamp) != "commit"}

@@ -65,7 +65,7 @@ def test_a_record_keeps_its_facts_and_takes_a_line_for_what_fits_one(tmp_path: P
 
 def test_results_are_written_as_records_are() -> None:
     records = importlib.import_module("benchmarks.records")
-    for path in (ROOT / "benchmarks" / folder).rglob("*.json"):
+    for path in (ROOT / "benchmarks").rglob("*.json"):
         assert path.read_text() == records.text(records.read(path)) + "\n", (
             f"{path}: python -m benchmarks.records {path}"
         )

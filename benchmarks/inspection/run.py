@@ -21,10 +21,11 @@ import torch
 import dracones
 from benchmarks.inspection.entries import BACKBONES, METHODS, options
 from benchmarks.inspection.sets import SETS, unpacked
+from benchmarks.inspection.witnesses import Heard
 from benchmarks.provenance import provenance
 from benchmarks.records import write
 from dracones.images import MvtecLayout
-from dracones.metrics import auroc
+from dracones.metrics import Ranking, auroc, auroc_interval
 from dracones.metrics.pixels import PixelRanking
 
 
@@ -93,6 +94,7 @@ def judged(detector: dracones.detectors.Detector, layout: MvtecLayout, keep: Pat
     started, cpu = time.monotonic(), time.process_time()
     spent = 0.0
     maps: dict[str, np.ndarray] = {}
+    heard = Heard(detector)
     for index, verdict in enumerate(detector.iterate(test, batch_size=8)):
         paused = time.process_time()
         scores.append(verdict.score)
@@ -122,6 +124,10 @@ def judged(detector: dracones.detectors.Detector, layout: MvtecLayout, keep: Pat
         size = detector.save(Path(folder) / "model.safetensors").stat().st_size
     return {
         "image_auroc": round(float(auroc(np.array(scores), labels)), 4),
+        "image_auroc_interval": [round(end, 4) for end in auroc_interval(Ranking(np.array(scores), labels))[1:]],
+        "scores": [round(score, 5) for score in scores],
+        "labels": labels.tolist(),
+        **heard.record(scores, labels),
         "image_auroc_by_kind": by_kind,
         "image_auroc_of_other_scores": {
             how: round(float(auroc(np.array([other[how] for other in others]), labels)), 4) for how in others[0]

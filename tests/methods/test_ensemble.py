@@ -9,6 +9,7 @@ import torch
 
 import dracones
 from dracones.features import FeatureExtractor
+from dracones.methods.learning import FitContext
 from dracones.methods.witness_weights import Standard, witness_weights
 from feature_case import SMALL, anomalies, normals
 
@@ -16,7 +17,6 @@ OPTIONS = {
     **{key: value for key, value in SMALL.items() if key != "levels"},
     "levels": (1, 2),
     "scales": 2,
-    "epochs": 3,
     "made_defects": 20,
     "memory_share": 0.05,
 }
@@ -126,9 +126,35 @@ def test_all_four_witnesses_and_any_one():
     assert one.fit(normals(40)).predict(images).maps is None
 
 
-def test_a_witness_counts_by_what_made_defects_move_it():
-    torch.testing.assert_close(witness_weights(torch.tensor([[2.0, -1.0, 2.0]] * 3)), torch.tensor([0.5, 0.0, 0.5]))
-    torch.testing.assert_close(witness_weights(torch.full((4, 2), -1.0)), torch.tensor([0.5, 0.5]))
+def test_a_witness_counts_by_how_well_it_tells_made_defects():
+    generator = torch.Generator().manual_seed(0)
+    shift = torch.tensor([2.0, 1.0, 0.0, -1.0])
+    normal, other = torch.randn(2, 4000, 4, generator=generator)
+    weights = witness_weights(normal, other + shift)
+    torch.testing.assert_close(weights[:2], torch.tensor([2 / 3, 1 / 3]), atol=0.02, rtol=0)
+    assert weights[2] < 0.02
+    assert weights[3] == 0
+    # Of ranks: defects that are found anyway may lie anywhere beyond.
+    far = torch.where(other + shift > 3, 100.0, other + shift)
+    torch.testing.assert_close(witness_weights(normal.clamp(max=3), far), weights, atol=0.01, rtol=0)
+    torch.testing.assert_close(witness_weights(normal, normal - 1), torch.full((4,), 0.25))
+
+
+def test_all_made_defects_told_is_a_finite_weight():
+    weights = witness_weights(torch.randn(50, 2), torch.tensor([[9.0, 1.5]] * 20))
+    assert torch.isfinite(weights).all()
+    assert weights[0] > weights[1] > 0
+
+
+def test_weights_follow_from_held_out_images_and_their_made_defects(fitted):
+    """The method whose answers to made defects are no better than chance is not heard."""
+    method = deepcopy(fitted).method
+    seen = {}
+    method._standardise = lambda context: seen.setdefault("normal", torch.randn(40, 3))
+    method._answers_to_defects = lambda context: torch.cat([seen["normal"]] * 2) + torch.tensor([2.0, -1.0, 2.0])
+    method._members = list
+    method.fit_statistics(FitContext([1, 2], [1, 2], torch.Generator(), None))
+    torch.testing.assert_close(method.weights, torch.tensor([0.5, 0.0, 0.5]), atol=0.06, rtol=0)
 
 
 def test_a_witness_that_stands_still_among_normal_images_has_a_finite_scale():

@@ -27,7 +27,7 @@ from dracones.methods.on_features import FeatureConfig, FeatureMethod, FeatureRe
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
 from dracones.methods.witness_weights import Standard, witness_weights
-from dracones.training import Progress, TrainingConfig, counting
+from dracones.training import Progress, counting
 
 WitnessName = Literal["whole", "place", "patch", "flow"]
 
@@ -44,23 +44,23 @@ _AT_ONCE = 16
 class EnsembleConfig(FeatureConfig):
     """What is asked, and how the answers are merged; each witness has the defaults of its own method otherwise.
 
-    ``fast`` leaves out the Gaussian of each place and trains the whole image's flow for 30 epochs; ``balanced`` has the
-    three that need little training; ``best`` a larger memory and, as a fourth witness, a conditional flow.
+    ``fast`` leaves out the Gaussian of each place and halves the memory; ``balanced`` has the three that need no training;
+    ``best`` a larger memory and, as a fourth witness, a conditional flow.
     """
 
     presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {
-        "fast": {"witnesses": ("whole", "patch"), "memory_share": 0.01, "training": {"epochs": 30}},
+        "fast": {"witnesses": ("whole", "patch"), "memory_share": 0.01},
         "balanced": {},
-        "best": {"witnesses": ("whole", "place", "patch", "flow"), "memory_share": 0.05, "training": {"epochs": 100}},
+        "best": {"witnesses": ("whole", "place", "patch", "flow"), "memory_share": 0.05},
     }
 
     witnesses: tuple[WitnessName, ...] = Field(
         ("whole", "place", "patch"),
         min_length=1,
-        description="who is asked: the whole image (embedding flow), each place (padim), each patch (patchcore), cflow",
+        description="who is asked: the whole image (a Gaussian), each place (padim), each patch (patchcore), cflow",
     )
     weighting: Literal["made_defects", "equal"] = Field(
-        "made_defects", description="by how far made defects on held-out normal images move a witness, or all alike"
+        "made_defects", description="by how well a witness tells made defects on held-out normal images, or all alike"
     )
     made_defects: int = Field(150, ge=20, description="made defects that weigh the witnesses")
     scales: int = Field(3, ge=1, description="image sizes of the whole image's embedding, each half the one before")
@@ -69,26 +69,23 @@ class EnsembleConfig(FeatureConfig):
     validation_share: float = Field(
         0.2, gt=0, lt=0.9, description="share of the normal images that brings the witnesses to one scale"
     )
-    training: TrainingConfig = Field(
-        TrainingConfig(epochs=60, batch_size=64, learning_rate=1e-3, weight_decay=5e-5, optimizer="adamw"),
-        description="of the whole image's flow",
-    )
 
 
 @register
 class Ensemble(FeatureMethod):
     r"""Several methods asked about one image, their answers merged in the currency of normal images.
 
-    One pass of the backbone feeds all *witnesses*: the whole image's embedding at several sizes (`EmbeddingFlow`), the
-    Gaussian of each place (`PaDiM`), the nearest normal patch (`PatchCore`), and a conditional flow (`CFlow`). Each
+    One pass of the backbone feeds all *witnesses*: the Gaussian of the whole image's embedding at several sizes
+    (`EmbeddingFlow` without couplings), that of each place (`PaDiM`), the nearest normal patch (`PatchCore`), and a
+    conditional flow (`CFlow`). Each
     score, and each pixel of each heat map, is brought to standard deviations among held-out normal images, which no
     witness has learnt from; score and map are the weighted means,
 
     .. math:: s = \sum_w a_w \frac{s_w - \mu_w}{\sigma_w}.
 
     The weights :math:`a_w` come from normal images too: defects are made on the held-out ones (patches, scars, foreign
-    texture, blur, missing parts; drawn sizes and contrasts), and a witness counts by how many of its standard
-    deviations the median made defect moves it (`witness_weights`). No real defect chooses anything.
+    texture, blur, missing parts; drawn sizes and contrasts), and a witness counts by how well it tells them from good
+    images (`witness_weights`). No real defect chooses anything.
 
     Which inspection set favours which method is not known beforehand: defects of the whole surface are found by a
     global embedding, small ones on parts that lie in any position by patches. The merged answer does not ask the
@@ -190,14 +187,15 @@ class Ensemble(FeatureMethod):
         return (*said, "scale and weights of the witnesses: anew, from the new images")
 
     def _weigh(self, context: FitContext) -> None:
-        self._standardise(context)
+        normal = self._standardise(context)
         if self.config.weighting == "made_defects":
-            self.weights.copy_(witness_weights(self._answers_to_defects(context)))
+            self.weights.copy_(witness_weights(normal, self._answers_to_defects(context)))
         else:
             self.weights.fill_(1 / len(self.weights))
         self._passes.clear()
 
-    def _standardise(self, context: FitContext) -> None:
+    def _standardise(self, context: FitContext) -> Tensor:
+        """Set the scale; standardised scores `[N, W]` of the held-out normal images."""
         scores, low, high = [], [], []
         for maps in self._pass(context.held_out, context.progress).chunks(_AT_ONCE):
             with self.scoring_precision():
@@ -205,12 +203,14 @@ class Ensemble(FeatureMethod):
             scores.append(_scores(answers))
             low.append(_per_map(answers, lambda heat: heat.mean(dim=(1, 2))))
             high.append(_per_map(answers, lambda heat: heat.square().mean(dim=(1, 2))))
-        standard = Standard.of(torch.cat(scores))
+        found = torch.cat(scores)
+        standard = Standard.of(found)
         self.centre.copy_(standard.centre)
         self.spread.copy_(standard.spread)
         mean, square = torch.cat(low).mean(dim=0), torch.cat(high).mean(dim=0)
         self.map_centre.copy_(mean)
         self.map_spread.copy_((square - mean.square()).clamp_min(1e-12).sqrt())
+        return standard(found)
 
     def _answers_to_defects(self, context: FitContext) -> Tensor:
         """Standardised scores `[M, W]` of held-out images with made defects."""
@@ -287,7 +287,7 @@ def _witness(name: WitnessName, config: EnsembleConfig) -> FeatureMethod:
         for name in ("backbone", "weights", "levels", "precision", "seed", "size", "image_score", "top_share")
     }
     if name == "whole":
-        return EmbeddingFlow(**shared, pooling=_POOLING, training=config.training.model_dump())
+        return EmbeddingFlow(**shared, pooling=_POOLING, couplings=0)
     if name == "place":
         return PaDiM(**shared)
     if name == "patch":

@@ -2,8 +2,11 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from dracones.metrics import auroc
 
 
 class Standard(NamedTuple):
@@ -28,17 +31,26 @@ class Standard(NamedTuple):
         return (values - self.centre) / self.spread
 
 
-def witness_weights(standardised: Tensor) -> Tensor:
-    """Weights `[W]`, of sum 1, from standardised scores `[M, W]` of normal images with made defects.
+def witness_weights(normal: Tensor, defective: Tensor) -> Tensor:
+    r"""Weights `[W]`, of sum 1, from scores `[N, W]` of good images and `[M, W]` of good images with made defects.
 
-    A witness counts by how many standard deviations of normal images the median made defect moves it: by what it says
-    in the currency of its own noise. One that does not answer to defects at all is not heard; where none answers, all
-    count alike.
+    A witness counts by its detectability :math:`d' = \sqrt 2\, \Phi^{-1}(\mathrm{AUROC})`, the number of standard
+    deviations by which defects would have to shift a Gaussian score to be told as well. For independent Gaussian
+    witnesses it is the best linear weight; being of ranks, it does not care how far out a defect lies that is found
+    anyway. A witness that is no better than chance is not heard; where none is, all count alike.
 
-    >>> witness_weights(torch.tensor([[3.0, 1.0, -1.0], [3.0, 1.0, -1.0]]))
-    tensor([0.7500, 0.2500, 0.0000])
+    >>> normal = torch.arange(5.0)[:, None].expand(5, 3)
+    >>> witness_weights(normal, torch.tensor([[2.5, 1.0, 2.5], [4.5, 3.0, 4.5]]))
+    tensor([0.5000, 0.0000, 0.5000])
     """
-    shift = standardised.quantile(0.5, dim=0).clamp_min(0)
-    if not bool((shift > 0).any()):
-        return torch.full_like(shift, 1 / shift.shape[0])
-    return shift / shift.sum()
+    pairs = normal.shape[0] * defective.shape[0]
+    areas = [
+        float(auroc(torch.cat(sides).cpu().numpy(), np.repeat([0, 1], [len(side) for side in sides])))
+        for sides in zip(normal.T, defective.T, strict=True)
+    ]
+    # All pairs told is taken for half a pair missed, so that the number stays finite.
+    told = normal.new_tensor(areas).clamp(0.5, 1 - 0.5 / pairs)
+    detectability = torch.special.ndtri(told.double())
+    if not bool((detectability > 0).any()):
+        return torch.full_like(told, 1 / len(told))
+    return (detectability / detectability.sum()).to(normal.dtype)

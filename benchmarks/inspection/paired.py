@@ -1,4 +1,4 @@
-"""Is one row better than another on the same test images? The paired, stratified bootstrap of a difference of AUROCs."""
+"""Is one row better than another on the same test images? A paired, stratified bootstrap of their difference."""
 
 import numpy as np
 from numpy.typing import ArrayLike

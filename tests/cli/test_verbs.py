@@ -125,7 +125,7 @@ def test_json_is_one_object_on_standard_output(run, place, model):
 def test_fit_without_a_method_learns_and_names_who_spoke_loudest(run, place, tmp_path):
     model = tmp_path / "m.safetensors"
     small = ["backbone=mobilenetv1_025", "weights=random", "levels=[1,2]", "scales=1", "made_defects=20", "cache=false"]
-    settings = [word for one in [*small, "epochs=1", "size=[96,96]"] for word in ("--set", one)]
+    settings = [word for one in [*small, "size=[96,96]"] for word in ("--set", one)]
     out, err = run("fit", place / "normal", "-o", model, *settings)
     assert "no METHOD is named: ensemble" in out + err
     run("score", model, place / "odd", "-o", tmp_path / "scores.csv")

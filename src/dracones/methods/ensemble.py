@@ -44,8 +44,8 @@ _AT_ONCE = 16
 class EnsembleConfig(FeatureConfig):
     """What is asked, and how the answers are merged; each witness has the defaults of its own method otherwise.
 
-    ``fast`` leaves out the Gaussian of each place and halves the memory; ``balanced`` has the three that need no training;
-    ``best`` a larger memory and, as a fourth witness, a conditional flow.
+    ``fast`` leaves out the Gaussian of each place and halves the memory; ``balanced`` has the three that need no
+    training; ``best`` a larger memory and, as a fourth witness, a conditional flow.
     """
 
     presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {
@@ -291,8 +291,7 @@ def _witness(name: WitnessName, config: EnsembleConfig) -> FeatureMethod:
     if name == "place":
         return PaDiM(**shared)
     if name == "patch":
-        # The smoothed map's maximum; the paper's weight of the neighbourhood is for the single worst patch.
-        return PatchCore(**shared, memory_share=config.memory_share, neighbours=1, score="map")
+        return PatchCore(**shared, memory_share=config.memory_share)
     return CFlow(**shared, epochs=config.flow_epochs)
 
 

@@ -55,8 +55,10 @@ class FeatureConfig(MethodConfig):
         "pretrained", description="'packaged' (by pip), 'pretrained' (from the hub), 'random', or a file (.safetensors)"
     )
     levels: tuple[int, ...] | None = Field((1, 2, 3), description="feature levels; strides 4, 8, 16 are 1, 2, 3")
-    image_score: ImageScore = Field("max", description="how a heat map becomes a score: max, top (share), mean")
-    top_share: float = Field(0.03, gt=0, le=1, description="share of pixels that image_score=top averages")
+    image_score: ImageScore = Field(
+        "top", description="how a heat map becomes a score: top (share; many papers' max hangs on one pixel), max, mean"
+    )
+    top_share: float = Field(0.003, gt=0, le=1, description="share of pixels that image_score=top averages")
     precision: Literal["fp32", "bf16", "auto"] = Field(
         "fp32", description="of convolutions in training and scoring; auto: bf16 where the processor has it"
     )

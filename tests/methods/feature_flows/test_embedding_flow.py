@@ -93,3 +93,16 @@ def test_backbone_and_flow_pass_gradients_to_the_image_when_asked():
     (embedding,) = method.pool()(x)
     method.flow.log_prob(embedding).sum().backward()
     assert x.grad.abs().sum() > 0
+
+
+def test_without_couplings_it_is_the_gaussian_and_nothing_is_trained():
+    images = normals(60)
+    detector = dracones.create("embedding_flow", **{**TINY, "couplings": 0, "pooling": ("mean", "std")}).fit(images)
+    assert detector.provenance["training"] == []
+    method = detector.method
+    with torch.no_grad():
+        (vectors,) = method.pool()(images)
+        expected = torch.distributions.MultivariateNormal(
+            method.whitening.mean, scale_tril=torch.linalg.inv(method.whitening.matrix).tril()
+        ).log_prob(vectors)
+        torch.testing.assert_close(method.log_prob(images), expected, rtol=1e-4, atol=1e-2)

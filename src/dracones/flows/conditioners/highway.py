@@ -1,4 +1,4 @@
-"""A highway network: Nalisnick's and Kirichenko's Glow."""
+"""A highway network: Nalisnick's Glow."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +12,8 @@ class Highway(nn.Module):
     """Convolution, then `layers` highway layers `gate·h + (1 - gate)·x`, then a 1×1 convolution of zeros.
 
     `h = relu(conv3x3(x))` and `gate = sigmoid(conv3x3(x))`; weights start from N(0, 0.05²). The Glow of Nalisnick et
-    al. 2019 and Kirichenko et al. 2020 has 3 layers of 200 or 400 channels. `bottleneck=l` passes the maps in the
+    al. 2019 has 3 layers of 200 or 400 channels; the code of Kirichenko et al. 2020 leaves out the two ReLUs, after the
+    first convolution and of `h`. `bottleneck=l` passes the maps in the
     middle through l numbers and needs their `size` (H, W).
 
     Example:

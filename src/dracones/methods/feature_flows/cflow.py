@@ -119,11 +119,12 @@ class VectorFlow(nn.Module):
 class CFlow(FeatureMethod):
     r"""A flow per level on single feature vectors, conditioned on a sinusoidal code of their position.
 
-    With :math:`\ell` the log-density of a vector per channel, :math:`p = \exp(\ell - \max \ell)` is at most 1; the
-    heat map is :math:`\sum_l (1 - p_l)` at the image's size, the image score its maximum (equation 8 up to a
-    constant). ``heat="likelihood"`` sums :math:`\max \ell - \ell` instead, the log-density itself: it does not come
-    close to its bound on everything that is less likely than a plain background, but a single unlikely position
-    outweighs the other levels (on screws it tells less). The loss is the paper's code's, :math:`-\log \sigma(\ell)`.
+    With :math:`\ell` the log-density of a vector per channel, :math:`p = \exp(\ell - \max \ell)` is at most 1; the heat
+    map is :math:`\sum_l (1 - p_l)` at the image's size (equation 8 up to a constant), the image score the mean of its
+    top .3 % (the paper: its maximum, one pixel). ``heat="likelihood"`` sums :math:`\max \ell - \ell` instead, the
+    log-density itself: it does not come close to its bound on everything that is less likely than a plain background,
+    but a single unlikely position outweighs the other levels (on screws it tells less). The loss is the paper's code's,
+    :math:`-\log \sigma(\ell)`.
 
     Deviations, each with its reason. The paper takes :math:`\max \ell` over the *test* set, which makes a score depend
     on other test images: here it is the maximum over the training images, kept in a buffer. The paper's code steps

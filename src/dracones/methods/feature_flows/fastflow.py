@@ -97,7 +97,7 @@ class FastFlow(FeatureMethod):
     negative log-density per channel, log-determinant of each position included.
 
     Trained with the exact negative log-likelihood, divided by the number of feature values so that levels count
-    alike. The paper's image score is the maximum.
+    alike. The image score is the mean of the map's top .3 % (the paper: its maximum, which hangs on one pixel).
 
     Reference:
         Yu et al. 2021, "FastFlow: Unsupervised Anomaly Detection and Localization via 2D Normalizing Flows",

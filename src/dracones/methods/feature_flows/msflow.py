@@ -37,6 +37,7 @@ class MSFlowConfig(FeatureConfig):
     clamp: float = Field(1.9, gt=0, description="bound of the log-scale")
     fusion_hidden: int = Field(64, ge=1, description="hidden channels of the network that joins the levels")
     image_score: ImageScore = Field("top", description="of the product map: top (share), max or mean")
+    top_share: float = Field(0.03, gt=0, le=1, description="share of pixels that image_score=top averages; the paper's")
     training: TrainingConfig = Field(
         TrainingConfig(
             epochs=100,
@@ -76,15 +77,16 @@ class MSFlow(FeatureMethod):
 
     With :math:`\ell_l = -\frac12 \overline{z^2}` of a position at level l and :math:`p_l = \exp(\ell_l - \max \ell_l)`,
     the heat map is :math:`\sum_l (1 - p_l)`; the image score the mean of the top 3 % of :math:`1 - \prod_l p_l`
-    (sections III-C and III-D).
+    (sections III-C and III-D), where, as in the paper's code, the product is relative to its largest in the image.
 
     Chosen over U-Flow, the other strong follow-up: its published last-epoch numbers are high (image .994, pixel .985
     on MVTec AD), it needs no transformer at two sizes, and its learning rate is one for all categories.
 
-    Deviations. The paper takes the maximum over the test set; here it is over the training images and kept, so that a
-    score does not depend on other test images. The network inside a step normalises over channels and positions of an
-    image, where the code's LayerNorm fixes the size. Levels are joined by CS-Flow's cross-scale coupling (in both
-    directions, neighbours alone) in place of the paper's one-directional one among all levels.
+    Deviations. In the map :math:`\max \ell_l` is over the training images and kept (the paper: over the test set, the
+    code: over each image), so that maps of different images compare. The network inside a step normalises over channels
+    and positions of an image, where the code normalises channels at each position. Levels are joined by CS-Flow's
+    cross-scale coupling (in both directions, neighbours alone) in place of the paper's one-directional one among all
+    levels.
 
     Reference:
         Zhou, Xu, Song, Shen, Shen 2024, "MSFlow: Multi-Scale Flow-based Framework for Unsupervised Anomaly Detection".
@@ -165,11 +167,16 @@ class MSFlow(FeatureMethod):
         return [-0.5 * z.float().square().mean(dim=1) for z in latents]
 
     def score_maps(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores:
-        """Mean of the top share of the product map `[B]`, and the sum map `[B, H, W]`."""
+        """Mean of the top share of the product map `[B]`, and the sum map `[B, H, W]`.
+
+        The product map is relative to the image's own most likely position, as in the paper's code: it says how much a
+        place stands out within its image, whatever the image's level. The sum map is relative to the training images'.
+        """
         levels = self.log_densities(maps)
-        relative = [at_size(level - top, size) for level, top in zip(levels, self.highest, strict=True)]
-        heat = torch.stack([1 - level.exp() for level in relative]).sum(dim=0)
-        product = 1 - torch.stack(relative).sum(dim=0).exp()
+        sized = [at_size(level, size) for level in levels]
+        heat = torch.stack([1 - (level - top).exp() for level, top in zip(sized, self.highest, strict=True)]).sum(dim=0)
+        joint = torch.stack(sized).sum(dim=0)
+        product = 1 - (joint - joint.amax(dim=(1, 2), keepdim=True)).exp()
         return Scores(image_score(product, self.config.image_score, self.config.top_share), heat)
 
 

@@ -47,7 +47,8 @@ class PaDiM(FeatureMethod):
     """Mahalanobis distance of each position's feature to the Gaussian of normal features there; not trained.
 
     Levels are brought to the finest one's size and concatenated, `dimensions` of them drawn at random. The heat map is
-    the distance, smoothed; the image score its maximum. Images must be aligned, and of the size seen at fit.
+    the distance, smoothed; the image score the mean of its top .3 %. Images must be aligned, and of the size seen at
+    fit.
 
     The file holds, per position, the lower triangle of the whitening matrix (the Cholesky factor of the inverse
     covariance): half of what the matrix takes.

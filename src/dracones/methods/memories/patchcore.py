@@ -40,10 +40,9 @@ class PatchCoreConfig(FeatureConfig):
         4, ge=1, description="the last choice is among so many times the patches that are kept; see PatchCore"
     )
     projection: int = Field(128, ge=1, description="random dimensions in which the patches to keep are chosen")
-    neighbours: int = Field(9, ge=1, description="neighbours that weigh the image score; 1: no weight")
-    score: Literal["patch", "map"] = Field(
-        "patch",
-        description="of an image: its worst patch, weighed by neighbours, or the map's image_score",
+    neighbours: int = Field(9, ge=1, description="neighbours that weigh score=patch; 1: no weight, as in their code")
+    score: Literal["map", "patch"] = Field(
+        "map", description="of an image: its map's image_score, or its worst patch, weighed by neighbours (the paper)"
     )
     blur_sigma: float = Field(4.0, ge=0, description="Gaussian smoothing of the heat map, pixels")
 
@@ -54,8 +53,9 @@ class PatchCore(FeatureMethod):
 
     A patch is a position of the second level and the neighbourhood around it: each level is averaged over 3×3
     windows, brought to the finest level's size and concatenated. A greedy choice keeps the patches that leave no other
-    far away (k-centre, in a random projection). The image score is the distance of the worst patch, weighed by how
-    lonely its nearest neighbour is in the memory (equation 7); the heat map is the distances, smoothed.
+    far away (k-centre, in a random projection). The heat map is the distances, smoothed; the image score is the map's.
+    ``score="patch"`` is the paper's: the distance of the worst patch, weighed by how lonely its nearest neighbour is in
+    the memory (equation 7), which their code leaves out. On screws and tiles the smoothed map told more.
 
     Deviations. The greedy choice is made twice: a few images at a time put forward the patches that cover them best,
     ``put_forward`` times as many in all as will be kept, and those that are kept are chosen among these (composable
@@ -146,7 +146,7 @@ class PatchCore(FeatureMethod):
         return F.adaptive_avg_pool1d(joined.flatten(0, 2), width).view(*joined.shape[:3], width)
 
     def score_maps(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores:
-        """Weighed distance of the worst patch `[B]`, and smoothed distances `[B, H, W]`."""
+        """Score of the map or weighed distance of the worst patch `[B]`, and smoothed distances `[B, H, W]`."""
         with self.full_precision():
             return self._score_patches(self.patches(maps), size)
 

@@ -65,12 +65,14 @@ def test_scale_is_that_of_held_out_images_which_no_witness_has_seen():
 
     def watched(context):
         seen["held"], seen["train"] = set(context.held_out.names), set(context.train.names)
-        original(context)
+        normal = original(context)
         with torch.no_grad():
             images = context.held_out.to_tensor()
             scores = torch.stack([a.image for a in method._answers(method.extractor(images), (64, 64))], dim=1)
         torch.testing.assert_close(method.centre, scores.mean(dim=0), rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(method.spread, scores.std(dim=0), rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(normal, (scores - method.centre) / method.spread, rtol=1e-2, atol=1e-2)
+        return normal
 
     method._standardise = watched
     detector.fit(normals(60))
@@ -185,11 +187,12 @@ def test_scale_is_of_scores_in_the_precision_of_scores():
     seen = []
 
     def watched(context):
-        original(context)
+        normal = original(context)
         (maps,) = method._pass(context.held_out, None).chunks(16)
         with torch.no_grad(), method.scoring_precision():
             answers = method._answers(maps, (64, 64))
         seen.extend((method.centre.clone(), torch.stack([answer.image.float().mean() for answer in answers])))
+        return normal
 
     method._standardise = watched
     detector.fit(normals(60))

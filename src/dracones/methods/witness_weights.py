@@ -53,4 +53,5 @@ def witness_weights(normal: Tensor, defective: Tensor) -> Tensor:
     detectability = torch.special.ndtri(told.double())
     if not bool((detectability > 0).any()):
         return torch.full_like(told, 1 / len(told))
-    return (detectability / detectability.sum()).to(normal.dtype)
+    weights: Tensor = detectability / detectability.sum()
+    return weights.to(normal.dtype)

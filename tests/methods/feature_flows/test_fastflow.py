@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 import dracones
-from feature_case import SMALL
+from dracones.methods.feature_flows.map_whitening import MapWhitening
+from dracones.methods.heatmap import mean_at_size
+from feature_case import SMALL, normals
 
 
 def built(**options):
@@ -46,6 +48,50 @@ def test_score_of_a_tiny_frozen_case_by_hand(heat):
     with torch.no_grad():
         got = method.heat((level,), (2, 2))[0].numpy()
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_whitening_is_of_the_training_features_of_all_positions():
+    images = normals(24)
+    detector = dracones.create("fastflow", **SMALL, steps=2, epochs=1, normalisation="whitening", heat="likelihood")
+    method = detector.fit(images).method
+    seen = images[: detector.provenance["images"]["train"]]
+    features = method.extractor(seen)
+    for flow, level in zip(method.flows, features, strict=True):
+        vectors = level.movedim(1, -1).flatten(0, -2).double()
+        covariance = torch.cov(vectors.T)
+        values = torch.linalg.eigvalsh(flow.whitening.matrix.double() @ covariance @ flow.whitening.matrix.double())
+        assert 0.5 < float(values.max()) < 1.3  # other images of the same kind
+        np.testing.assert_allclose(flow.whitening.matrix, flow.whitening.matrix.T, atol=1e-4)
+
+
+def test_whitening_is_exact_in_small_batches_and_far_from_zero():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(12, 5, 4, 6, generator=generator) @ torch.randn(6, 6, generator=generator) + 1000
+    whitening = MapWhitening(5, ridge=0.1)
+    whitening.fit(maps.split(5))
+    vectors = maps.double().movedim(1, -1).flatten(0, -2).numpy()
+    covariance = np.cov(vectors.T)
+    root = np.linalg.inv(covariance + 0.1 * covariance.trace() / 5 * np.eye(5))
+    np.testing.assert_allclose(whitening.matrix.double() @ whitening.matrix.double(), root, rtol=1e-4)
+    np.testing.assert_allclose(whitening(maps).mean(dim=(0, 2, 3)), 0, atol=1e-3)
+    with pytest.raises(ValueError, match="at least 2 positions; got 0"):
+        whitening.fit([])
+
+
+def test_a_whitened_flow_starts_as_the_gaussian_and_is_saved(tmp_path):
+    images = normals(24)
+    options = {**SMALL, "steps": 2, "epochs": 1, "learning_rate": 1e-12, "normalisation": "whitening"}
+    detector = dracones.create("fastflow", **options, heat="likelihood").fit(images)
+    method = detector.method
+    with torch.no_grad():
+        maps = method.extractor(images[:2])
+        levels = [
+            0.5 * flow.whitening(level).square().mean(dim=1) for flow, level in zip(method.flows, maps, strict=True)
+        ]
+        heat = method.heat(maps, (64, 64))
+        torch.testing.assert_close(heat, mean_at_size(levels, (64, 64)), rtol=1e-3, atol=1e-3)
+    again = dracones.load(detector.save(tmp_path / "m.safetensors"))
+    np.testing.assert_array_equal(again.predict(images[:3]).scores, detector.predict(images[:3]).scores)
 
 
 def correlate(x, layer):

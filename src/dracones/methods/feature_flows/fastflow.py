@@ -1,6 +1,6 @@
 """FastFlow: two-dimensional flows on the maps of a frozen backbone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -9,15 +9,18 @@ from torch import Tensor, nn
 
 from dracones.flows import AllInOne, Chain, ConvNet
 from dracones.methods.feature_flows.by_parts import mean_loss_by_parts
+from dracones.methods.feature_flows.map_whitening import MapWhitening
 from dracones.methods.heatmap import mean_at_size
 from dracones.methods.info import MethodInfo
+from dracones.methods.learning import Parts, Trainee
 from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
 from dracones.methods.registry import register
-from dracones.training import TrainingConfig
+from dracones.training import Progress, TrainingConfig
 
 # Values of maps learnt from together: on a CPU what stays in its cache, for each thread; elsewhere memory is the bound.
 _VALUES_A_THREAD = 2**19
 _VALUES_ON_ACCELERATOR = 2**25
+_AT_ONCE = 16
 
 
 class FastFlowConfig(FeatureConfig):
@@ -36,6 +39,11 @@ class FastFlowConfig(FeatureConfig):
     heat: Literal["probability", "latent", "likelihood"] = Field(
         "probability", description="per position: -exp(-mean z^2/2) as in the paper, mean z^2/2, or -log p / channels"
     )
+    normalisation: Literal["image", "whitening"] = Field(
+        "image",
+        description="of features: each image's map to mean 0 and variance 1, or one matrix from training images",
+    )
+    ridge: float = Field(0.01, gt=0, description="of normalisation=whitening, relative to the mean variance")
     images_at_once: int | None = Field(
         None, ge=1, description="images of a training batch in memory at once; none: as many as suit the processor"
     )
@@ -50,11 +58,14 @@ class MapFlow(nn.Module):
 
     Each image's map is first brought to mean 0 and variance 1 over all channels and positions. Public reproductions
     found this needed; theirs then learns a scale and shift for each channel *and position*, which ties the flow to
-    one size, so here there is none.
+    one size, so here there is none. With ``normalisation="whitening"`` one matrix (`MapWhitening`) takes its place: the
+    flow starts as the Gaussian of training features, and how far a whole image is from them is not taken out.
     """
 
     def __init__(self, channels: int, config: FastFlowConfig, generator: torch.Generator) -> None:
         super().__init__()
+        whitens = config.normalisation == "whitening"
+        self.whitening = MapWhitening(channels, ridge=config.ridge) if whitens else None
         self.steps = Chain(*(self._step(index, channels, config, generator) for index in range(config.steps)))
 
     def _step(self, index: int, channels: int, config: FastFlowConfig, generator: torch.Generator) -> AllInOne:
@@ -84,6 +95,10 @@ class MapFlow(nn.Module):
     def _normalised(self, maps: Tensor) -> Tensor:
         # A map has 10^5 values: sums in float32 at least, under autocast too.
         wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        if self.whitening is not None:
+            with torch.autocast(maps.device.type, enabled=False):
+                white: Tensor = self.whitening(wide)
+                return white
         return nn.functional.layer_norm(wide.contiguous(), maps.shape[1:])
 
 
@@ -137,6 +152,14 @@ class FastFlow(FeatureMethod):
                 for flow, maps in zip(self._map_flows(), batch, strict=True)
             ]
         ).sum()
+
+    def trainees(self, parts: Parts, progress: Progress | None = None) -> Iterator[Trainee]:
+        """Whiten by the training images, where that is asked for, then train the flows behind."""
+        for number, flow in enumerate(self._map_flows()):
+            if flow.whitening is not None:
+                features = self.features_of(parts.train, progress)
+                flow.whitening.fit(maps[number] for maps in features.chunks(_AT_ONCE))
+        yield from super().trainees(parts, progress)
 
     def _map_flows(self) -> list[MapFlow]:
         return [flow for flow in self.flows if isinstance(flow, MapFlow)]

@@ -119,7 +119,7 @@ def test_json_is_one_object_on_standard_output(run, place, model):
     out, _ = run("score", model, place / "odd", "--json")
     told = json.loads(out)
     assert len(told["images"]) == 20
-    assert {"path", "score", "p_value", "is_anomaly", "reason", "witness"} == set(told["images"][0])
+    assert {"path", "score", "p_value", "is_anomaly", "reason", "witness", "group"} == set(told["images"][0])
 
 
 def test_fit_without_a_method_learns_and_names_who_spoke_loudest(run, place, tmp_path):

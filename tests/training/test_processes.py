@@ -91,7 +91,7 @@ def _train_with_everything(module, numbers, folder, checkpoint):
 
     def loss(module, batch, generator):
         steps.append(module.training)
-        if checkpoint == "interrupted" and sum(steps) == 18:
+        if checkpoint == "interrupted" and sum(steps) == 19:
             raise KeyboardInterrupt
         return module.training_loss(batch, generator=generator)
 

@@ -1,5 +1,6 @@
 """`dracones fit`: learn from normal images and write one file."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,7 +78,7 @@ def fit(
     require_folder_of(output)
     import dracones
     from dracones.detectors import default_method, forget_checkpoints
-    from dracones.training import RichProgress
+    from dracones.training import RichProgress, Silent, launched
 
     named, data = _method_and_data(words)
     told, options = _options(config, settings or [], named)
@@ -91,21 +92,28 @@ def fit(
     if calibrate is not None:
         # The threshold comes from other images: none of these has to be kept aside.
         options.setdefault("calibration_share", 0.0)
+    rank = launched()
+    if not rank.is_main:
+        # One of several processes speaks for all; what ends the run is said by whom it befalls.
+        warnings.simplefilter("ignore")
     images = None
     if told is None:
         images = open_normal(data, strict=strict, max_pixels=max_pixels, pages=pages)
         told = default_method(images, **options)
-        tell(f"no METHOD is named: {told} it is")
+        if rank.is_main:
+            tell(f"no METHOD is named: {told} it is")
     detector = dracones.create(told, **options)
     checkpoint = output.with_name(output.name + ".checkpoint")
-    if restart:
+    if restart and rank.is_main:
         forget_checkpoints(checkpoint)
-    progress = RichProgress()
+    progress = RichProgress() if rank.is_main else Silent()
     if images is None:
         images = open_normal(data, strict=strict, max_pixels=max_pixels, pages=pages)
     groups = read_groups(group)
     aside = groups if calibrate is None else None
     detector.fit(images, groups=aside, device=device, progress=progress, checkpoint=checkpoint)
+    if not rank.is_main:
+        return
     if calibrate is not None or confidence is not None or pixel_rate is not None:
         detector.calibrate(
             calibrate,

@@ -18,6 +18,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from dracones.draws import uniform
+
 LEVELS = 256
 """Levels of one channel of one pixel."""
 
@@ -93,7 +95,7 @@ class Dequantisation(nn.Module):
         if generator is None:
             noise = self.noise.to(levels)
         else:
-            noise = torch.rand(images.shape, generator=generator, device=generator.device).to(levels)
+            noise = uniform(images.shape, generator).to(levels)
         # float32 rounds 255.9999999 up to 256: keep the points inside the open cube, where a logit is finite
         noise = noise.clamp(1e-4, 1 - 1e-4)
         return (levels + noise) / LEVELS, -math.log(LEVELS) * self.noise.numel()

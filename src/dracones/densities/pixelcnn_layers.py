@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dracones import draws
+
 
 def channel_groups(features: int, groups: int) -> Tensor:
     """Which image channel each feature belongs to: ``groups`` nearly equal runs, in order.
@@ -115,7 +117,7 @@ class GatedLayer(nn.Module):
         above = self.vertical(vertical)
         inner = gate(self.horizontal(horizontal) + self.downwards(above))
         if self.training and self.dropout and generator is not None:
-            uniform = torch.rand(inner.shape, generator=generator, device=generator.device).to(inner)
+            uniform = draws.uniform(inner.shape, generator).to(inner)
             inner = inner * (uniform >= self.dropout) / (1 - self.dropout)
         outcome = self.residual(inner)
         return gate(above), outcome if self.first else outcome + horizontal, self.skip(inner)

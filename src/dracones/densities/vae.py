@@ -13,6 +13,7 @@ from dracones.densities.pixelcnn_logistic import centred
 from dracones.densities.registry import register
 from dracones.densities.vae_networks import Decoder, Encoder, normal_draws
 from dracones.densities.vae_pixels import PIXEL_DISTRIBUTIONS
+from dracones.draws import normal
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"latents": 16, "width": 16, "stages": 2, "likelihood": "logistic", "samples": 8},
@@ -226,7 +227,7 @@ class VAE(Density):
         count = len(self.noise) if count is None else count
         if generator is not None:
             shape = (count, batch, self.latents)
-            return torch.randn(shape, generator=generator, device=generator.device).to(self.noise)
+            return normal(shape, generator, dimension=1).to(self.noise)
         return self.noise.repeat(-(-count // len(self.noise)), 1)[:count, None]
 
     def _log_weights(self, pixels: Pixels, posterior: Posterior, draws: Tensor) -> tuple[Tensor, Tensor]:

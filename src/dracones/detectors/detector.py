@@ -85,8 +85,12 @@ class Detector(Likelihoods):
         shape = fitting.image_shape(self.method.info, self.config, images)
         parts, provenance = fitting.learn(self.method, images, shape, _choose_device(device), progress, checkpoint)
         self.config = self.method.config
-        self.know(Record(preprocess, shape, provenance=provenance))
-        self._calibrate_on(parts.calibration, progress, named, None if groups is None else rule_of(groups))
+        if provenance is not None:
+            self.know(Record(preprocess, shape, provenance=provenance))
+            self._calibrate_on(parts.calibration, progress, named, None if groups is None else rule_of(groups))
+        found = fitting.agreed(self.method, self.record)
+        if found is not None:
+            self.know(found)
         self.skipped = tuple(images.skipped)
         return self
 

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ import torch
 
 from dracones.detectors.familiar import Digests, Met, digests, first_of_each
 from dracones.detectors.provenance import provenance
+from dracones.detectors.record import Record
 from dracones.detectors.splitting import Places, check_count, cut, groups_of
 from dracones.images import ImageCollection, Preprocess, Tiling, similar_groups, tiles_of
-from dracones.methods import FitContext, Method, MethodConfig, MethodInfo, Parts, build
+from dracones.methods import FitContext, Method, MethodConfig, MethodInfo, Parts, Trainee, build
 from dracones.training import Progress, TrainingReport, counting, train
+from dracones.training.world import World, launched
 
 _COMPARED = 5_000
 """Images that are compared for looking alike; beyond it reading them once more would take minutes."""
@@ -128,12 +130,14 @@ def learn(
     device: torch.device,
     progress: Progress | None,
     checkpoint: str | Path | None,
-) -> tuple[Parts, Mapping[str, Any]]:
+) -> tuple[Parts, Mapping[str, Any] | None]:
     """Build, train and gather statistics; returns the parts, of which calibration is left untouched, and provenance.
 
-    Copies among the calibration images are left out, as each image has one say in the threshold.
+    Copies among the calibration images are left out, as each image has one say in the threshold. Of several processes
+    all train, and the main one alone does the rest: the others have no provenance.
     """
     started = time.monotonic()
+    rank = launched()
     method.settle(device)
     config = method.config
     check_count(len(images), config.validation_share, config.calibration_share)
@@ -150,6 +154,8 @@ def learn(
     method.to(device)
     reports = _train(method, parts, progress, checkpoint)
     method.eval()
+    if not rank.is_main:
+        return parts, None
     generator = torch.Generator().manual_seed(config.seed)
     with torch.no_grad():
         method.fit_statistics(FitContext(parts.train, parts.validation, generator, progress))
@@ -181,7 +187,7 @@ def _train(
     method: Method, parts: Parts, progress: Progress | None, checkpoint: str | Path | None
 ) -> list[TrainingReport]:
     reports = []
-    for trainee in method.trainees(parts, progress):
+    for trainee in _one_after_the_other(method.trainees(parts, progress), str(method.device)):
         seed, device = method.config.seed + trainee.number, str(method.device)
         reports.append(
             train(
@@ -195,6 +201,32 @@ def _train(
             )
         )
     return reports
+
+
+def _one_after_the_other(trainees: Iterator[Trainee], device: str) -> Iterator[Trainee]:
+    """The trainees; of several processes the main one makes each first, and the others find its features on disk."""
+    if launched().processes == 1:
+        yield from trainees
+        return
+    world = World(device)
+    while True:
+        with world.main_first():
+            trainee = next(trainees, None)
+        if trainee is None:
+            return
+        yield trainee
+
+
+def agreed(method: Method, record: Record | None) -> Record | None:
+    """The record that the main process found, on each of several, whose methods then hold what the main one's does."""
+    if launched().processes == 1:
+        return record
+    world = World(str(method.device))
+    extras, state, found = world.shared((method.header_extras(), method.saved_state(), record))
+    if not world.is_main:
+        method.restore(extras, state)
+        method.eval()
+    return found
 
 
 def _numbered(path: Path, number: int) -> Path:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from dracones import draws
 from dracones.rules.rule import Rule, register
 
 
@@ -39,9 +40,8 @@ def replace_pixels(images: Tensor, *, rate: float, generator: torch.Generator) -
     """
     if not 0 <= rate <= 1:
         raise ValueError(f"rate: a probability in [0, 1], got {rate}")
-    device = generator.device
-    chosen = torch.rand(images.shape, generator=generator, device=device) < rate
-    levels = torch.randint(0, 256, images.shape, generator=generator, device=device).to(images) / 255
+    chosen = draws.uniform(images.shape, generator) < rate
+    levels = draws.levels(images.shape, generator).to(images) / 255
     return torch.where(chosen.to(images.device), levels, images)
 
 

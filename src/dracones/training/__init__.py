@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dracones.training.progress import Silent as Silent
     from dracones.training.progress import counting as counting
     from dracones.training.step import Loss as Loss
+    from dracones.training.world import launched as launched
 
 __all__ = [
     "Loss",
@@ -26,6 +27,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingReport",
     "counting",
+    "launched",
     "train",
 ]
 
@@ -39,6 +41,7 @@ _HOMES = {
     "TrainingConfig": "config",
     "TrainingReport": "outcome",
     "counting": "progress",
+    "launched": "world",
     "train": "loop",
 }
 # Some of these load torch, and what only reads files must not.

@@ -36,7 +36,7 @@ class Batches:
         self.dataset = dataset
         self._whole = _whole_tensors(dataset)
         if self._whole is not None:
-            lengths = {len(tensor) for tensor in _leaves(self._whole)}
+            lengths = {len(tensor) for tensor in leaves(self._whole)}
             if len(lengths) != 1:
                 raise ValueError(f"the tensors of a dataset must have one length; got {sorted(lengths)}")
             self.count = lengths.pop()
@@ -55,7 +55,7 @@ class Batches:
     def keep_on(self, device: torch.device, share: float) -> None:
         """Move whole tensors to a GPU once, so that no step has to, where they take at most a share of what is free."""
         if self._whole is not None:
-            needed = sum(leaf.nbytes for leaf in _leaves(self._whole))
+            needed = sum(leaf.nbytes for leaf in leaves(self._whole))
             if needed <= share * torch.cuda.mem_get_info(device)[0]:
                 self._whole = move(self._whole, device)
 
@@ -95,11 +95,11 @@ class Batches:
             return str(own())
         digest = hashlib.blake2b(f"{self.count}".encode(), digest_size=16)
         if self._whole is not None:
-            for leaf in _leaves(self._whole):
+            for leaf in leaves(self._whole):
                 _digest_tensor(digest, _sample(leaf))
         else:
             for place in torch.linspace(0, self.count - 1, min(_FINGERPRINT_ITEMS, self.count)).long():
-                for leaf in _leaves(self.read(place[None])):
+                for leaf in leaves(self.read(place[None])):
                     _digest_tensor(digest, leaf)
         return digest.hexdigest()
 
@@ -142,13 +142,14 @@ def _whole_tensors(dataset: Any) -> Tensor | list[Tensor] | None:
     return None
 
 
-def _leaves(batch: Any) -> Iterator[Any]:
+def leaves(batch: Any) -> Iterator[Any]:
+    """What a nested batch holds, one after the other."""
     if isinstance(batch, dict):
         for key in sorted(batch, key=str):
-            yield from _leaves(batch[key])
+            yield from leaves(batch[key])
     elif isinstance(batch, list | tuple):
         for value in batch:
-            yield from _leaves(value)
+            yield from leaves(value)
     else:
         yield batch
 

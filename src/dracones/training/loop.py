@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,8 @@ class _Loop:
         try:
             self.progress.advance(self.position.step)
             if self.position.stopped_by is None:
-                self.stepper.distribute(self.data.stream(self._plan()))
+                whole = self.data.stream(self._plan(self.order.whole))
+                self.stepper.distribute(whole, self._share_of, self.position.step)
                 with interruption() as interrupted:
                     self._steps(interrupted)
         finally:
@@ -141,7 +142,8 @@ class _Loop:
 
     def _steps(self, interrupted: Interruption) -> None:
         position = self.position
-        stream = self.data.stream(self._plan(), workers=self.config.workers, pin=self.world.device.type == "cuda")
+        plan, pin = self._plan(self.order.indices), self.world.device.type == "cuda"
+        stream = self.data.stream(plan, workers=self.config.workers, pin=pin)
         while not self._over():
             batch = move(next(stream), self.world.device)
             images = self.order.images(position.step)
@@ -176,11 +178,14 @@ class _Loop:
             raise KeyboardInterrupt(f"stopped at {where}; nothing was kept")
         raise KeyboardInterrupt(f"stopped at {where}; the same again goes on from there ({self.on_disk.path})")
 
-    def _plan(self) -> Iterator[tuple[Tensor, int]]:
+    def _plan(self, indices: Callable[[int], Tensor]) -> Iterator[tuple[Tensor, int]]:
         step = self.position.step
         while self.total_steps is None or step < self.total_steps:
-            yield self.order.indices(step), derive_seed(self.config.seed, "data", step)
+            yield indices(step), derive_seed(self.config.seed, "data", step)
             step += 1
+
+    def _share_of(self, step: int) -> Any:
+        return self.data.read(self.order.indices(step), derive_seed(self.config.seed, "data", step))
 
     def _share(self) -> float:
         """How much of the run is done: by steps where their number is known, else by the clock."""

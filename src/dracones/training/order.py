@@ -50,10 +50,14 @@ class Order:
 
     def indices(self, step: int) -> Tensor:
         """This process's indices at a step: int64 `[b]`."""
+        return self.whole(step)[self.rank :: self.processes]
+
+    def whole(self, step: int) -> Tensor:
+        """The indices of all processes together at a step."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._permutation_epoch:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
             self._permutation = torch.randperm(self.count, generator=generator)
             self._permutation_epoch = epoch
         start = place * self.batch_size
-        return self._permutation[start + self.rank : start + self.images(step) : self.processes]
+        return self._permutation[start : start + self.images(step)]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from dracones.draws import SharedGenerator
 from dracones.training.averaging import Average
-from dracones.training.batches import Batches, move
+from dracones.training.batches import Batches, leaves, move
 from dracones.training.config import TrainingConfig
 from dracones.training.guard import NonFiniteError, Rollback, where_nonfinite
 from dracones.training.optimizers import learning_rate_factor, make_optimizer
@@ -52,7 +53,7 @@ class Stepper:
         self.optimizer = make_optimizer(self.parameters, config)
         self.average = Average(module, config.average) if config.average is not None else None
         self._rollback = Rollback(module)
-        self._generator = torch.Generator(world.device)
+        self._generator = SharedGenerator(world.device, rank=world.rank, processes=world.processes)
         self._frozen = _frozen_in_eval(module)
 
     def train_mode(self) -> None:
@@ -80,7 +81,7 @@ class Stepper:
             ValueError: the loss is no scalar, or no trained parameter has a part in it.
         """
         self._rollback.remember()
-        loss = self._loss(self._shared_loss, batch, position.step)
+        loss = self._loss(self._shared_loss, batch, position.step, total=images)
         _check_loss(loss)
         self._rollback.watch()
         loss.backward()
@@ -111,42 +112,59 @@ class Stepper:
         root = derive_seed(self.config.seed, "validation")
         summed = counted = 0.0
         with self.averaged():
-            for start in range(self.world.rank, held_out.count, batch_size):
+            for start in range(0, held_out.count, batch_size):
                 # Strided, so that each process has its share of every batch, and all see every item once.
-                stop = min(start - self.world.rank + batch_size, held_out.count)
-                mine = torch.arange(start, stop, self.world.processes)
-                seed = derive_seed(root, start)
-                batch = move(held_out.read(mine, seed), self.world.device)
-                summed += float(self._loss(self.loss_module, batch, "validation", start)) * len(mine)
+                stop = min(start + batch_size, held_out.count)
+                mine = torch.arange(start + self.world.rank, stop, self.world.processes)
+                if len(mine) == 0:
+                    continue
+                batch = move(held_out.read(mine, derive_seed(root, start)), self.world.device)
+                loss = self._loss(self.loss_module, batch, "validation", start, total=stop - start)
+                summed += float(loss) * len(mine)
                 counted += len(mine)
         self.train_mode()
         summed, counted = self.world.total(summed, counted)
         return summed / counted
 
-    def distribute(self, batches: Iterable[Any]) -> None:
-        """Share the module among the processes of the run, where there are several; `batches` are the first to come."""
+    def distribute(self, whole: Iterable[Any], batch: Callable[[int], Any], step: int) -> None:
+        """Share the module among the processes of the run, where there are several.
+
+        Args:
+            whole: the batches to come, each with the images of all processes.
+            batch: this process's share of a step's.
+            step: the first to come.
+        """
         if self.world.processes == 1:
             return
-        # Layers that initialise themselves from their first batch (ActNorm) must do so before the weights are spread
-        # from the main process, and a parameter that no gradient reaches must be known to be one.
-        for tried, batch in enumerate(batches, 1):
+        # Layers that initialise themselves from their first batch (ActNorm) do so from all of it, with the noise that
+        # one process alone would draw, and so alike in every process.
+        for tried, images in enumerate(whole, 1):
             self._rollback.remember()
-            loss = self._loss(self.loss_module, move(batch, self.world.device), "first")
+            with torch.no_grad():
+                loss = self._loss(self.loss_module, move(images, self.world.device), step + tried - 1, alone=True)
             (value,), _ = self.world.agree(loss, clock=0.0)
             if abs(value) < float("inf"):
                 break
             self._rollback.restore()
             if tried == self.config.max_nonfinite:
                 raise NonFiniteError(f"the first {tried} batches all give a non-finite loss")
-        loss.backward()
+        # A parameter that no gradient reaches must be known to be one.
+        mine = move(batch(step + tried - 1), self.world.device)
+        self._loss(self.loss_module, mine, step + tried - 1, total=self.world.processes * _length(mine)).backward()
         unused = float(any(parameter.grad is None for parameter in self.parameters))
         self.optimizer.zero_grad(set_to_none=True)
         self._shared_loss = self.world.distribute(self.loss_module, find_unused=self.world.total(unused)[0] > 0)
 
-    def _loss(self, loss_module: nn.Module, batch: Any, *what: int | str) -> Tensor:
-        seed = derive_seed(self.config.seed, "noise", *what, self.world.rank)
-        self._generator.manual_seed(seed)
-        seed_torch(seed, self.world.device)
+    def _loss(
+        self, loss_module: nn.Module, batch: Any, *what: int | str, total: int = 0, alone: bool = False
+    ) -> Tensor:
+        """The loss of this process's share of a batch of `total`; or, `alone`, of a batch that is held whole."""
+        world = self.world
+        self._generator.rank, self._generator.processes = (0, 1) if alone else (world.rank, world.processes)
+        self._generator.total = total
+        # All processes seed alike, and each image gets the noise that it would get in one; dropout differs by process.
+        self._generator.manual_seed(derive_seed(self.config.seed, "noise", *what, 0))
+        seed_torch(derive_seed(self.config.seed, "noise", *what, world.rank), world.device)
         reduced = self.config.precision == "bf16"
         with torch.autocast(self.world.device.type, dtype=torch.bfloat16) if reduced else nullcontext():
             loss: Tensor = loss_module(batch, self._generator)
@@ -162,13 +180,22 @@ class Stepper:
 
     def _explain(self, batch: Any, position: Position) -> str:
         self._rollback.remember()
-        where = where_nonfinite(self.module, batch, lambda: self._loss(self.loss_module, batch, position.step))
+        total = self.world.processes * _length(batch)
+        where = where_nonfinite(
+            self.module, batch, lambda: self._loss(self.loss_module, batch, position.step, total=total)
+        )
         self._rollback.restore()
         return (
             f"{position.consecutive_skipped} steps in a row had a non-finite loss or gradient (step {position.step}, "
             f"{position.skipped_steps} skipped in all): {where}. None of them was applied. "
             "A smaller learning_rate, clip_norm or warmup is the usual remedy"
         )
+
+
+def _length(batch: Any) -> int:
+    """Items in a batch: of its first tensor."""
+    first = next(leaves(batch))
+    return len(first) if isinstance(first, Tensor) else 0
 
 
 def _check_loss(loss: Any) -> None:

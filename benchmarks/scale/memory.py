@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale.memory --work DIR -o benchmarks/scale/memory.json
 
-Each row is one process: the highest resident memory that was seen while it scored, sampled twice a second.
+Each row is one process: the most resident memory that the system counted for it, libraries and all.
 """
 
 import argparse

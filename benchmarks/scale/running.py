@@ -1,11 +1,10 @@
 """A verb as a process: its time, its memory as it goes, its death."""
 
 import os
-import resource
 import subprocess
 import sys
+import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 
@@ -14,28 +13,21 @@ def verb(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "dracones", *map(str, arguments)]
 
 
-def resident(pid: int) -> float:
-    """MiB in memory now; 0 for a process that is gone."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
-
-
-def watched(command: list[str], *, every: float = 0.5) -> dict[str, Any]:
-    """Run to the end: wall and CPU seconds, and the highest memory seen."""
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    highest = 0.0
-    while process.poll() is None:
-        highest = max(highest, resident(process.pid))
-        time.sleep(every)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {process.stderr.read()[-2000:]}")
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": time.monotonic() - started, "cpu_seconds": cpu, "highest_mib": highest}
+def watched(command: list[str]) -> dict[str, Any]:
+    """Run to the end: wall and CPU seconds, and the most memory that the system counted."""
+    started = time.monotonic()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {said.read()[-2000:]!r}")
+    return {
+        "seconds": time.monotonic() - started,
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "highest_mib": used.ru_maxrss / 1024,
+    }
 
 
 def environment(threads: int) -> None:

@@ -35,6 +35,8 @@ def launched() -> Rank:
     Raises:
         RuntimeError: several were asked for and one was started.
     """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return Rank(torch.distributed.get_rank(), torch.distributed.get_world_size())
     environment = os.environ
     processes = int(environment.get("WORLD_SIZE") or 1)
     by_mpi = any(name in environment for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"))

@@ -1,4 +1,4 @@
-"""Memory of `dracones score` by the number of images, in a Parquet file and in a folder.
+"""Memory of `dracones score` by the number of images: in an array's file, a Parquet file and a folder.
 
     python -m benchmarks.scale.memory --work DIR -o benchmarks/scale/memory.json
 
@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.provenance import provenance
 from benchmarks.records import text, write
 from benchmarks.scale.running import environment, verb, watched
-from benchmarks.scale.sets import write_folder, write_model, write_parquet
+from benchmarks.scale.sets import write_array, write_folder, write_model, write_parquet
 
 SIDE = 8
 
@@ -21,9 +21,13 @@ def measure(work: Path, kind: str, count: int) -> dict[str, Any]:
     model = work / "least.safetensors"
     if not model.exists():
         write_model(model, SIDE, preset="least")
-    data = work / (f"{count}.parquet" if kind == "parquet" else f"folder{count}")
+    data, make = {
+        "array": (work / f"{count}.npy", write_array),
+        "parquet": (work / f"{count}.parquet", write_parquet),
+        "folder": (work / f"folder{count}", write_folder),
+    }[kind]
     if not data.exists():
-        (write_parquet if kind == "parquet" else write_folder)(data, count, SIDE)
+        make(data, count, SIDE)
     table = work / f"{kind}{count}.csv"
     found = watched(verb("score", model, data, "-o", table, "--batch-size", 256, "--threads", 1))
     with table.open() as file:
@@ -37,14 +41,19 @@ def measure(work: Path, kind: str, count: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the images (2 GB for the full run)")
-    parser.add_argument("--parquet", type=int, nargs="*", default=[1_000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--array", type=int, nargs="*", default=[1_000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--parquet", type=int, nargs="*", default=[1_000, 100_000])
     parser.add_argument("--folder", type=int, nargs="*", default=[1_000, 100_000])
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     environment(1)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {**provenance(), "image": f"{SIDE}x{SIDE} gray PNG", "runs": []}
-    for kind, counts in (("parquet", arguments.parquet), ("folder", arguments.folder)):
+    record: dict[str, Any] = {**provenance(), "image": f"{SIDE}x{SIDE} gray", "runs": []}
+    for kind, counts in (
+        ("array", arguments.array),
+        ("parquet", arguments.parquet),
+        ("folder", arguments.folder),
+    ):
         for count in counts:
             record["runs"].append(measure(arguments.work, kind, count))
             print(text(record["runs"][-1]), flush=True)

@@ -34,6 +34,18 @@ def write_parquet(path: Path, count: int, side: int, seed: int = 0, group: int =
     return path
 
 
+def write_array(path: Path, count: int, side: int, seed: int = 0) -> Path:
+    """An array of `count` images, not encoded."""
+    generator = np.random.default_rng(seed)
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, side, side, 1))
+    for first in range(0, count, 10_000):
+        part = images[first : first + 10_000]
+        level = generator.normal(110, 20, (len(part), 1, 1, 1))
+        part[:] = generator.normal(level, 25, part.shape).clip(0, 255)
+    images.flush()
+    return path
+
+
 def write_folder(folder: Path, count: int, side: int, seed: int = 0) -> Path:
     """A folder of `count` PNG files."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """What a detector answers: the calibrated verdict on an image, and over a collection."""
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, SupportsIndex
 
@@ -54,7 +54,7 @@ class Prediction:
     scores: NDArray[np.float32]
     p_values: NDArray[np.float64] | None
     is_anomaly: NDArray[np.bool_] | None
-    maps: tuple[NDArray[np.float32], ...] | None = None
+    maps: Sequence[NDArray[np.float32]] | None = None
     errors: tuple[Any, ...] = field(default=())
     threshold: float | None = None
     false_alarm_rate: float | None = None

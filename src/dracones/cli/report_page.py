@@ -1,7 +1,5 @@
 """What the page of `dracones report` says of an evaluation."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from dracones.calibration import Promise
@@ -186,11 +184,16 @@ def _tile(
 
 def _scale(found: Evaluation) -> tuple[float, float]:
     """One colour scale for all maps: from the usual score to the highest."""
-    maps: Sequence[np.ndarray] = [*(found.normal.maps or ()), *(found.anomalous.maps or ())]
-    if not maps:
-        return 0.0, 1.0
     # What a crop cut off was never looked at and is no number.
-    return float(np.median([np.nanmedian(one) for one in maps])), float(max(np.nanmax(one) for one in maps))
+    ends = [
+        (float(np.nanmedian(one)), float(np.nanmax(one)))
+        for maps in (found.normal.maps, found.anomalous.maps)
+        for one in maps or ()
+    ]
+    if not ends:
+        return 0.0, 1.0
+    middles, tops = zip(*ends, strict=True)
+    return float(np.median(middles)), max(tops)
 
 
 def _training(page: Report, detector: Detector) -> None:

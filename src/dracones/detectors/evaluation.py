@@ -1,6 +1,8 @@
 """How well a detector tells normal from anomalous images, and, with masks, where the anomaly is."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -129,7 +131,7 @@ def evaluate(
         notes += more
     scores = np.concatenate([predictions["normal"].scores, predictions["anomalous"].scores])
     labels = np.repeat([0, 1], [len(predictions["normal"]), len(predictions["anomalous"])])
-    masked = _masked(collections["anomalous"], predictions["anomalous"]) if has_maps else {}
+    masked = _masked(collections["anomalous"], predictions["anomalous"]) if has_maps else []
     unmasked = len(predictions["anomalous"]) - len(masked)
     if has_maps and unmasked:
         notes.append(
@@ -138,7 +140,7 @@ def evaluate(
         )
     return Evaluation(
         image=evaluate_scores(scores, labels, confidence=confidence, seed=seed),
-        pixel=_pixel_metrics(predictions, collections["normal"], masked, confidence, seed) if masked else None,
+        pixel=_pixel_metrics(predictions, collections, masked, confidence, seed) if masked else None,
         counts={
             "normal": len(predictions["normal"]),
             "anomalous": len(predictions["anomalous"]),
@@ -208,53 +210,67 @@ def _kinds(images: ImageCollection, prediction: Prediction) -> dict[str, list[in
     return kinds
 
 
-def _masked(images: ImageCollection, prediction: Prediction) -> dict[int, NDArray[np.bool_]]:
-    """The masks that are known, by the image's place in the prediction.
+def _masked(images: ImageCollection, prediction: Prediction) -> list[int]:
+    """The images' places in the prediction whose masks are known.
 
     Raises:
         ValueError: a mask of another size than its image.
     """
-    # Masks are compared at the images' own resolution, whatever size the detector looks at.
-    native = images.with_preprocess(None)
-    place_of = {name: i for i, name in enumerate(native.names)}
-    masks = {}
+    mask_of = _masks_of(images)
+    places = []
     for place, (path, heat) in enumerate(zip(prediction.paths, prediction.maps or (), strict=True)):
-        mask = native.mask(place_of[path])
+        mask = mask_of(path)
         if mask is None:
             continue
-        if tuple(mask.shape) != heat.shape:
+        if mask.shape != heat.shape:
             raise ValueError(
                 f"the mask of {path} has shape {list(mask.shape)}, its image has {list(heat.shape)}; "
                 "a mask must have its image's own height and width"
             )
-        masks[place] = mask.numpy()
-    return masks
+        places.append(place)
+    return places
+
+
+def _masks_of(images: ImageCollection) -> Callable[[str], NDArray[np.bool_] | None]:
+    """The mask of an image by its name, read when asked for."""
+    # Masks are compared at the images' own resolution, whatever size the detector looks at.
+    native = images.with_preprocess(None)
+    place_of = {name: i for i, name in enumerate(native.names)}
+
+    def mask_of(path: str) -> NDArray[np.bool_] | None:
+        mask = native.mask(place_of[path]) if native.has_masks else None
+        return None if mask is None else mask.numpy()
+
+    return mask_of
 
 
 def _pixel_metrics(
     predictions: dict[str, Prediction],
-    normal: ImageCollection,
-    masked: dict[int, NDArray[np.bool_]],
+    collections: dict[str, ImageCollection],
+    masked: list[int],
     confidence: float,
     seed: int,
 ) -> dict[str, dict[str, float]]:
-    """Of all normal images and of the anomalous ones whose mask is known."""
-    normal_maps, odd_maps = predictions["normal"].maps or (), predictions["anomalous"].maps or ()
-    native = normal.with_preprocess(None)
-    place_of = {name: i for i, name in enumerate(native.names)}
-    maps, masks = list(normal_maps), []
-    for path, heat in zip(predictions["normal"].paths, normal_maps, strict=True):
-        mask = native.mask(place_of[path]) if native.has_masks else None
-        masks.append(np.zeros(heat.shape, dtype=np.bool_) if mask is None else mask.numpy())
-    for place, known in masked.items():
-        maps.append(odd_maps[place])
-        masks.append(known)
-    return evaluate_maps(_never_marked(maps), masks, confidence=confidence, seed=seed)
+    """Of all normal images and of the anomalous ones whose mask is known; a map and a mask in memory at a time."""
+    normal, odd = predictions["normal"], predictions["anomalous"]
+    normal_maps, odd_maps = normal.maps or (), odd.maps or ()
+    normal_mask, odd_mask = _masks_of(collections["normal"]), _masks_of(collections["anomalous"])
+
+    def maps() -> Iterator[NDArray[np.float32]]:
+        return chain(normal_maps, (odd_maps[place] for place in masked))
+
+    def masks() -> Iterator[NDArray[np.bool_]]:
+        for path, heat in zip(normal.paths, normal_maps, strict=True):
+            mask = normal_mask(path)
+            yield np.zeros(heat.shape, dtype=np.bool_) if mask is None else mask
+        for place in masked:
+            mask = odd_mask(odd.paths[place])
+            yield np.zeros(odd_maps[place].shape, dtype=np.bool_) if mask is None else mask
+
+    return evaluate_maps(_never_marked(maps), masks(), confidence=confidence, seed=seed)
 
 
-def _never_marked(maps: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+def _never_marked(maps: Callable[[], Iterator[NDArray[np.float32]]]) -> Iterator[NDArray[np.float32]]:
     """Maps whose unseen pixels (NaN: what a crop cut off) are as cold as the coldest: no threshold marks them."""
-    if not any(np.isnan(heat).any() for heat in maps):
-        return maps
-    coldest = min((float(np.nanmin(heat)) for heat in maps if not np.isnan(heat).all()), default=0.0)
-    return [np.nan_to_num(heat, nan=coldest) for heat in maps]
+    coldest = min((float(np.nanmin(heat)) for heat in maps() if not np.isnan(heat).all()), default=0.0)
+    return (np.nan_to_num(heat, nan=coldest, posinf=np.inf, neginf=-np.inf) for heat in maps())

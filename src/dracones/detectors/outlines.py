@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dracones.calibration import HeatRange, Prediction, Promise, judge_promise
+from dracones.calibration.maps_on_disk import MapsOnDisk
 from dracones.detectors.alarms import Alarms
 from dracones.detectors.detector import Detector
 from dracones.images import ImageCollection
@@ -47,15 +48,19 @@ def predicted_with_peaks(
     batch_size: int,
     progress: Progress | None,
 ) -> tuple[Prediction, NDArray[np.float64] | None]:
-    """Verdicts on a collection, and the hottest pixel of each map; maps are held only where they are kept."""
-    verdicts, peaks = [], []
+    """Verdicts on a collection, and the hottest pixel of each map; maps that are kept lie on disk."""
+    verdicts, peaks, kept = [], [], MapsOnDisk()
     hottest = detector.heat_range is not None
     with_maps = keep_maps or hottest
     for verdict in detector.iterate(images, groups=groups, batch_size=batch_size, maps=with_maps, progress=progress):
         if verdict.map is not None:
             peaks.append(float(np.nanmax(verdict.map, initial=-np.inf)))
-        verdicts.append(verdict if keep_maps else replace(verdict, map=None))
+            if keep_maps:
+                kept.append(verdict.map)
+        verdicts.append(replace(verdict, map=None))
     found = Prediction.gather(verdicts, tuple(images.skipped), detector.threshold, detector.false_alarm_rate)
+    if len(kept) and len(kept) == len(verdicts):
+        found = replace(found, maps=kept)
     return found, np.array(peaks) if hottest and len(peaks) == len(verdicts) else None
 
 

@@ -91,8 +91,8 @@ class _Pool:
             try:
                 counts = ray.get(done)
             except ray.exceptions.RayTaskError as error:
-                # What the scoring itself raised: the disk, the model.
-                raise error.as_instanceof_cause() from None
+                # What the scoring itself raised (the disk, the model) is said as it would be without Ray.
+                raise error.cause from None
             except ray.exceptions.RayError as error:
                 died[shard.name] += 1
                 if died[shard.name] == _TRIES:

@@ -3,20 +3,22 @@
     python -m benchmarks.scale.kills --work DIR -o benchmarks/scale/kills.json
 
 Each run of `dracones score` is killed after a random time and given again, until it has been killed so often; then it
-is left to end, and its bytes are compared.
+is left to end, and its bytes are compared. Runs are forked from a process that has imported everything, so that they
+spend their time on what is to be interrupted; a killed fork is as dead as any process.
 """
 
 import argparse
+import os
 import random
 import signal
-import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.provenance import provenance
 from benchmarks.records import text, write
-from benchmarks.scale.running import environment, verb, watched
+from benchmarks.scale.running import environment
 from benchmarks.scale.sets import write_model, write_parquet
 
 SIDE = 8
@@ -30,22 +32,47 @@ def rows_in(place: Path) -> int:
     return journal.read_bytes().count(b"\n") - 1 if journal.exists() else 0
 
 
+def started(command: list[str]) -> int:
+    """A fork that runs the command and ends as it does."""
+    child = os.fork()
+    if child:
+        return child
+    from dracones.cli import main as verb
+
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    sys.argv = ["dracones", *command]
+    code = 70
+    try:
+        verb()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        os._exit(code)
+
+
+def ended(command: list[str]) -> None:
+    """Run to the end."""
+    _, status = os.waitpid(started(command), 0)
+    if status:
+        raise RuntimeError(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+
+
 def killed(command: list[str], place: Path, kills: int, draw: random.Random) -> list[dict[str, Any]]:
     """Start and kill until it was killed so often while rows were being written."""
     found: list[dict[str, Any]] = []
     while len(found) < kills:
         before = rows_in(place)
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        # Loading takes most of a short run: wait for the first new row, then for a random moment.
-        while process.poll() is None and rows_in(place) <= before:
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0, 0.6))
-        if process.poll() is not None:
+        child = started(command)
+        # Loading the model comes first: wait for a new row, then for a random moment.
+        while rows_in(place) <= before and os.waitpid(child, os.WNOHANG) == (0, 0):
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.3))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
             raise RuntimeError(f"the run ended after {len(found)} kills: use more images")
-        process.send_signal(signal.SIGKILL)
-        process.wait()
         found.append({"rows_before": before, "rows_after": rows_in(place)})
     return found
 
@@ -67,16 +94,22 @@ def main() -> None:
             write_parquet(path, images // 40, SIDE, seed=number)
     draw = random.Random(0)
     record: dict[str, Any] = {**provenance(), "images": images // 40 * 40}
-    base = ["score", model, work / "shards", "--batch-size", 64, "--threads", 1]
+    import torch
+
+    import dracones
+
+    torch.set_num_threads(1)
+    next(dracones.load(model).iterate(str(work / "shards" / "00.parquet")))
+    base = ["score", str(model), str(work / "shards"), "--batch-size", "64", "--threads", "1"]
     for what, where, place, more in (
         ("table", "-o", "table.csv", ["--resume"]),
         ("shards", "--shards", "tables", []),
     ):
         whole, cut = work / f"whole-{place}", work / f"cut-{place}"
-        watched(verb(*base, where, whole))
-        command = verb(*base, where, cut, *more)
+        ended([*base, where, str(whole)])
+        command = [*base, where, str(cut), *more]
         record[what] = {"kills": killed(command, cut, arguments.kills, draw)}
-        watched(command)
+        ended(command)
         pairs = [(whole, cut)] if what == "table" else [(p, cut / p.relative_to(whole)) for p in whole.rglob("*.csv")]
         record[what]["files"] = len(pairs)
         record[what]["equal"] = sum(one.read_bytes() == other.read_bytes() for one, other in pairs)

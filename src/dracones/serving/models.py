@@ -73,11 +73,16 @@ def read_model(path: Path, load: Load, *, without_threshold: bool = False) -> Lo
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged, foreign, without a threshold, or with scores that are no numbers.
+        ValueError: damaged, foreign, without a threshold or with one a group, or with scores that are no numbers.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no such model file: {path}")
     detector = load(path)
+    if getattr(detector, "groups", None) is not None:
+        raise ValueError(
+            f"{path} has a threshold for each group of images, and a request names no group; serve a file that was "
+            "calibrated without groups, or one a group"
+        )
     if detector.threshold is None and not without_threshold:
         raise ValueError(
             f"{path} has no threshold, so the service could say of no image that it is anomalous; set one with "

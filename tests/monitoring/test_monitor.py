@@ -235,3 +235,14 @@ def test_what_a_monitor_refuses(normal, tmp_path):
     path.write_text("[]")
     with pytest.raises(ValueError, match="no file of a monitor"):
         Monitor.restore(path)
+
+
+def test_the_alarm_comes_where_the_capital_first_reaches_what_the_rate_asks_for(normal):
+    monitor, values = Monitor(normal, false_alarm_rate=0.02), []
+    for score in np.random.default_rng(12).normal(1, 1, size=80):
+        monitor.update(score)
+        values.append(monitor.state()["log_martingale"])
+    state = monitor.state()
+    assert state["threshold"] == pytest.approx(-math.log(0.02 * 0.9))
+    assert state["alarm_at"] == 1 + next(i for i, value in enumerate(values) if value >= state["threshold"])
+    assert state["highest"] == max(values)

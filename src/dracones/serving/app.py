@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 
@@ -32,6 +32,17 @@ _MANY = {
         }
     }
 }
+
+
+def _body(content: dict[str, Any]) -> dict[str, Any]:
+    """What a route reads by itself, once the request is let in: FastAPI would read it before."""
+    return {"requestBody": {"content": content, "required": True}}
+
+
+def _text(kind: str) -> dict[str, Any]:
+    return {"content": {kind: {"schema": {"type": "string"}}}, "description": "as it is"}
+
+
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "an empty body, or a damaged form"},
     401: {"model": Problem, "description": "no token, or another"},
@@ -83,9 +94,7 @@ def create_app(house: House) -> FastAPI:
 
 
 def _add_scoring(app: FastAPI, house: House, intake: Intake) -> None:
-    @app.post(
-        "/v1/models/{name}/score", responses=_REFUSALS, openapi_extra={"requestBody": {"content": {**_ONE, **_MANY}}}
-    )
+    @app.post("/v1/models/{name}/score", responses=_REFUSALS, openapi_extra=_body({**_ONE, **_MANY}))
     async def score(name: str, request: Request, heatmap: bool = False, source: Source = "") -> Answer:
         """Score one image (the body) or many (files of a form); with `heatmap`, a layer to lay over each."""
         served = house.named(name)
@@ -103,7 +112,7 @@ def _add_scoring(app: FastAPI, house: House, intake: Intake) -> None:
         "/v1/models/{name}/heatmap",
         responses={**_REFUSALS, 200: {"content": {"image/png": {}}, "description": "the map over its image"}},
         response_class=Response,
-        openapi_extra={"requestBody": {"content": _ONE}},
+        openapi_extra=_body(_ONE),
     )
     async def heatmap(name: str, request: Request, source: Source = "") -> Response:
         """One image's heat map, drawn over it (PNG); the verdict is in the headers."""
@@ -124,7 +133,7 @@ def _add_scoring(app: FastAPI, house: House, intake: Intake) -> None:
             headers = {f"x-dracones-{key.replace('_', '-')}": str(value).lower() for key, value in said.items()}
             return Response(drawn.data, media_type="image/png", headers=headers)
 
-    @app.post("/v1/models/{name}/confirm", responses=_CONFIRM, openapi_extra={"requestBody": {"content": _ONE}})
+    @app.post("/v1/models/{name}/confirm", responses=_CONFIRM, openapi_extra=_body(_ONE))
     async def confirm(name: str, request: Request) -> Confirmed:
         """A person calls this image good: it is kept for a later calibration, unchanged."""
         served = house.named(name)
@@ -174,12 +183,12 @@ def _add_looking(app: FastAPI, house: House) -> None:
             raise Refused(503, house.unready, retry_after=5)
         return {"status": "ready", "audit": None if house.audit is None else house.audit.trouble or "written"}
 
-    @app.get("/metrics", response_class=PlainTextResponse, responses=_OPEN)
+    @app.get("/metrics", response_class=Response, responses={**_ASKED, 200: _text("text/plain")})
     async def metrics() -> Response:
         """What a Prometheus server reads."""
         return Response(house.measures.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    @app.get("/", response_class=HTMLResponse, responses=_OPEN)
+    @app.get("/", response_class=Response, responses={**_OPEN, 200: _text("text/html")})
     async def start() -> Response:
         """The page."""
         return page()

@@ -15,9 +15,12 @@ from dracones.serving.measures import Measures
 from dracones.serving.models import Served
 from dracones.serving.refusal import Refused
 from dracones.serving.settings import Settings
+from dracones.serving.throttle import Throttle
 
 _HEADROOM = 0.8
 """Share of the deadline that may be spent waiting, by estimate."""
+_TIMELY = 0.4
+"""Share of the deadline within which answers should come; later ones make the house smaller."""
 
 # curl says of any body that it is a form.
 _RAW = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
@@ -54,6 +57,8 @@ class Intake:
         self.inside = 0
         self.held = 0
         self._measures = measures
+        self._throttle = Throttle(settings.max_requests, _TIMELY * settings.deadline)
+        measures.allowed.set_function(lambda: self._throttle.allowed)
         measures.inside.set_function(lambda: self.inside)
 
     @asynccontextmanager
@@ -74,7 +79,13 @@ class Intake:
             guest.arrived()
             self.inside -= 1
             self.held -= guest.held
-            self._measures.finished.inc()
+            self._left(guest, time.monotonic())
+
+    def _left(self, guest: "Guest", now: float) -> None:
+        self._measures.finished.inc()
+        self._measures.seconds.labels(guest.served.name).observe(now - guest.since)
+        if guest.whole_at is not None:  # how long a client took to send says nothing of the house
+            self._throttle.learn(now - guest.whole_at, now)
 
     def _check(self, request: Request, served: Served) -> None:
         allowed = self.settings
@@ -82,7 +93,7 @@ class Intake:
         if length > allowed.max_body_bytes:
             raise _too_large(f"{length:,} bytes", allowed.max_body_bytes)
         wait = served.batcher.seconds_until_answered(1 + served.coming)
-        if self.inside >= allowed.max_requests:
+        if self.inside >= self._throttle.allowed:
             raise Refused(429, f"{self.inside} requests are in the house already", retry_after=wait, unread=True)
         if wait > _HEADROOM * allowed.deadline:
             raise Refused(
@@ -106,6 +117,7 @@ class Guest:
         deadline: by `time.monotonic`.
         held: bytes of its body in memory.
         since: by `time.monotonic`.
+        whole_at: when its body was whole; ``None`` before.
     """
 
     request: Request
@@ -114,6 +126,7 @@ class Guest:
     deadline: float
     held: int = 0
     since: float = field(default_factory=time.monotonic)
+    whole_at: float | None = None
     _on_the_way: bool = True
 
     @property
@@ -148,6 +161,7 @@ class Guest:
             raise Refused(
                 408, f"the body was not there within {allowed.deadline:g} s; {len(found):,} bytes came", unread=True
             ) from None
+        self.whole_at = time.monotonic()
         if not found:
             raise Refused(400, "the body is empty; send one image, or several as multipart/form-data")
         return bytes(found)

@@ -22,6 +22,7 @@ class Measures:
         self.admitted = Counter("dracones_admitted", "Requests let in.", registry=held)
         self.finished = Counter("dracones_finished", "Requests let in whose answer was handed over.", registry=held)
         self.inside = Gauge("dracones_inside", "Requests in the house.", registry=held)
+        self.allowed = Gauge("dracones_allowed", "Requests that may be in the house now.", registry=held)
         self.images = Counter("dracones_images", "Images judged.", ["model", "verdict"], registry=held)
         self.seconds = Histogram(
             "dracones_request_seconds", "From admission to answer.", ["model"], buckets=_SECONDS, registry=held

@@ -24,7 +24,7 @@ class Settings(BaseModel):
     port: int = Field(default=8000, ge=0, le=65535, description="0: a free one")
     token: SecretStr | None = Field(default=None, description="what a request has to bear")
     deadline: float = Field(default=2.0, gt=0, description="seconds within which a request is answered or refused")
-    max_requests: int = Field(default=64, ge=1, description="requests in the house, reading included")
+    max_requests: int = Field(default=64, ge=1, description="requests in the house at most, reading included")
     max_images: int = Field(default=32, ge=1, description="images of one request")
     max_body_bytes: int = Field(default=2**26, ge=1, description="size of one request")
     max_held_bytes: int = Field(default=2**28, ge=1, description="bodies of all requests in the house together")

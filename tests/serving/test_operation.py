@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,9 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 import dracones
 from dracones.cli import main
+from dracones.cli.main import app
 from dracones.cli.serve import names_of
 from dracones.serving import Settings
 from dracones.serving.audit import Audit
@@ -365,3 +368,36 @@ def test_a_thread_that_died_is_not_ready(stub_file):
     house.served["part"].batcher.close()
     assert house.unready == "no thread scores for part"
     house.close()
+
+
+# What is written down ------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["deploy/Dockerfile", "deploy/compose.yaml", "docs/service.md"])
+def test_every_option_that_is_written_down_exists(name):
+    text = (ROOT / name).read_text()
+    known = {option for parameter in get_command(app).commands["serve"].params for option in parameter.opts}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+    others = {
+        "--create-home",
+        "--uid",
+        "--no-cache-dir",
+        "--constraint",
+        "--interval",
+        "--start-period",
+        "--data-binary",
+    }
+    assert named & known
+    assert named - known - others - {"--build"} == set()
+    assert "https://" not in text
+
+
+def test_the_compose_file_binds_to_this_machine_and_the_measures_bear_the_token():
+    yaml = pytest.importorskip("yaml")
+    services = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]
+    assert all(port.startswith("127.0.0.1:") for each in services.values() for port in each["ports"])
+    scrape = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())["scrape_configs"][0]
+    assert scrape["authorization"]["credentials_file"] == "/run/secrets/token"
+    assert scrape["static_configs"] == [{"targets": ["dracones:8000"]}]

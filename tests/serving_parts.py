@@ -54,7 +54,7 @@ class Stub:
 
 
 def house_of(path, load, **settings):
-    return House({"part": path}, load, Settings(**{"reload_every": 0, "drain": 0.3, **settings}))
+    return House({"part": path}, load, Settings(**{"reload_every": 0, "drain": 0.3, "deadline": 20, **settings}))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ class Line:
 
     def __init__(self, port: int) -> None:
         self.port = port
+        self.away = 0
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(
@@ -58,6 +60,8 @@ class Line:
 
     async def _answer(self, reader: asyncio.StreamReader) -> tuple[int, bytes]:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        away = re.search(rb"retry-after: (\d+)", head)
+        self.away = int(away[1]) if away else 0
         length = re.search(rb"content-length: (\d+)", head)
         body = await reader.readexactly(int(length[1]) if length else 0)
         if b"connection: close" in head or length is None:
@@ -111,7 +115,7 @@ class Service:
 async def crowd(
     port: int, clients: int, seconds: float, bodies: list[bytes], *, patient: bool = True
 ) -> dict[str, list]:
-    """So many clients ask as fast as they are answered; who is refused (429) waits a second and asks again.
+    """So many clients ask as fast as they are answered; who is told to stay away does for about so long.
 
     Returns:
         ``status``, ``seconds`` and ``body`` of each answer, and ``broken``: what no answer came to.
@@ -135,8 +139,8 @@ async def crowd(
             found["seconds"].append(time.monotonic() - begun)
             found["body"].append(body)
             turn += clients
-            if status == 429:
-                await asyncio.sleep(1)
+            if line.away:
+                await asyncio.sleep(line.away * (0.5 + random.random()))
         line.close()
 
     await asyncio.gather(*(one(number) for number in range(clients)))

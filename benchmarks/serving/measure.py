@@ -287,7 +287,7 @@ def page(record: dict[str, Any]) -> str:
         "# The service, measured",
         "",
         "One process of `dracones serve` with a small Glow (32 pixels, gray, one thread), and its clients beside it on",
-        "the same machine, over 127.0.0.1. Where other work shares the machine (see its load below), seconds are longer.",
+        "the same machine, over 127.0.0.1. Where other work shares the machine (its load: below), seconds are longer.",
         "",
         "| asked | measured | met |",
         "|---|---|---|",

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from dracones.images.limits import Limits, UnreadableImage
 from dracones.serving.app import create_app
 from dracones.serving.batcher import Batcher, Job
 from dracones.serving.decoding import Decoder, Late
-from dracones.serving.intake import Intake
 from dracones.serving.refusal import Refused
 from serving_parts import BAD, FLAT, GOOD, Stub, client_of, house_of, running
 
@@ -226,6 +226,22 @@ def test_who_would_be_answered_too_late_is_refused_at_once(stub_file):
     assert (status, sent[b"retry-after"]) == (429, b"2")
 
 
+def test_the_more_are_refused_the_longer_they_are_asked_to_stay_away(stub_file):
+    _, house = served(stub_file, max_requests=1)
+    house.intake.inside = 1
+    away = []
+    for _ in range(100):
+        for _ in range(10):
+            with pytest.raises(Refused) as refused:
+                house.intake.check_room()
+        away.append(refused.value.retry_after)
+        house.intake._left(SimpleNamespace(since=0, whole_at=None, served=house.served["part"]), 1.0)
+    house.close()
+    assert away[0] == 1
+    assert away == sorted(away)
+    assert 10 < away[-1] < 11.1
+
+
 def test_deadlines_hold_under_load_and_all_are_answered(stub_file):
     _, house = served(stub_file, 0.05, deadline=0.4, max_batch=1, max_requests=50)
     seconds, statuses = [], []
@@ -400,7 +416,7 @@ def test_a_client_that_hangs_up_leaves_no_trace(stub_file):
 
 def test_an_estimate_of_nothing_refuses_nobody(stub_file):
     _, house = served(stub_file)
-    intake = Intake(house.settings, house.measures)
+    intake = house.intake
     request = Request({"type": "http", "headers": [], "method": "POST", "path": "/"})
 
     async def enter():

@@ -98,7 +98,12 @@ def test_a_changed_file_is_put_in_service_once_it_is_whole(stub_file):
         assert says() == 77
         assert served.look() is True
         assert says() == 177
-        assert client.get("/v1/models/part").json()["sha256"] == hashlib.sha256(b"two").hexdigest()
+        two = hashlib.sha256(b"two").hexdigest()
+        assert client.get("/v1/models/part").json()["sha256"] == two
+        house.measures.reloaded(served, True)
+        text = client.get("/metrics").text
+        assert f'dracones_model{{model="part",sha256="{two}"}} 1.0' in text
+        assert text.count("\ndracones_model{") == 1
 
 
 def test_a_bad_file_leaves_the_old_model_in_place_and_says_so(model, tmp_path, caplog):

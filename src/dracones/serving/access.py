@@ -4,7 +4,6 @@ import hmac
 import ipaddress
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dracones.serving.house import House
@@ -15,7 +14,7 @@ OPEN = frozenset({"/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/rea
 
 
 class Access:
-    """The outermost layer: checks who asks, counts answers, and closes lines while the service drains.
+    """The outermost layer: who asks, whether there is room, counts of answers, and lines closed while draining.
 
     A page of another site may send forms to a service on the reader's own machine. Browsers say so
     (``Sec-Fetch-Site``), and a name that was made to point here shows in ``Host``.
@@ -41,7 +40,9 @@ class Access:
             await send(message)
 
         try:
-            self._check(Request(scope).headers, scope["path"])
+            self._check(Headers(scope=scope), scope["path"])
+            if scope["method"] == "POST":
+                self.house.intake.check_room()
         except Refused as refused:
             await refused.response()(scope, receive, sent)
             return

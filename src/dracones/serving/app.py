@@ -17,7 +17,6 @@ from dracones.serving.access import Access
 from dracones.serving.answers import Answer, Confirmed, ModelFacts, Problem, Recent, facts_of
 from dracones.serving.heat import drawn_over
 from dracones.serving.house import House
-from dracones.serving.intake import Intake
 from dracones.serving.page import page
 from dracones.serving.refusal import Refused
 from dracones.serving.scoring import answered
@@ -86,19 +85,18 @@ def create_app(house: House) -> FastAPI:
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _failed)
-    intake = Intake(house.settings, house.measures)
-    _add_scoring(app, house, intake)
+    _add_scoring(app, house)
     _add_looking(app, house)
-    kserve.add_routes(app, house, intake)
+    kserve.add_routes(app, house)
     return app
 
 
-def _add_scoring(app: FastAPI, house: House, intake: Intake) -> None:
+def _add_scoring(app: FastAPI, house: House) -> None:
     @app.post("/v1/models/{name}/score", responses=_REFUSALS, openapi_extra=_body({**_ONE, **_MANY}))
     async def score(name: str, request: Request, heatmap: bool = False, source: Source = "") -> Answer:
         """Score one image (the body) or many (files of a form); with `heatmap`, a layer to lay over each."""
         served = house.named(name)
-        async with intake.admitted(request, served) as guest:
+        async with house.intake.admitted(request, served) as guest:
             answer, _ = await answered(
                 house,
                 guest,
@@ -119,7 +117,7 @@ def _add_scoring(app: FastAPI, house: House, intake: Intake) -> None:
         served = house.named(name)
         if not served.current.detector.gives_maps:
             raise Refused(422, f"{name} gives no heat maps; /v1/models/{name}/score gives its verdicts", unread=True)
-        async with intake.admitted(request, served) as guest:
+        async with house.intake.admitted(request, served) as guest:
             uploads = await guest.uploads()
             if len(uploads) > 1:
                 raise Refused(422, f"{len(uploads)} images; a heat map is drawn of one, /score takes many")
@@ -139,7 +137,7 @@ def _add_scoring(app: FastAPI, house: House, intake: Intake) -> None:
         served = house.named(name)
         if house.confirmed is None:
             raise Refused(403, "this service keeps no confirmed images; start it with --confirmed DIR", unread=True)
-        async with intake.admitted(request, served) as guest:
+        async with house.intake.admitted(request, served) as guest:
             uploads = await guest.uploads()
             guest.arrived()
             if len(uploads) > 1:

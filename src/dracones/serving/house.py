@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dracones.serving.audit import Audit, KeptImages
 from dracones.serving.decoding import Decoder
+from dracones.serving.intake import Intake
 from dracones.serving.measures import Measures
 from dracones.serving.models import Load, Served
 from dracones.serving.refusal import Refused
@@ -37,6 +38,7 @@ class House:
         self.audit = None if settings.audit is None else Audit.of(settings, self.measures)
         self.confirmed = None if settings.confirmed is None else KeptImages(settings.confirmed)
         self.decoder = Decoder(settings.limits, settings.max_decoded_bytes)
+        self.intake = Intake(settings, self.measures)
         self.draining = False
         self.served = {
             name: Served(

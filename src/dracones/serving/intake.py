@@ -19,8 +19,11 @@ from dracones.serving.throttle import Throttle
 
 _HEADROOM = 0.8
 """Share of the deadline that may be spent waiting, by estimate."""
-_TIMELY = 0.4
+_TIMELY = 0.3
 """Share of the deadline within which answers should come; later ones make the house smaller."""
+
+_NEWS = 0.05
+_LONGEST_AWAY = 30
 
 # curl says of any body that it is a form.
 _RAW = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
@@ -56,6 +59,8 @@ class Intake:
         self.settings = settings
         self.inside = 0
         self.held = 0
+        self._refused = 0
+        self._refusals_an_answer = 0.0
         self._measures = measures
         self._throttle = Throttle(settings.max_requests, _TIMELY * settings.deadline)
         measures.allowed.set_function(lambda: self._throttle.allowed)
@@ -83,18 +88,31 @@ class Intake:
 
     def _left(self, guest: "Guest", now: float) -> None:
         self._measures.finished.inc()
+        self._refusals_an_answer += _NEWS * (self._refused - self._refusals_an_answer)
+        self._refused = 0
         self._measures.seconds.labels(guest.served.name).observe(now - guest.since)
         if guest.whole_at is not None:  # how long a client took to send says nothing of the house
             self._throttle.learn(now - guest.whole_at, now)
 
+    def check_room(self) -> None:
+        """Refuse where the house is full: the first thing that is done with a request, as most come when it is.
+
+        Raises:
+            Refused: 429; the more are refused for each that is answered, the longer they are asked to stay away.
+        """
+        if self.inside < self._throttle.allowed:
+            return
+        self._refused += 1
+        away = min(_LONGEST_AWAY, 1 + self._refusals_an_answer)
+        raise Refused(429, f"{self.inside} requests are in the house already", retry_after=away, unread=True)
+
     def _check(self, request: Request, served: Served) -> None:
+        self.check_room()
         allowed = self.settings
         length = int(request.headers.get("content-length", 0))
         if length > allowed.max_body_bytes:
             raise _too_large(f"{length:,} bytes", allowed.max_body_bytes)
         wait = served.batcher.seconds_until_answered(1 + served.coming)
-        if self.inside >= self._throttle.allowed:
-            raise Refused(429, f"{self.inside} requests are in the house already", retry_after=wait, unread=True)
         if wait > _HEADROOM * allowed.deadline:
             raise Refused(
                 429,

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 import dracones
 from dracones.serving.house import House
-from dracones.serving.intake import Guest, Intake, Upload
+from dracones.serving.intake import Guest, Upload
 from dracones.serving.models import Scored, Served
 from dracones.serving.refusal import Refused
 from dracones.serving.scoring import Judged, answer_of, decoded, judged, note
@@ -77,7 +77,7 @@ _FAULTS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def add_routes(app: FastAPI, house: House, intake: Intake) -> None:
+def add_routes(app: FastAPI, house: House) -> None:
     """Add the protocol's routes."""
     looking: dict[int | str, dict[str, Any]] = {status: _FAULTS[status] for status in (401, 403, 404, 422)}
 
@@ -119,7 +119,7 @@ def add_routes(app: FastAPI, house: House, intake: Intake) -> None:
     async def infer(name: str, request: Request) -> InferResponse:
         """Score images."""
         served = house.named(name)
-        async with intake.admitted(request, served) as guest:
+        async with house.intake.admitted(request, served) as guest:
             body = await guest.body()
             asked = await asyncio.to_thread(_parsed, body)
             names: set[str] = (

@@ -17,6 +17,7 @@ class Measures:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._file: dict[str, str] = {}
         held = self.registry
         self.requests = Counter("dracones_requests", "Requests answered.", ["route", "status"], registry=held)
         self.admitted = Counter("dracones_admitted", "Requests let in.", registry=held)
@@ -68,6 +69,7 @@ class Measures:
         """Which file is in service under a name."""
         current = served.current
         self.info.labels(served.name, current.sha256).set(1)
+        self._file[served.name] = current.sha256
         self.waiting.labels(served.name).set_function(lambda: served.batcher.waiting)
         self.threshold.labels(served.name).set(float("nan") if current.threshold is None else current.threshold)
 
@@ -75,7 +77,7 @@ class Measures:
         """A changed file was put in service, or was not."""
         self.reloads.labels(served.name, "swapped" if swapped else "refused").inc()
         if swapped:
-            self.info.remove_by_labels({"model": served.name})
+            self.info.remove(served.name, self._file[served.name])
             self.model(served)
 
     def text(self) -> bytes:

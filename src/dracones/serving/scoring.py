@@ -160,7 +160,7 @@ def answer_of(each: Judged) -> ImageAnswer:
         p_value=verdict.p_value,
         is_anomaly=verdict.is_anomaly,
         words=words_of(verdict.p_value, loaded),
-        witness=getattr(verdict, "witness", None),
+        witness=verdict.witness,
     )
 
 

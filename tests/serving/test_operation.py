@@ -291,7 +291,7 @@ def test_sigterm_answers_what_is_inside_and_ends_with_0(model, tmp_path):
         port = int(said.rsplit(":", 1)[1].strip(" /\n"))
         body = GOOD
         head = f"POST {SCORE} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode()
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as line:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as line:
             line.sendall(head + body[:-5])
             time.sleep(0.3)
             process.send_signal(signal.SIGTERM)
@@ -302,7 +302,7 @@ def test_sigterm_answers_what_is_inside_and_ends_with_0(model, tmp_path):
             answer = line.recv(65536)
             assert b" 200 " in answer.split(b"\r\n")[0]
             assert b"connection: close" in answer
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert len(lines(log)) == 1
     finally:
         process.kill()

@@ -10,7 +10,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = {"classifiers.page", "inspection.page", "paradox.page", "monitoring.page"}  # take no options: see test_pages
 CHILDREN = {"inspection.ours", "metrics.entrants", "flows.contestants"}  # take fixed arguments from a race
-FOLDERS = ("classifiers", "flows", "inspection", "metrics", "paradox", "training", "mutation", "export", "monitoring", "serving")
+FOLDERS = (
+    "classifiers",
+    "flows",
+    "inspection",
+    "metrics",
+    "paradox",
+    "training",
+    "mutation",
+    "export",
+    "monitoring",
+    "serving",
+)
 MODULES = sorted(
     f"{path.parent.name}.{path.stem}" for name in FOLDERS for path in (ROOT / "benchmarks" / name).glob("*.py")
 )

@@ -97,7 +97,7 @@ class Service:
         """SIGTERM, and the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(30)
+        code = self.process.wait(300)
         assert self.process.stderr is not None
         self.log.write(self.process.stderr.read())
         self.log.close()

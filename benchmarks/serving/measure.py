@@ -25,12 +25,13 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import records
-from benchmarks.provenance import Stopwatch, provenance
+from benchmarks.provenance import provenance
 from benchmarks.serving.client import Line, Service, crowd
 from benchmarks.serving.hostile import attack
 
 HERE = Path(__file__).parent
 DEADLINE = 2.0
+PARTS = ("load", "batching", "hostile", "sigterm", "reload", "schema")
 _SIZE = 32
 
 
@@ -258,7 +259,8 @@ def schema(model: Path, bodies: list[bytes], work: Path, examples: int) -> dict[
             check=False,
         )
         code = service.stop()
-    (work / "schemathesis.log").write_text(done.stdout + done.stderr)
+    if done.returncode:
+        print(done.stdout[-6000:])
     summary = [line.strip() for line in done.stdout.splitlines() if " generated, " in line]
     return {
         "examples_an_operation": examples,
@@ -304,8 +306,14 @@ def page(record: dict[str, Any]) -> str:
         "",
         "    python -m benchmarks.serving.measure",
         "",
-        f"Commit {record['commit'][:10]}, torch {record['torch']}, {record['machine']}, {record['date']},",
-        f"load of the machine at the start {record['load_at_start']:g}.",
+        "| part | commit | date | load of the machine at its start |",
+        "|---|---|---|---|",
+        *[
+            f"| {name} | {record[name]['commit'][:10]} | {record[name]['date']} | {record[name]['load_at_start']:g} |"
+            for name in PARTS
+        ],
+        "",
+        f"{record['machine']}, torch {record['torch']}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -316,16 +324,18 @@ Row = tuple[str, str, bool]
 def _load_rows(found: dict[str, Any]) -> list[Row]:
     stray = sum(n for status, n in found["statuses"].items() if status not in ("200", "429", "503"))
     stray += sum(found["broken"].values())
-    seconds = (
-        f"{found['p99_seconds']:.2f} s as the clients see it, {found['p99_seconds_inside']:.2f} s from admission "
-        f"(median {found['p50_seconds']:.2f} s, {found['accepted_per_second']:.0f} accepted a second)"
-    )
+    deadline = found["deadline_seconds"]
     return [
         (
-            f"{found['clients']} clients for {found['seconds']:.0f} s: 99 % of the accepted are answered within "
-            f"{found['deadline_seconds']:.0f} s",
-            seconds,
-            found["p99_seconds"] <= found["deadline_seconds"],
+            f"{found['clients']} clients for {found['seconds']:.0f} s: 99 % of the accepted are answered within the "
+            f"deadline of {deadline:.0f} s, which begins at admission",
+            f"{found['p99_seconds_inside']:.2f} s ({found['accepted_per_second']:.0f} accepted a second)",
+            found["p99_seconds_inside"] <= deadline,
+        ),
+        (
+            "the same as the clients see it: waiting for a processor on both sides included",
+            f"{found['p99_seconds']:.2f} s (median {found['p50_seconds']:.2f} s)",
+            found["p99_seconds"] <= deadline,
         ),
         (
             "no answer but 200, 429 (refused), 503 (deadline)",
@@ -383,13 +393,12 @@ def _listed(counts: dict[str, int]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["load", "batching", "hostile", "sigterm", "reload", "schema"])
+    parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--seconds", type=float, default=60, help="of the load")
     parser.add_argument("--uploads", type=int, default=10_000)
     parser.add_argument("--examples", type=int, default=100, help="of schemathesis, an operation")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    clock = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         one, two = models(work)
@@ -402,17 +411,20 @@ def main() -> None:
             "reload": lambda: reload(one, two, bodies, work, 30),
             "schema": lambda: schema(one, bodies, work, arguments.examples),
         }
-        kept = HERE / "results.json"
-        record = records.read(kept) if kept.exists() else {}
         for name, part in parts.items():
             if arguments.only in (None, name):
-                record[name] = part()
-                print(name, json.dumps(record[name], indent=1), flush=True)
-                if name == "schema":
-                    print((work / "schemathesis.log").read_text()[-6000:])
-    record |= {**provenance(), **clock.read()}
+                stamp = provenance()
+                found = {**part(), **{key: stamp[key] for key in ("commit", "date", "load_at_start")}}
+                print(name, json.dumps(found, indent=1), flush=True)
+                keep(name, found, stamp)
+
+
+def keep(name: str, found: dict[str, Any], stamp: dict[str, Any]) -> None:
+    """Write one part down, and the page once all parts are there."""
+    kept = HERE / "results.json"
+    record = {**(records.read(kept) if kept.exists() else {}), name: found, **stamp}
     records.write(kept, record)
-    if set(parts) <= set(record):
+    if set(PARTS) <= set(record):
         (HERE / "README.md").write_text(page(records.read(kept)))
 
 

@@ -200,7 +200,9 @@ def test_a_fit_calibrates_what_it_keeps_aside_by_groups(tmp_path):
 def test_the_judge_is_the_groups_arithmetic():
     random = np.random.default_rng(0)
     keys = [str(name) for name in random.choice(["a", "b", "c"], 200)]
-    groups = Groups.of(keys, random.integers(0, 30, 200).astype(float)).at(0.1)
+    apart = np.array([7.0 * "abc".index(key) for key in keys])
+    groups = Groups.of(keys, random.integers(0, 30, 200) + apart).at(0.1)
+    assert len(set(groups.thresholds.values())) == 3
     asked = random.integers(0, 40, 50).astype(float)
     of = [str(name) for name in random.choice(["a", "b", "c"], 50)]
     judge = Judge(groups.pooled(), None, groups)

@@ -76,8 +76,9 @@ def weights(path: Path, name: str) -> None:
 
 def make(root: Path) -> None:
     """Everything that README.md and docs/ name."""
-    for name, count in {"parts/good": 40, "more/good": 105, "incoming": 6, "test/good": 8, "more_good": 55}.items():
+    for name, count in {"parts/good": 40, "more/good": 105, "incoming": 6, "test/good": 8}.items():
         folder(root / name, count, seed=count)
+    folder(root / "more_good", 55, (64, 64), seed=55)
     folder(root / "test" / "bad", 8, defect=True)
     for seed, camera in enumerate(("left", "right"), 60):
         folder(root / "cameras" / camera, 20, seed=seed)

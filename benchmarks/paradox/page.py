@@ -43,6 +43,20 @@ DENSITIES = {
     "PixelCNN": "fashionmnist-pixelcnn",
 }
 
+PICTURES = {
+    "histograms": "log p of the variants' test sets, first seed.",
+    "auroc": "AUROC of the likelihood of every variant.",
+    "couplings-checkerboard": "−t, s and activations under checkerboards; one scale a coupling, from the normal image.",
+    "couplings-horizontal": "The same under horizontal masks.",
+    "couplings-cycle": "The same under cycle masks.",
+    "latents-checkerboard": "Latents under checkerboards, −2 to 2: one draw, mean of 40, BatchNorm in train mode.",
+    "latents-horizontal": "Latents under horizontal masks.",
+    "latents-cycle": "Latents under cycle masks.",
+    "graying": "Bits/dim as contrast shrinks towards mid-gray and towards the data's mean.",
+    "shrinking": "How far from the mean image the second-order expansion holds.",
+    "gaps": "Measured and predicted gaps; linear up to a tenth of a bit, logarithmic beyond.",
+}
+
 Runs = list[dict[str, Any]]
 
 
@@ -216,7 +230,9 @@ def all_pairs(results: Path) -> dict[tuple[str, str], float]:
 
 def statements_section(results: Path) -> str:
     """Each figure of the papers beside its statement."""
-    return table(["figure", "the paper says", "here", ""], [list(row) for row in statements.rows(results)])
+    text = table(["figure", "the paper says", "here", ""], [list(row) for row in statements.rows(results)])
+    shown = [name for name in PICTURES if (HERE / "figures" / f"{name}.png").exists()]
+    return text + "".join(f"\n![{PICTURES[name]}](figures/{name}.png)\n\n{PICTURES[name]}\n" for name in shown)
 
 
 def main() -> None:

@@ -81,12 +81,15 @@ def _variants(found: dict[str, Any]) -> list[Row]:
         "checkerboard": "the other sets get less likely from checkerboard to horizontal to cycle",
         "l =": "the other sets get less likely with smaller l",
     }
+    short = f"training was short, we think: {found['training']['max_steps']} steps, still gaining"
     rows: list[Row] = []
     for words in found["words"]:
         told, verdict = words.rstrip(".").split("; it ", 1)
         chain = "l =" if "l =" in told else "checkerboard"
         label = verdict.rsplit(": ", 1)[1]
-        rows.append((f"{who}, section 6", statement[chain], f"{told} ({trained})", f"**{label}**, it {verdict}"))
+        lacking = [name for name in found["not_trained"] if (name[:3] == "l =") == (chain == "l =")]
+        among = f" among those trained; {', '.join(lacking)} not trained" if lacking else ""
+        rows.append((f"{who}, section 6", statement[chain], f"{told} ({trained})", f"**{label}**{among}"))
     if found["not_trained"]:
         rows.append((f"{who}, section 6", "", f"not trained: {', '.join(found['not_trained'])}", "**not seen**: cut"))
     for name, gain in found["sharpening_of_minus_t"].items():
@@ -97,12 +100,19 @@ def _variants(found: dict[str, Any]) -> list[Row]:
                     f"{who}, fig. 5",
                     "under horizontal masks −t sharpens from the first to the later couplings",
                     f"sharpness {normal['value']:+.3f} [{normal['low']:+.3f}, {normal['high']:+.3f}] on FashionMNIST",
-                    _seen(normal["low"] > 0),
+                    "**seen**" if normal["low"] > 0 else f"**not seen**, because {short}",
                 )
             )
     density = "the checkerboard RealNVP, not a Glow"
     for words in found["graying"]["words"]:
-        rows.append(("Nalisnick, fig. 6", "paler images are likelier", f"{words} ({density})", _seen("gain" in words)))
+        rows.append(
+            (
+                "Nalisnick, fig. 6",
+                "paler images are likelier",
+                f"{words} ({density})",
+                "**seen**" if "gain" in words else f"**not seen**, because {short}",
+            )
+        )
     for words in found["second_order"]["words"]:
         holds = "explains nothing" not in words
         verdict = _seen("right sign" in words) if holds else "**not seen**, because the expansion does not hold there"

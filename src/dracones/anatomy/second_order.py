@@ -170,7 +170,7 @@ class SecondOrder(Finding):
         axis.set_xscale("log", base=2)
         axis.set_yscale("symlog", linthresh=1.0)
         axis.set_title("measured over predicted change of log p", loc="left", fontsize=9)
-        axis.set_xlabel("contrast about the mean normal image (band: prediction within 20 %)")
+        axis.set_xlabel("contrast (band: prediction within 20 %)")
         legend_above(figure, axis, columns=3)
         return figure
 

@@ -33,7 +33,7 @@ _JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "$recy
 class FilesSource(ImageSource):
     """Image files by path, named relative to `root`; read one at a time, when asked for.
 
-    A million files take about 60 MB: names are kept as bytes, and paths and groups are made of them when asked for.
+    A million files take about 40 MB: names are kept as bytes, and paths and groups are made of them when asked for.
     """
 
     def __init__(self, paths: Sequence[Path], root: Path, name: str, limits: Limits, *, pages: Pages = "first") -> None:

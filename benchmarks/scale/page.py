@@ -1,0 +1,70 @@
+"""The page of these measurements, from their records.
+
+python -m benchmarks.scale.page
+"""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.records import read
+
+HERE = Path(__file__).parent
+PAGE = HERE / "README.md"
+
+
+def _memory(record: dict[str, Any]) -> list[str]:
+    runs = record["runs"]
+    base = {run["source"]: run["highest_mib"] for run in reversed(runs)}
+    lines = [
+        "| source | images | highest memory, MiB | over the fewest images, MiB | CPU s | images per CPU s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for run in runs:
+        more = run["highest_mib"] - base[run["source"]]
+        lines.append(
+            f"| {run['source']} | {run['images']:,} | {run['highest_mib']:.0f} | {more:+.0f} | {run['cpu_seconds']:.1f} | "
+            f"{run['images_per_cpu_second']:,.0f} |"
+        )
+    return lines
+
+
+def _kills(record: dict[str, Any]) -> list[str]:
+    lines = ["| what | kills | files | equal to the undisturbed |", "|---|---|---|---|"]
+    for what, found in record.items():
+        if not isinstance(found, dict):
+            continue
+        lines.append(f"| {what} | {len(found['kills'])} | {found['files']} | {found['equal']} |")
+    return lines
+
+
+def _stamp(record: dict[str, Any]) -> str:
+    return f"Commit `{record['commit'][:7]}`, {record['machine']}, load {record['load_at_start']:g}."
+
+
+def text() -> str:
+    """The page."""
+    memory, kills = (read(HERE / f"{name}.json") for name in ("memory", "kills"))
+    lines = [
+        "# Scale: memory and kills",
+        "",
+        "`python -m benchmarks.scale.memory --work DIR -o benchmarks/scale/memory.json`. " + _stamp(memory),
+        "",
+        f"`dracones score` of {memory['image']} images with the least Glow, one process a row; libraries make the base.",
+        "",
+        *_memory(memory),
+        "",
+        "`python -m benchmarks.scale.kills --work DIR -o benchmarks/scale/kills.json`. " + _stamp(kills),
+        "",
+        f"`kill -9` at random moments over {kills['images']:,} images, resumed each time; the finished files byte by byte.",
+        "",
+        *_kills(kills),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    PAGE.write_text(text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -22,8 +22,8 @@ def _memory(record: dict[str, Any]) -> list[str]:
     for run in runs:
         more = run["highest_mib"] - base[run["source"]]
         lines.append(
-            f"| {run['source']} | {run['images']:,} | {run['highest_mib']:.0f} | {more:+.0f} | {run['cpu_seconds']:.1f} | "
-            f"{run['images_per_cpu_second']:,.0f} |"
+            f"| {run['source']} | {run['images']:,} | {run['highest_mib']:.0f} | {more:+.0f} | "
+            f"{run['cpu_seconds']:.1f} | {run['images_per_cpu_second']:,.0f} |"
         )
     return lines
 
@@ -49,13 +49,13 @@ def text() -> str:
         "",
         "`python -m benchmarks.scale.memory --work DIR -o benchmarks/scale/memory.json`. " + _stamp(memory),
         "",
-        f"`dracones score` of {memory['image']} images with the least Glow, one process a row; libraries make the base.",
+        f"`dracones score` of {memory['image']} images with the least Glow, a process a row; libraries make the base.",
         "",
         *_memory(memory),
         "",
         "`python -m benchmarks.scale.kills --work DIR -o benchmarks/scale/kills.json`. " + _stamp(kills),
         "",
-        f"`kill -9` at random moments over {kills['images']:,} images, resumed each time; the finished files byte by byte.",
+        f"`kill -9` at random moments over {kills['images']:,} images, each time resumed; files byte by byte.",
         "",
         *_kills(kills),
     ]

@@ -126,3 +126,12 @@ def test_thumbnails_are_small_and_leave_tiny_images_exact():
     assert tiny.thumbnail() is tiny
     svg = Picture(b"<svg/>", "image/svg+xml", 900, 900)
     assert svg.thumbnail() is svg
+
+
+def test_what_was_not_looked_at_is_not_outlined():
+    """NaN counted as 0, which is hotter than a threshold below zero."""
+    heat = np.full((64, 64), -9.0)
+    heat[:, 32:] = np.nan
+    picture = overlay(np.zeros((64, 64)), heat, threshold=-5.0, low=-10.0, high=0.0)
+    pixels = np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB"))
+    assert not (pixels == 255).all(axis=2).any()

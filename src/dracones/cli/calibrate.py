@@ -14,6 +14,7 @@ from dracones.cli.options import (
     Group,
     Model,
     PixelRate,
+    Roi,
     Threads,
     runtime,
     use_threads,
@@ -31,6 +32,7 @@ def calibrate(
         float | None, typer.Option("--confidence", help="Keep the rate with this probability, not just on average.")
     ] = None,
     pixel_rate: PixelRate = None,
+    roi: Roi = None,
     group: Group = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to write; MODEL itself if not given.")
@@ -47,7 +49,7 @@ def calibrate(
 
     detector = dracones.load(model, device=device or "cpu", **runtime(classifier))
     detector.calibrate(
-        data,
+        data if roi is None else detector.open(data, roi=roi),
         false_alarm_rate=false_alarm_rate,
         confidence=confidence,
         pixel_rate=pixel_rate,

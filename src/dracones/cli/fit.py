@@ -15,6 +15,7 @@ from dracones.cli.options import (
     Group,
     MaxPixels,
     PixelRate,
+    Roi,
     Strict,
     Threads,
     parse_settings,
@@ -52,6 +53,7 @@ def fit(
         float | None, typer.Option("--confidence", help="Keep the rate with this probability, not just on average.")
     ] = None,
     pixel_rate: PixelRate = None,
+    roi: Roi = None,
     group_by: Annotated[
         str | None,
         typer.Option(
@@ -111,7 +113,7 @@ def fit(
         images = open_normal(data, strict=strict, max_pixels=max_pixels, pages=pages)
     groups = read_groups(group)
     aside = groups if calibrate is None else None
-    detector.fit(images, groups=aside, device=device, progress=progress, checkpoint=checkpoint)
+    detector.fit(images, roi=roi, groups=aside, device=device, progress=progress, checkpoint=checkpoint)
     if not rank.is_main:
         return
     if calibrate is not None or confidence is not None or pixel_rate is not None:

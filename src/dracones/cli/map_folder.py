@@ -35,8 +35,8 @@ class MapFolder:
 
         (self._raw[name],) = write_maps(self.folder, name, score_map, pictures=False)
         if self.normal is None:
-            self._middles.append(float(np.median(score_map)))
-            self._highest = max(self._highest, float(score_map.max()))
+            self._middles.append(float(np.nanmedian(score_map)))
+            self._highest = max(self._highest, float(np.nanmax(score_map)))
 
     def draw(self, images: "ImageCollection", progress: "Progress") -> None:
         """Draw every kept map over its image, with the scale below."""

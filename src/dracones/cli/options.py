@@ -32,6 +32,14 @@ PixelRate = Annotated[
         help="Share of normal images that may have any pixel outlined; the false-alarm rate if not given.",
     ),
 ]
+Roi = Annotated[
+    Path | None,
+    typer.Option(
+        "--roi",
+        metavar="MASK",
+        help="Region outside which nothing counts: an image for all, or a folder with one each.",
+    ),
+]
 EveryPage = Annotated[
     str, typer.Option("--pages", help="Of files with several pages or frames: first, or all as images of their own.")
 ]

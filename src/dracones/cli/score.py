@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from dracones.cli.map_folder import MapFolder
-from dracones.cli.models import load_model, open_data, read_groups, use_threads_for
+from dracones.cli.models import is_exported, load_model, open_data, read_groups, use_threads_for
 from dracones.cli.options import (
     AsJson,
     BatchSize,
@@ -19,6 +19,7 @@ from dracones.cli.options import (
     Group,
     MaxPixels,
     Model,
+    Roi,
     Strict,
     Threads,
     require_folder,
@@ -85,6 +86,7 @@ def score(
     classifier: Classifier = None,
     device: Device = "cpu",
     threads: Threads = None,
+    roi: Roi = None,
     strict: Strict = False,
     max_pixels: MaxPixels = None,
     pages: EveryPage = "first",
@@ -102,6 +104,8 @@ def score(
     _check(output, resume, maps=maps, masks=masks, regions=regions)
     reading: dict[str, Any] = {"strict": strict, "max_pixels": max_pixels, "pages": pages}
     if shards is not None:
+        if roi is not None:
+            raise ValueError("--shards scores images within the region that is saved with the model; leave out --roi")
         if resume or any(each is not None for each in (output, maps, masks, regions)):
             raise ValueError("--shards writes tables alone and goes on by itself; leave out -o, --resume and maps")
         if group is not None:
@@ -118,7 +122,8 @@ def score(
     from dracones.distributed.table import facts_of, fill, place, rows_kept
     from dracones.training import RichProgress
 
-    images = detector.adopt(open_data(model, data, **reading))
+    images = open_data(model, data, **reading)
+    images = detector.adopt(images if roi is None else _within(model, detector, images, roi))
     drawn = MapFolder(maps, detector.heat_range) if maps is not None else None
     marked = RegionFiles(model, detector.heat_range, masks, regions, images.names) if masks or regions else None
     keepers = [each.keep for each in (drawn, marked) if each is not None]
@@ -159,6 +164,12 @@ def score(
         tell(f"note: {note}")
     if fail_on_anomaly:
         raise SystemExit(exit_code(anomalies=tally.anomalies, unread=tally.unread))
+
+
+def _within(model: Path, detector: Any, images: Any, roi: Path) -> Any:
+    if is_exported(model):
+        raise ValueError(f"{model} is an exported file, and those know no region of interest; leave out --roi")
+    return detector.open(images, roi=roi)
 
 
 def _check(output: Path | None, resume: bool, *, maps: Path | None, masks: Path | None, regions: Path | None) -> None:

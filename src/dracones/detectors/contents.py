@@ -14,9 +14,11 @@ from dracones.calibration.heat_range import HeatRange
 from dracones.detectors.header import GroupsHeader, Header, read_strictly, unite
 from dracones.detectors.record import Record
 from dracones.files.storage import StoredDetector
+from dracones.images import Interest
 from dracones.methods import Limits, Method, build, hollow, method_class
 
 STATE, SCORES, PEAKS, OWNERS = "state.", "calibration.scores", "calibration.peaks", "calibration.owners"
+INTEREST = "interest"
 
 
 def header_of(stored: StoredDetector) -> Header:
@@ -50,7 +52,7 @@ def hollow_method(header: Header, stored: StoredDetector, **runtime: Any) -> Met
 def compared(method: Method, stored: StoredDetector) -> dict[str, Tensor | None]:
     """The state's names, with what is built under each (None: nothing); all agree with the file in type and shape."""
     names = [name.removeprefix(STATE) for name in stored.table.places if name.startswith(STATE)]
-    others = {name for name in stored.table.places if not name.startswith(STATE)} - {SCORES, PEAKS, OWNERS}
+    others = {name for name in stored.table.places if not name.startswith(STATE)} - {SCORES, PEAKS, OWNERS, INTEREST}
     if others:
         raise ValueError(f"it holds tensors that no detector has: {', '.join(sorted(others)[:3])}")
     parameters, built = dict(method.named_parameters()), method.state_dict()
@@ -139,6 +141,7 @@ def record_of(header: Header, stored: StoredDetector) -> Record:
     record = Record(
         preprocess=header.preprocess,
         image_shape=header.image_shape,
+        interest=_interest_of(header, stored),
         calibration=pooled,
         false_alarm_rate=calibration.false_alarm_rate,
         confidence=calibration.confidence,
@@ -167,6 +170,21 @@ def _groups_of(header: GroupsHeader | None, pooled: Conformal, stored: StoredDet
     calibrations = {name: Conformal().fit(pooled.scores[owners == i]) for i, name in enumerate(header.names)}
     thresholds = dict(zip(header.names, header.thresholds, strict=False)) if header.thresholds else {}
     return Groups(calibrations, header.how, thresholds)
+
+
+def _interest_of(header: Header, stored: StoredDetector) -> Interest | None:
+    said = header.interest
+    if (INTEREST in stored.table.places) != (said is not None and said.for_all):
+        raise ValueError("its region of interest and its header do not belong together")
+    if said is None or not said.for_all:
+        return None if said is None else Interest(None, said.fill)
+    place = stored.table.places[INTEREST]
+    if place.dtype != torch.uint8 or len(place.shape) != 2:
+        raise ValueError("its region of interest is no image of uint8")
+    mask = stored.tensor(INTEREST).numpy() != 0
+    if not mask.any():
+        raise ValueError("its region of interest is empty")
+    return Interest(mask, said.fill)
 
 
 def check_calibration(record: Record) -> None:

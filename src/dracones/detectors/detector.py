@@ -15,11 +15,12 @@ from dracones.calibration.prediction import Prediction, Verdict
 from dracones.detectors import files, fitting, scoring, streaming
 from dracones.detectors.familiar import chosen_for_calibration
 from dracones.detectors.grouping import counts_of, grouping_of, groups_for_calibration, rule_of
+from dracones.detectors.interests import interest_of, restricted_as, within_as
 from dracones.detectors.judge import Judge
 from dracones.detectors.likelihoods import Likelihoods
 from dracones.detectors.pipeline import Pipeline
 from dracones.detectors.record import Record
-from dracones.images import ImageCollection, Preprocess, Skipped, Tiling, UnreadableImage, open_images
+from dracones.images import ImageCollection, Preprocess, Skipped, Tiling, UnreadableImage, open_images, within
 from dracones.images.keys import How
 from dracones.methods import Method, MethodConfig, MethodInfo, Scores
 from dracones.training import Progress
@@ -51,6 +52,7 @@ class Detector(Likelihoods):
         data: Any,
         *,
         labels: Any = None,
+        roi: Any = None,
         groups: How | None = None,
         device: str | torch.device | None = None,
         progress: Progress | None = None,
@@ -65,6 +67,9 @@ class Detector(Likelihoods):
         Args:
             data: normal images: a folder, file, array, tensor, Dataset or DataLoader (see `open_images`).
             labels: one class per image, for the methods that need them and data that does not carry them.
+            roi: region of interest, outside which nothing counts, here and in every later score: an image file or array
+                of the images' own size for all of them, which is saved with the detector; or a folder with one for
+                each, which is then needed wherever images are given (see `dracones.images.within`).
             groups: what the images kept aside are calibrated by, each group for itself; see `calibrate`.
             device: where to learn; the detector stays there. A GPU if there is one, by default.
             progress: is told about everything that takes long.
@@ -79,6 +84,7 @@ class Detector(Likelihoods):
         """
         self.record = None
         opened = open_images(data, strict=strict, labels=labels)
+        opened = opened if roi is None else within(opened, roi)
         preprocess = fitting.choose_preprocess(self.method.info, self.config, opened)
         images = opened.with_preprocess(preprocess)
         named = None if groups is None else dict(zip(images.names, groups_for_calibration(images, groups), strict=True))
@@ -86,7 +92,7 @@ class Detector(Likelihoods):
         parts, provenance = fitting.learn(self.method, images, shape, _choose_device(device), progress, checkpoint)
         self.config = self.method.config
         if provenance is not None:
-            self.know(Record(preprocess, shape, provenance=provenance))
+            self.know(Record(preprocess, shape, interest_of(opened), provenance=provenance))
             self._calibrate_on(parts.calibration, progress, named, None if groups is None else rule_of(groups))
         found = fitting.agreed(self.method, self.record)
         if found is not None:
@@ -140,7 +146,7 @@ class Detector(Likelihoods):
                 "groups: the images that `fit` kept aside are grouped by fit(groups=...); give others here"
             )
         if data is not None:
-            opened = open_images(data)
+            opened = self.open(data)
             keys = None if groups is None else groups_for_calibration(opened, groups)
             rarest = rate if pixel_rate is None else min(rate, pixel_rate)
             chosen, found = chosen_for_calibration(record.learnt, opened, rarest, confidence, progress)
@@ -336,13 +342,30 @@ class Detector(Likelihoods):
         self.know(record.uncalibrated())
         return self
 
-    def adopt(self, images: ImageCollection) -> ImageCollection:
-        """A collection with this detector's treatment.
+    def open(self, data: Any, *, strict: bool = False, roi: Any = None) -> ImageCollection:
+        """The images of ``data`` within this detector's region of interest, not treated yet.
+
+        Args:
+            data: see `open_images`.
+            strict: stop at the first unreadable image.
+            roi: the region, where each image has its own.
 
         Raises:
-            ValueError: not fitted, or a collection that brings another treatment of its own.
+            ValueError: a region where the detector knows none, or another than its own.
         """
-        return scoring.treated_by(self.fitted().preprocess, images)
+        images = open_images(data, strict=strict)
+        return restricted_as(
+            self.fitted().interest, images if roi is None else within_as(self.fitted().interest, images, roi)
+        )
+
+    def adopt(self, images: ImageCollection) -> ImageCollection:
+        """A collection with this detector's treatment, within its region of interest.
+
+        Raises:
+            ValueError: not fitted, or a collection that brings another treatment or region of its own.
+        """
+        record = self.fitted()
+        return scoring.treated_by(record.preprocess, restricted_as(record.interest, images))
 
     def scorer(self) -> streaming.Scorer:
         """What scores collections: the pipeline, and how images are cut."""

@@ -16,7 +16,7 @@ from dracones.detectors.familiar import digests, refuse_learnt
 from dracones.detectors.outlines import Outlined, outlined, predicted_with_peaks
 from dracones.detectors.promises import promises_by_group
 from dracones.detectors.record import Record
-from dracones.images import ImageCollection, open_images
+from dracones.images import ImageCollection
 from dracones.images.keys import How
 from dracones.metrics import evaluate_maps, evaluate_scores
 from dracones.training import Progress
@@ -100,11 +100,11 @@ def evaluate(
         ValueError: one side has no readable image, a mask of another size than its image, or normal images that the
             detector learnt from (a few of them are left out, with a warning).
     """
-    record, given = detector.fitted(), open_images(normal)
+    record, given = detector.fitted(), detector.open(normal)
     found = digests(given, progress)
     fresh = ~refuse_learnt(record.learnt, found, given.name_of_source, "judge it")
     given, found = given.subset(fresh), found[fresh]
-    collections = {"normal": detector.adopt(given), "anomalous": detector.adopt(open_images(anomalous))}
+    collections = {"normal": detector.adopt(given), "anomalous": detector.adopt(detector.open(anomalous))}
     with_maps = detector.gives_maps and collections["anomalous"].has_masks
     answers = {
         side: predicted_with_peaks(
@@ -251,7 +251,10 @@ def _pixel_metrics(
     confidence: float,
     seed: int,
 ) -> dict[str, dict[str, float]]:
-    """Of all normal images and of the anomalous ones whose mask is known; a map and a mask in memory at a time."""
+    """Of all normal images and of the anomalous ones whose mask is known, inside the region of interest.
+
+    A map and a mask are in memory at a time.
+    """
     normal, odd = predictions["normal"], predictions["anomalous"]
     normal_maps, odd_maps = normal.maps or (), odd.maps or ()
     normal_mask, odd_mask = _masks_of(collections["normal"]), _masks_of(collections["anomalous"])
@@ -267,7 +270,15 @@ def _pixel_metrics(
             mask = odd_mask(odd.paths[place])
             yield np.zeros(odd_maps[place].shape, dtype=np.bool_) if mask is None else mask
 
-    return evaluate_maps(_never_marked(maps), masks(), confidence=confidence, seed=seed)
+    def insides() -> Iterator[NDArray[np.bool_] | None]:
+        for images, paths in (
+            (collections["normal"], normal.paths),
+            (collections["anomalous"], [odd.paths[place] for place in masked]),
+        ):
+            place_of = {name: i for i, name in enumerate(images.names)}
+            yield from (images.inside(place_of[path]) for path in paths)
+
+    return evaluate_maps(_never_marked(maps), masks(), insides=insides(), confidence=confidence, seed=seed)
 
 
 def _never_marked(maps: Callable[[], Iterator[NDArray[np.float32]]]) -> Iterator[NDArray[np.float32]]:

@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dracones.calibration import Groups
 from dracones.detectors.contents import (
+    INTEREST,
     OWNERS,
     PEAKS,
     SCORES,
@@ -44,6 +46,7 @@ def _parts(
     scores, calibration = record.calibration.state()
     peaks, heat = record.heat_range.state() if record.heat_range is not None else (None, None)
     provenance, origin = divide(record.provenance)
+    interest = record.interest
     header = {
         "method": method.info.name,
         "config": config.model_dump(mode="json"),
@@ -57,6 +60,7 @@ def _parts(
             "heat": heat,
             **({} if record.groups is None else {"groups": _groups_header(record.groups)}),
         },
+        "interest": None if interest is None else {"fill": list(interest.fill), "for_all": interest.mask is not None},
         "provenance": provenance,
         "extras": method.header_extras(),
     }
@@ -65,6 +69,8 @@ def _parts(
     read_strictly(type(config), header["config"], "config")
     read_strictly(method.Extras, header["extras"], "extras")
     tensors = {STATE + name: tensor for name, tensor in method.saved_state().items()}
+    if interest is not None and interest.mask is not None:
+        tensors[INTEREST] = torch.from_numpy(interest.mask.astype(np.uint8))
     tensors[SCORES] = torch.as_tensor(scores["scores"])
     if peaks is not None:
         tensors[PEAKS] = torch.as_tensor(peaks)

@@ -72,6 +72,13 @@ class CalibrationHeader(_Strict):
         return self
 
 
+class InterestHeader(_Strict):
+    """A region of interest; a region that is the same for all images is a tensor."""
+
+    fill: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1, max_length=65_536)]
+    for_all: bool
+
+
 class Header(_Strict):
     """What a detector is.
 
@@ -81,6 +88,7 @@ class Header(_Strict):
         image_shape: ``[C, H, W]`` of what the method sees.
         preprocess: the treatment of every image.
         calibration: what was promised.
+        interest: outside which nothing counts.
         provenance: what of the fit's record is the same for every equal fit.
         extras: what a method adds (`Method.header_extras`), validated by its ``Extras``.
     """
@@ -90,6 +98,7 @@ class Header(_Strict):
     image_shape: tuple[_Side, _Side, _Side]
     preprocess: Preprocess
     calibration: CalibrationHeader
+    interest: InterestHeader | None = None
     provenance: dict[str, Any]
     extras: dict[str, Any]
 

@@ -17,7 +17,6 @@ from dracones.images import (
     DefectKind,
     ImageCollection,
     levels_of,
-    open_images,
     with_defect,
 )
 from dracones.training import Progress
@@ -132,7 +131,7 @@ def sensitivity(
         raise ValueError(f"defects={defects}: at least one of each kind is expected")
     _check("sizes", sizes)
     _check("contrasts", contrasts)
-    images = open_images(data)
+    images = detector.open(data)
     fresh = images.subset(~refuse_learnt(record.learnt, digests(images, progress), images.name_of_source, "judge it"))
     good = detector.predict(fresh, batch_size=batch_size, maps=False, progress=progress)
     if len(good) == 0 or good.is_anomaly is None:
@@ -140,7 +139,7 @@ def sensitivity(
     unread = {item.name for item in good.errors}
     readable = fresh.subset([i for i, name in enumerate(fresh.names) if name not in unread])
     made = _Made(readable, list(kinds), sorted(sizes), sorted(contrasts), defects, seed)
-    scored = detector.predict(open_images(made), batch_size=batch_size, maps=False, strict=True, progress=progress)
+    scored = detector.predict(made, batch_size=batch_size, maps=False, strict=True, progress=progress)
     if scored.is_anomaly is None:
         raise ValueError("no verdicts on the made defects")
     flags = scored.is_anomaly.reshape(len(kinds), len(made.sizes), len(made.contrasts), defects)
@@ -204,6 +203,11 @@ class _Made(Dataset[Tensor]):
         drawn = torch.Generator().manual_seed((self.seed * 1_000_003 + kind) * 1_000_003 + number)
         image, donor = self.images.read(place), self._donor(number, image=place)
         found = with_defect(image, self.kinds[kind], size=size, contrast=contrast, donor=donor, generator=drawn)
+        inside = self.images.inside(place)
+        if inside is not None:
+            # What counts is what lies inside; the colour outside stays as it is.
+            seen = torch.from_numpy(inside)
+            found = Defect(torch.where(seen, found.image, image), found.mask & seen)
         # A camera's image has whole levels, and so has one with a defect.
         steps = levels_of(native)
         return found if steps is None else Defect(_levelled(found.image, steps), found.mask)

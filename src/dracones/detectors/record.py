@@ -7,7 +7,7 @@ from typing import Any
 from dracones.calibration import Conformal, Groups
 from dracones.calibration.heat_range import HeatRange
 from dracones.detectors.familiar import Digests, Met
-from dracones.images import Preprocess
+from dracones.images import Interest, Preprocess
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Record:
     Attributes:
         preprocess: how every image is treated.
         image_shape: ``(C, H, W)`` of what the method sees.
+        interest: region outside which nothing counts; ``None``: whole images do.
         calibration: scores of normal images that no fit has seen; empty where there were none.
         false_alarm_rate: promised for ``threshold``.
         confidence: with which the rate is promised for the calibration images at hand; ``None``: on average.
@@ -32,6 +33,7 @@ class Record:
 
     preprocess: Preprocess
     image_shape: tuple[int, int, int]
+    interest: Interest | None = None
     calibration: Conformal = field(default_factory=Conformal)
     false_alarm_rate: float | None = None
     confidence: float | None = None
@@ -43,7 +45,7 @@ class Record:
 
     def uncalibrated(self) -> "Record":
         """The same without what was learnt from calibration images: their scores are of other settings."""
-        return Record(self.preprocess, self.image_shape, provenance=self.provenance)
+        return Record(self.preprocess, self.image_shape, self.interest, provenance=self.provenance)
 
     def seen(self, calibration: Conformal, heat_range: HeatRange | None, groups: Groups | None = None) -> "Record":
         """The same with scores of normal images, and no promise yet."""

@@ -37,10 +37,15 @@ def stream(
     def finish(scorer: Scorer, batch: Batch, scores: Scores) -> list[Verdict]:
         sizes = [images.native_shape(int(i))[1:] if maps else None for i in batch.indices]
         if grouping is None:
-            return list(_judged(scorer.pipeline, scores, batch.names, sizes, None))
-        own = grouping.of(batch.indices)
-        judged = _judged(scorer.pipeline, scores, batch.names, sizes, own)
-        return [replace(each, group=grouping.names[at]) for each, at in zip(judged, own, strict=True)]
+            judged = list(_judged(scorer.pipeline, scores, batch.names, sizes, None))
+        else:
+            own = grouping.of(batch.indices)
+            grouped = _judged(scorer.pipeline, scores, batch.names, sizes, own)
+            judged = [replace(each, group=grouping.names[at]) for each, at in zip(grouped, own, strict=True)]
+        for verdict, index in zip(judged, batch.indices, strict=True):
+            if verdict.map is not None:
+                _blank_outside(verdict.map, images, int(index))
+        return judged
 
     for done in score_blocks(scorer, images, places, finish, batch_size=batch_size, progress=progress):
         answers: dict[int, Verdict | Skipped] = dict(zip(done.indices, done.results, strict=True))
@@ -77,8 +82,7 @@ def scores_of_normals(
     def finish(scorer: Scorer, batch: Batch, scores: Scores) -> list[tuple[str, float, tuple[float, float] | None]]:
         heats: list[tuple[float, float] | None] = [None] * len(batch.names)
         if scores.map is not None:
-            peaks = _peaks(scorer.pipeline.preprocess, scores.map, images, batch)
-            heats = list(zip(usual_heat(scores.map), peaks, strict=True))
+            heats = list(_heat_facts(scorer.pipeline.preprocess, scores.map, images, batch))
         return list(zip(batch.names, scores.image.float().cpu().tolist(), heats, strict=True))
 
     for done in score_blocks(scorer, images, range(len(images)), finish, batch_size=batch_size, progress=progress):
@@ -118,13 +122,31 @@ def _warn_of_apart(names: list[str], found: list[float], group: str) -> None:
     )
 
 
-def _peaks(preprocess: Preprocess, maps: Tensor, images: ImageCollection, batch: Batch) -> list[float]:
-    """The hottest pixel of each map as it is shown, at its image's own size: what a threshold of pixels is for."""
-    sizes = [images.native_shape(int(i))[1:] for i in batch.indices]
-    return [
-        float(preprocess.restore(maps[i : i + 1].float(), size).nan_to_num(-math.inf).max())
-        for i, size in enumerate(sizes)
-    ]
+def _heat_facts(
+    preprocess: Preprocess, maps: Tensor, images: ImageCollection, batch: Batch
+) -> Iterator[tuple[float, float]]:
+    """Usual heat, and the hottest pixel of each map as it is shown: at its image's own size, where the image counts.
+
+    That pixel is what a threshold of pixels is for.
+    """
+    for i, index in enumerate(batch.indices):
+        one = maps[i : i + 1].float()
+        heat = preprocess.restore(one, images.native_shape(int(index))[1:])[0].cpu().numpy()
+        inside = images.inside(int(index))
+        if inside is None:
+            yield usual_heat(one)[0], float(np.nanmax(heat, initial=-math.inf))
+        else:
+            counts = torch.from_numpy(heat[inside])
+            seen = counts[~counts.isnan()]
+            # A crop may have left nothing of the region to look at.
+            yield (usual_heat(seen[None, None])[0], float(seen.max())) if len(seen) else (0.0, -math.inf)
+
+
+def _blank_outside(heat: NDArray[np.float32], images: ImageCollection, index: int) -> None:
+    """What lies outside the region of interest was not looked at."""
+    inside = images.inside(index)
+    if inside is not None:
+        heat[~inside] = np.nan
 
 
 def _some(names: list[str], shown: int = 5) -> str:

@@ -15,7 +15,7 @@ from dracones.detectors.familiar import Met, digests, first_of_each, refuse_lear
 from dracones.detectors.fitting import groups_in, in_tiles, native_shapes
 from dracones.detectors.record import Record
 from dracones.detectors.splitting import cut
-from dracones.images import ImageCollection, open_images
+from dracones.images import ImageCollection
 from dracones.methods import FitContext
 from dracones.training import Progress
 
@@ -65,7 +65,7 @@ def update(
             "the rate is promised for each group of images: give images to calibrate with (calibrate=...), of groups "
             "that their names tell"
         )
-    images = detector.adopt(open_images(data))
+    images = detector.adopt(detector.open(data))
     _refuse_other_sizes(record, images)
     found = digests(images, progress)
     known = refuse_learnt(record.learnt, found, images.name_of_source, "teach anything new")
@@ -94,7 +94,7 @@ def update(
         "seconds": round(time.monotonic() - started, 3),
     }
     provenance = {**record.provenance, "met": met, "updates": [*record.provenance.get("updates", []), step]}
-    new.know(Record(record.preprocess, record.image_shape, provenance=provenance))
+    new.know(Record(record.preprocess, record.image_shape, record.interest, provenance=provenance))
     _calibrate(
         new, record, parts.calibration if calibrate is None else calibrate, progress, given=calibrate is not None
     )

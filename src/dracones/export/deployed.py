@@ -85,6 +85,8 @@ def refusal(detector: Detector) -> str | None:
     method = detector.method
     if detector.groups is not None:
         return "each group has its own threshold, and a graph does not know an image's group; calibrate without groups"
+    if detector.fitted().interest is not None:
+        return "a graph knows no region of interest; export a detector that was fitted on images cut to the region"
     if detector.tiling is not None:
         return "it scores images in tiles, which a graph for whole images does not; export the detector of one tile"
     if isinstance(method, Odin):

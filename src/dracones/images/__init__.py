@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from dracones.images.folder import HEAT_SUFFIX as HEAT_SUFFIX
     from dracones.images.formats.mvtec import MvtecLayout as MvtecLayout
     from dracones.images.groups import similar_groups as similar_groups
+    from dracones.images.interest import Interest as Interest
+    from dracones.images.interest import InterestSource as InterestSource
+    from dracones.images.interest import restricted as restricted
+    from dracones.images.interest import within as within
     from dracones.images.limits import Limits as Limits
     from dracones.images.limits import Skipped as Skipped
     from dracones.images.limits import UnreadableImage as UnreadableImage
@@ -74,6 +78,8 @@ __all__ = [
     "ImageCollection",
     "ImageDataset",
     "ImageSource",
+    "Interest",
+    "InterestSource",
     "Limits",
     "MvtecLayout",
     "Preprocess",
@@ -92,9 +98,11 @@ __all__ = [
     "levels_of",
     "open_images",
     "reading_threads",
+    "restricted",
     "similar_groups",
     "tiles_of",
     "with_defect",
+    "within",
 ]
 
 _HOMES = {
@@ -108,6 +116,8 @@ _HOMES = {
     "ImageCollection": "collection",
     "ImageDataset": "dataset",
     "ImageSource": "sources",
+    "Interest": "interest",
+    "InterestSource": "interest",
     "Limits": "limits",
     "MvtecLayout": "formats.mvtec",
     "Preprocess": "preprocess",
@@ -128,7 +138,9 @@ _HOMES = {
     "reading_threads": "prefetch",
     "similar_groups": "groups",
     "tiles_of": "tile_source",
+    "restricted": "interest",
     "with_defect": "builtin.defects",
+    "within": "interest",
 }
 # Some of these load torch, and what only reads files must not.
 __getattr__ = lazily(__name__, _HOMES)

@@ -345,6 +345,23 @@ class ImageCollection:
             raise IndexError(f"image {index} of a collection of {len(self)}")
         return int(self._indices[index])
 
+    @property
+    def places(self) -> np.ndarray:
+        """Where each image is in the source."""
+        return self._indices
+
+    def from_source(self, source: ImageSource) -> Self:
+        """The same images out of another source of them, of the same length and order."""
+        if len(source) != len(self.source):
+            raise ValueError(f"a source of {len(source)} images in place of one of {len(self.source)}")
+        view = self._view()
+        view.source = source
+        return view
+
+    def inside(self, index: int) -> np.ndarray | None:
+        """`[H, W]` bool, True where the image counts, at its own size; ``None``: everywhere."""
+        return self.source.inside(self._at(index))
+
     def _view(self) -> Self:
         view = type(self)(self.source, preprocess=self._preprocess, strict=self.strict)
         view._indices, view._skipped = self._indices, self._skipped

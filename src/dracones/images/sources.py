@@ -67,6 +67,10 @@ class ImageSource(ABC):
         """`[H, W]` bool, True where anomalous; None where the source knows no masks."""
         return None
 
+    def inside(self, index: int) -> np.ndarray | None:  # noqa: ARG002
+        """`[H, W]` bool, True in the region of interest; None where all of the image counts."""
+        return None
+
 
 class ArraySource(ImageSource):
     """Images of one size, held as one array `[N, H, W, C]` (a memory map will do)."""

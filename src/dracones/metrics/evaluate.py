@@ -74,13 +74,14 @@ def evaluate_maps(
     confidence: float = 0.95,
     seed: int = 0,
     *,
+    insides: Any = None,
     max_fpr: float = 0.3,
     replicates: int = REPLICATES,
 ) -> dict[str, dict[str, float]]:
     """All pixel metrics, each with `value`, `low` and `high`, from one sort.
 
     The names of `evaluate_scores`, over pixels, and `aupro` up to the false positive rate `max_fpr`. Intervals are
-    bootstrapped over images. `maps` and `masks`: see `PixelRanking.add`; pass generators to keep memory low.
+    bootstrapped over images. `maps`, `masks` and `insides`: see `PixelRanking.add`; pass generators to keep memory low.
 
     Example:
         >>> maps = np.linspace(0, 1, 48).reshape(3, 4, 4)
@@ -88,7 +89,7 @@ def evaluate_maps(
         1.0
     """
     ranking = PixelRanking()
-    ranking.add(maps, masks)
+    ranking.add(maps, masks, insides)
     estimates = ranking.intervals(max_fpr=max_fpr, confidence=confidence, seed=seed, replicates=replicates)
     result = {name: estimate.to_dict() for name, estimate in estimates.items()}
     result["f1_max"]["threshold"] = ranking.f1_max().threshold

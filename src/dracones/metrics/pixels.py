@@ -1,6 +1,7 @@
 """Heat maps against masks: one sorted state for pixel AUROC, AUPRO, F1-max and the rest, fed map by map."""
 
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,39 +78,42 @@ class PixelRanking(Staircase):
             f"{self.regions} regions)"
         )
 
-    def add(self, maps: Any, masks: Any) -> None:
+    def add(self, maps: Any, masks: Any, insides: Iterable[Any] | None = None) -> None:
         """Take in one map `[H, W]`, a batch `[B, H, W]`, or a sequence of maps of any sizes, with their masks.
 
         Args:
             maps: scores, larger = more anomalous; arrays or tensors.
             masks: the same shapes; booleans, 0 and 1, or the 0 and 255 of mask files; nonzero = anomalous.
+            insides: for a sequence of maps, where each of them counts, `[H, W]` bool, or None for everywhere.
 
         Raises:
             ValueError: shapes that differ, NaN scores (with their count), masks of other values; the maps before the
                 refused one have been taken in.
         """
         self._counts = None
-        for scores, mask in _pairs(maps, masks):
-            self._add_one(scores, mask)
+        counted = repeat(None) if insides is None else insides
+        for (scores, mask), inside in zip(_pairs(maps, masks), counted, strict=False):
+            self._add_one(scores, mask, inside)
 
-    def _add_one(self, scores: Float, mask: Bool) -> None:
+    def _add_one(self, scores: Float, mask: Bool, inside: Bool | None) -> None:
         if scores.shape != mask.shape or scores.ndim != 2:
             raise ValueError(
                 f"image {len(self)}: expected map and mask of one shape [H, W], got {scores.shape} and {mask.shape}"
             )
         if scores.dtype == np.float64 and fits_float32(scores):
             scores = scores.astype(np.float32)
+        normal = ~mask
+        if inside is not None:
+            mask, normal = mask & inside, normal & inside
         regions, count = label_regions(mask, self._connectivity)
         if count:
             of_pixel = regions[mask]
             self._region_sizes.append(np.bincount(of_pixel, minlength=count + 1)[1:])
             self._region_of.append(of_pixel + (self.regions - 1))
             self._anomalous.append(scores[mask])
-            self._normal.append(scores[~mask])
-        else:
-            self._normal.append(scores.ravel())
+        self._normal.append(scores[normal])
         anomalous = int(self._region_sizes[-1].sum()) if count else 0
-        self._images.append((mask.size - anomalous, anomalous, count))
+        self._images.append((int(normal.sum()), anomalous, count))
 
     def counts(self) -> PixelCounts:
         """The sorted state; made on first use after an `add`.

@@ -207,8 +207,9 @@ def _at_most(image: Image.Image, largest: int) -> Image.Image:
 def _contour(drawn: Image.Image, values: NDArray[np.float64], level: float, colour: str) -> None:
     from contourpy import contour_generator
 
-    # A frame of the lowest value closes outlines that touch the border.
-    framed = np.pad(np.nan_to_num(values), 1, constant_values=float(np.nan_to_num(values).min()))
+    # A frame of the lowest value closes outlines that touch the border; what was not looked at is as cold.
+    coldest = float(np.nanmin(values, initial=level))
+    framed = np.pad(np.nan_to_num(values, nan=coldest), 1, constant_values=coldest)
     scale_x, scale_y = drawn.width / values.shape[1], drawn.height / values.shape[0]
     pen = ImageDraw.Draw(drawn)
     # A dark rim keeps the line visible on bright colours.

@@ -142,6 +142,24 @@ def test_a_new_model_that_could_give_no_verdict_is_a_bad_file(stub_file):
     house.close()
 
 
+def test_a_file_that_changes_while_it_is_read_is_not_served_under_the_others_hash(stub_file):
+    house = house_of(stub_file, lambda path: Stub())
+    served = house.served["part"]
+
+    def load(path):
+        path.write_bytes(b"three")
+        return Stub(shift=1)
+
+    served._load = load
+    stub_file.write_bytes(b"two")
+    assert [served.look(), served.look()] == [None, False]
+    assert "changed while it was read" in served.trouble
+    served._load = lambda path: Stub(shift=2)
+    assert [served.look(), served.look()] == [None, True]
+    assert served.current.sha256 == hashlib.sha256(b"three").hexdigest()
+    house.close()
+
+
 def test_reloading_under_load_fails_no_request(stub_file):
     house = house_of(stub_file, lambda path: Stub(0.002), reload_every=0.01)
     swaps = 0

@@ -77,6 +77,7 @@ def read_model(path: Path, load: Load, *, without_threshold: bool = False) -> Lo
     """
     if not path.is_file():
         raise FileNotFoundError(f"no such model file: {path}")
+    digest = _digest(path)
     detector = load(path)
     if getattr(detector, "groups", None) is not None:
         raise ValueError(
@@ -97,9 +98,14 @@ def read_model(path: Path, load: Load, *, without_threshold: bool = False) -> Lo
         raise ValueError(f"{path} cannot score: {found}") from found
     if math.isnan(found.score):
         raise ValueError(f"{path} cannot score: it gives NaN")
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if _digest(path) != digest:  # what was loaded would go by another file's hash
+        raise ValueError(f"{path} changed while it was read")
     return Loaded(detector, digest, _calibration_scores(detector), seconds, time.time())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _calibration_scores(detector: Any) -> list[float]:

@@ -309,7 +309,7 @@ def page(record: dict[str, Any]) -> str:
         "| part | commit | date | load of the machine at its start |",
         "|---|---|---|---|",
         *[
-            f"| {name} | {record[name]['commit'][:10]} | {record[name]['date']} | {record[name]['load_at_start']:g} |"
+            f"| {name} | {record[name]['commit'][:10]} | {record[name]['date']} | {record[name].get('load_at_start', 'not kept')} |"
             for name in PARTS
         ],
         "",

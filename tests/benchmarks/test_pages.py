@@ -23,6 +23,7 @@ def _from_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
         ("flows.depth", "depth.json", "depth.md"),
         ("flows.robustness", "robustness.json", "robustness.md"),
         ("metrics.race", "results.json", "README.md"),
+        ("serving.measure", "results.json", "README.md"),
     ],
 )
 def test_a_page_of_one_record(module: str, record: str, page: str) -> None:

@@ -309,8 +309,8 @@ def page(record: dict[str, Any]) -> str:
         "| part | commit | date | load of the machine at its start |",
         "|---|---|---|---|",
         *[
-            f"| {name} | {record[name]['commit'][:10]} | {record[name]['date']} | {record[name].get('load_at_start', 'not kept')} |"
-            for name in PARTS
+            f"| {name} | {part['commit'][:10]} | {part['date']} | {part.get('load_at_start', 'not kept')} |"
+            for name, part in ((name, record[name]) for name in PARTS)
         ],
         "",
         f"{record['machine']}, torch {record['torch']}.",

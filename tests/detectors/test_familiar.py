@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 import dracones
-from dracones.calibration import Conformal, TooFewScores, coarseness, judge_promise, standing_apart
+from dracones.calibration import Conformal, Met, TooFewScores, coarseness, judge_promise, standing_apart
 from dracones.detectors import evaluate
-from dracones.detectors.familiar import Met, digests, first_of_each
+from dracones.detectors.familiar import digests, first_of_each
 from dracones.detectors.splitting import cut, groups_of, split
 from dracones.images import open_images
 

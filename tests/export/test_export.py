@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import onnx
@@ -14,49 +13,9 @@ import dracones
 from dracones import runtime
 from dracones.export import export, refusal
 from dracones.runtime.container import CHECKS, DIGEST, FACTS, PLACEHOLDER, TREATMENT
+from exported_line import pictures, without_torch
 
 pytest.importorskip("onnxruntime")
-
-
-def pictures(count, height, width, channels=3, seed=0):
-    generator = np.random.default_rng(seed)
-    ramp = np.linspace(0, 1, height)[None, :, None, None] * generator.random((count, 1, 1, channels))
-    noise = generator.normal(0, 0.1, (count, height, width, channels))
-    return (np.clip(ramp + noise, 0, 1) * 255).round().astype(np.uint8)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Images of two sizes and one gray, and a file that is none."""
-    root = tmp_path_factory.mktemp("line")
-    for i, (height, width) in enumerate([(80, 72), (80, 72), (64, 90), (40, 40)]):
-        Image.fromarray(pictures(1, height, width, seed=i + 7)[0]).save(root / f"{i}.png")
-    Image.fromarray(pictures(1, 50, 60, 1, seed=20)[0, :, :, 0]).save(root / "gray.png")
-    (root / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    return root
-
-
-@pytest.fixture(scope="module")
-def padim():
-    detector = dracones.create(
-        "padim",
-        backbone="resnet18",
-        weights="random",
-        size=(64, 64),
-        channels=3,
-        dimensions=10,
-        cache=False,
-        calibration_share=0.5,
-        false_alarm_rate=0.1,
-    )
-    return detector.fit(pictures(40, 80, 72))
-
-
-@pytest.fixture(scope="module")
-def line(padim, tmp_path_factory):
-    path = tmp_path_factory.mktemp("export") / "line.onnx"
-    assert export(padim, path).difference <= 1e-5
-    return path
 
 
 def test_scores_verdicts_and_maps_are_the_detectors(padim, line, folder):
@@ -71,22 +30,8 @@ def test_scores_verdicts_and_maps_are_the_detectors(padim, line, folder):
     assert (found.threshold, found.false_alarm_rate) == (expected.threshold, expected.false_alarm_rate)
 
 
-_BLOCKED = """
-    import sys
-
-    class Blocked:
-        def find_spec(self, name, path=None, target=None):
-            if name.split(".")[0] in ("torch", "torchvision", "timm"):
-                raise ImportError(f"{name} is not to be had here")
-
-    sys.meta_path.insert(0, Blocked())
-"""
-
-
 def test_the_command_line_scores_it_where_there_is_no_torch(padim, line, folder, tmp_path):
-    code = textwrap.dedent(_BLOCKED) + "from dracones.cli import main\nmain()\n"
-    arguments = ["score", str(line), str(folder), "-o", str(tmp_path / "line.csv"), "--maps", str(tmp_path / "maps")]
-    subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, timeout=120)
+    without_torch("score", line, folder, "-o", tmp_path / "line.csv", "--maps", tmp_path / "maps")
     padim.save(tmp_path / "model.safetensors")
     whole = ["score", str(tmp_path / "model.safetensors"), str(folder), "-o", str(tmp_path / "whole.csv")]
     subprocess.run(

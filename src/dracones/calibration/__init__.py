@@ -4,6 +4,7 @@ from dracones.calibration.conformal import Conformal, TooFewScores, clopper_pear
 from dracones.calibration.contamination import standing_apart
 from dracones.calibration.groups import Groups
 from dracones.calibration.heat_range import HeatRange
+from dracones.calibration.met import Met
 from dracones.calibration.prediction import Prediction, Verdict
 from dracones.calibration.promise import Promise, coarseness, judge_promise
 from dracones.calibration.regions import Region, regions_of
@@ -12,6 +13,7 @@ __all__ = [
     "Conformal",
     "Groups",
     "HeatRange",
+    "Met",
     "Prediction",
     "Promise",
     "Region",

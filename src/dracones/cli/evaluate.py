@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from dracones.cli.models import load_model, read_groups, use_threads_for
+from dracones.cli.models import load_model, open_data, open_test, read_groups, use_threads_for
 from dracones.cli.options import (
     Anomalous,
     AsJson,
@@ -35,11 +35,11 @@ def evaluate(
 ) -> None:
     """Judge MODEL on images it was not fitted on; with masks, judge its heat maps too."""
     use_threads_for(model, threads)
-    from dracones.detectors import evaluate as judge
+    from dracones.detectors.evaluation import evaluate as judge
     from dracones.training import RichProgress
 
     detector = load_model(model, device=device, classifier=classifier)
-    normal_images, anomalous_images = open_sides(normal, anomalous, masks, mvtec)
+    normal_images, anomalous_images = open_sides(model, normal, anomalous, masks, mvtec)
     found = judge(
         detector,
         normal_images,
@@ -56,25 +56,25 @@ def evaluate(
     report_skipped(skipped)
 
 
-def open_sides(normal: str | None, anomalous: str | None, masks: Path | None, mvtec: Path | None) -> tuple[Any, Any]:
-    """The two sides of a comparison, from options or from a category in MVTec-AD layout.
+def open_sides(
+    model: Path, normal: str | None, anomalous: str | None, masks: Path | None, mvtec: Path | None
+) -> tuple[Any, Any]:
+    """The two sides of a comparison, from options or from a category in MVTec-AD layout; as the model reads images.
 
     Raises:
         ValueError: options that contradict each other, or a side that is missing.
     """
-    from dracones.images import MvtecLayout, open_images
-
     if mvtec is not None:
         if normal or anomalous or masks:
             raise ValueError("--mvtec names both sides and the masks; leave out --normal, --anomalous and --masks")
-        test = MvtecLayout(mvtec).test
+        test = open_test(model, mvtec)
         labels = test.labels
         if labels is None:
             raise ValueError(f"{mvtec}/test has no labels")
         return test.subset(labels == 0), test.subset(labels == 1)
     if normal is None or anomalous is None:
         raise ValueError("give --normal DATA and --anomalous DATA, or --mvtec DIR")
-    return open_images(normal), open_images(anomalous, masks=masks)
+    return open_data(model, normal), open_data(model, anomalous, masks=masks)
 
 
 def show(found: Any) -> None:

@@ -62,20 +62,43 @@ def use_threads_for(model: Path, threads: int | None) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
-def open_data(model: Path, data: str, *, strict: bool, max_pixels: int | None = None, pages: str = "first") -> Any:
+def open_data(
+    model: Path,
+    data: str,
+    *,
+    strict: bool = False,
+    max_pixels: int | None = None,
+    pages: str = "first",
+    masks: Path | None = None,
+) -> Any:
     """The images of DATA for a model; without torch for an exported one."""
     if not is_exported(model):
-        return open_normal(data, strict=strict, max_pixels=max_pixels, pages=pages)
+        return open_normal(data, strict=strict, max_pixels=max_pixels, pages=pages, masks=masks)
     from dracones.runtime.images import open_line_images
 
-    return open_line_images(data, strict=strict, limits=_limits(max_pixels), pages=_pages(pages))
+    return open_line_images(data, strict=strict, limits=_limits(max_pixels), pages=_pages(pages), masks=masks)
 
 
-def open_normal(data: str, *, strict: bool, max_pixels: int | None = None, pages: str = "first") -> Any:
+def open_test(model: Path, category: Path) -> Any:
+    """The test images of a category in MVTec-AD layout, with labels and masks; without torch for an exported model."""
+    from dracones.images import MvtecLayout
+
+    layout = MvtecLayout(category)
+    if not is_exported(model):
+        return layout.test
+    from dracones.runtime import LineImages
+
+    source, skipped = layout.source("test")
+    return LineImages(source, skipped=skipped)
+
+
+def open_normal(
+    data: str, *, strict: bool, max_pixels: int | None = None, pages: str = "first", masks: Path | None = None
+) -> Any:
     """The images of DATA, to learn from or to be scored by a detector."""
     from dracones.images import open_images
 
-    return open_images(data, strict=strict, limits=_limits(max_pixels), pages=_pages(pages))
+    return open_images(data, strict=strict, limits=_limits(max_pixels), pages=_pages(pages), masks=masks)
 
 
 def read_groups(text: str | None) -> Any:

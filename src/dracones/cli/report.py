@@ -43,11 +43,11 @@ def report(
     use_threads_for(model, threads)
     require_folder_of(output)
     from dracones.cli.report_page import evaluation_page
-    from dracones.detectors import evaluate as judge
+    from dracones.detectors.evaluation import evaluate as judge
     from dracones.training import RichProgress
 
     detector = load_model(model, device=device, classifier=classifier)
-    sides = open_sides(normal, anomalous, masks, mvtec)
+    sides = open_sides(model, normal, anomalous, masks, mvtec)
     found = judge(detector, *sides, batch_size=batch_size, progress=RichProgress())
     page = evaluation_page(detector, found, *sides)
     if sensitivity:

@@ -1,10 +1,11 @@
 """What the page of `dracones report` says of an evaluation."""
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
-from dracones.calibration import Promise
-from dracones.detectors import Detector, Evaluation, Prediction
-from dracones.images import ImageCollection
+from dracones.calibration import Prediction, Promise
+from dracones.detectors.evaluation import Evaluation
 from dracones.report import (
     Report,
     Tile,
@@ -18,12 +19,14 @@ from dracones.report import (
 )
 from dracones.report.sections import Level
 
+if TYPE_CHECKING:
+    from dracones.detectors import Detector
+    from dracones.runtime import ExportedDetector
+
 _EXAMPLES = 6
 
 
-def evaluation_page(
-    detector: Detector, found: Evaluation, normal: ImageCollection, anomalous: ImageCollection
-) -> Report:
+def evaluation_page(detector: "Detector | ExportedDetector", found: Evaluation, normal: Any, anomalous: Any) -> Report:
     """A page on how ``detector`` tells ``anomalous`` from ``normal``; larger score = more anomalous."""
     page = Report(f"{detector.info.name}: normal against anomalous", subtitle=detector.info.citation)
     _verdict(page, detector, found)
@@ -35,7 +38,7 @@ def evaluation_page(
     return page
 
 
-def _verdict(page: Report, detector: Detector, found: Evaluation) -> None:
+def _verdict(page: Report, detector: "Detector | ExportedDetector", found: Evaluation) -> None:
     area = found.image["auroc"]
     level: Level = "good" if area["low"] > 0.9 else "warning" if area["low"] > 0.6 else "bad"
     words: dict[Level, str] = {
@@ -69,7 +72,7 @@ def _promises(found: Evaluation) -> dict[str, Promise]:
     return one | {f"{group}: {promise.words}": promise for group, promise in found.groups.items()}
 
 
-def _alarm_points(detector: Detector, found: Evaluation) -> list[str]:
+def _alarm_points(detector: "Detector | ExportedDetector", found: Evaluation) -> list[str]:
     if found.alarms is None:
         return ["No threshold is set: `dracones calibrate` sets one with a promised false-alarm rate."]
     false, caught = found.alarms["normal"], found.alarms["anomalous"]
@@ -83,7 +86,7 @@ def _alarm_points(detector: Detector, found: Evaluation) -> list[str]:
     ]
 
 
-def _scores(page: Report, detector: Detector, found: Evaluation) -> None:
+def _scores(page: Report, detector: "Detector | ExportedDetector", found: Evaluation) -> None:
     section = page.section("Scores")
     groups = {"normal": found.normal.scores, "anomalous": found.anomalous.scores}
     section.figure(
@@ -132,7 +135,7 @@ def _metrics(page: Report, found: Evaluation) -> None:
 
 
 def _examples(
-    page: Report, detector: Detector, found: Evaluation, normal: ImageCollection, anomalous: ImageCollection
+    page: Report, detector: "Detector | ExportedDetector", found: Evaluation, normal: Any, anomalous: Any
 ) -> None:
     section = page.section("Examples")
     low, high = detector.heat_range.colours if detector.heat_range is not None else _scale(found)
@@ -148,7 +151,7 @@ def _examples(
         section.tiles([_tile(prediction, int(i), images, low, high, outline) for i in chosen], words)
 
 
-def _legend(detector: Detector) -> str:
+def _legend(detector: "Detector | ExportedDetector") -> str:
     mask = "Green-blue encloses what the mask marks"
     if detector.heat_range is None:
         return f"{mask}; colours run from the usual to the hottest of these maps. No calibration says what is normal."
@@ -158,9 +161,7 @@ def _legend(detector: Detector) -> str:
     )
 
 
-def _tile(
-    prediction: Prediction, index: int, images: ImageCollection, low: float, high: float, outline: float | None
-) -> Tile:
+def _tile(prediction: Prediction, index: int, images: Any, low: float, high: float, outline: float | None) -> Tile:
     native = images.with_preprocess(None)
     place = native.names.index(prediction.paths[index])
     image = native.read(place)
@@ -196,7 +197,7 @@ def _scale(found: Evaluation) -> tuple[float, float]:
     return float(np.median(middles)), max(tops)
 
 
-def _training(page: Report, detector: Detector) -> None:
+def _training(page: Report, detector: "Detector | ExportedDetector") -> None:
     runs = [run for run in detector.provenance.get("training", []) if run and run.get("history")]
     if not runs:
         return

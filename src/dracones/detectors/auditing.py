@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from dracones.detectors.familiar import UNREADABLE, Digests, digests
+from dracones.calibration.met import UNREADABLE, Digests
+from dracones.detectors.familiar import digests
 from dracones.images import ImageCollection
 from dracones.training import Progress
 

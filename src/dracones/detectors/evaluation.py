@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 from dracones.calibration import Promise, coarseness, judge_promise
 from dracones.calibration.prediction import Prediction
 from dracones.detectors.alarms import Alarms
-from dracones.detectors.detector import Detector
 from dracones.detectors.familiar import digests, refuse_learnt
 from dracones.detectors.outlines import Outlined, outlined, predicted_with_peaks
 from dracones.detectors.promises import promises_by_group
-from dracones.detectors.record import Record
-from dracones.images import ImageCollection
 from dracones.images.keys import How
 from dracones.metrics import evaluate_maps, evaluate_scores
+from dracones.runtime.calibrated import Calibrated
 from dracones.training import Progress
+
+if TYPE_CHECKING:
+    from dracones.detectors.detector import Detector
+    from dracones.detectors.record import Record
+    from dracones.runtime import ExportedDetector
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Evaluation:
 
 
 def evaluate(
-    detector: Detector,
+    detector: "Detector | ExportedDetector",
     normal: Any,
     anomalous: Any,
     *,
@@ -87,7 +90,7 @@ def evaluate(
     """Score both sets with the same preprocessing and compare.
 
     Args:
-        detector: a fitted detector.
+        detector: fitted, or an exported file, which needs no torch.
         normal: images that belong, not used for fitting.
         anomalous: images that do not; where the collection has masks, the heat maps are judged too.
         groups: each image's group on both sides, where the calibration has groups; by default as it was told there.
@@ -100,11 +103,13 @@ def evaluate(
         ValueError: one side has no readable image, a mask of another size than its image, or normal images that the
             detector learnt from (a few of them are left out, with a warning).
     """
-    record, given = detector.fitted(), detector.open(normal)
+    record, given = detector.fitted(), _opened(detector, normal)
+    if groups is not None and isinstance(record, Calibrated):
+        raise ValueError("an exported file has one threshold for all images and knows no groups; leave groups out")
     found = digests(given, progress)
     fresh = ~refuse_learnt(record.learnt, found, given.name_of_source, "judge it")
     given, found = given.subset(fresh), found[fresh]
-    collections = {"normal": detector.adopt(given), "anomalous": detector.adopt(detector.open(anomalous))}
+    collections = {"normal": detector.adopt(given), "anomalous": detector.adopt(_opened(detector, anomalous))}
     with_maps = detector.gives_maps and collections["anomalous"].has_masks
     answers = {
         side: predicted_with_peaks(
@@ -160,8 +165,17 @@ def evaluate(
     )
 
 
+def _opened(detector: "Detector | ExportedDetector", images: Any) -> Any:
+    """Images as the detector takes them: tensors, or for an exported file the arrays that they are."""
+    from dracones.runtime import ExportedDetector
+
+    if isinstance(detector, ExportedDetector):
+        return detector.adopt(images)
+    return detector.open(images)
+
+
 def _alarms(
-    predictions: dict[str, Prediction], anomalous: ImageCollection, confidence: float
+    predictions: dict[str, Prediction], anomalous: Any, confidence: float
 ) -> tuple[dict[str, Alarms] | None, dict[str, Alarms]]:
     """How many are called anomalous on both sides, and of each kind of anomaly."""
     normal, odd = predictions["normal"].is_anomaly, predictions["anomalous"].is_anomaly
@@ -175,7 +189,7 @@ def _alarms(
 
 
 def _promise(
-    record: Record, normal: Prediction, calibrated: NDArray[np.bool_], coverage: float
+    record: "Record | Calibrated", normal: Prediction, calibrated: NDArray[np.bool_], coverage: float
 ) -> tuple[Promise | None, list[str]]:
     """What became of the promise on the normal images that did not set the threshold, and what is to be said of it."""
     if record.false_alarm_rate is None:
@@ -198,7 +212,7 @@ def _promise(
     ), notes
 
 
-def _kinds(images: ImageCollection, prediction: Prediction) -> dict[str, list[int]]:
+def _kinds(images: Any, prediction: Prediction) -> dict[str, list[int]]:
     """Places in the prediction of each kind of anomaly, where folders tell more than one."""
     groups = images.groups
     if groups is None or len(set(groups)) < 2:
@@ -210,7 +224,7 @@ def _kinds(images: ImageCollection, prediction: Prediction) -> dict[str, list[in
     return kinds
 
 
-def _masked(images: ImageCollection, prediction: Prediction) -> list[int]:
+def _masked(images: Any, prediction: Prediction) -> list[int]:
     """The images' places in the prediction whose masks are known.
 
     Raises:
@@ -231,7 +245,7 @@ def _masked(images: ImageCollection, prediction: Prediction) -> list[int]:
     return places
 
 
-def _masks_of(images: ImageCollection) -> Callable[[str], NDArray[np.bool_] | None]:
+def _masks_of(images: Any) -> Callable[[str], NDArray[np.bool_] | None]:
     """The mask of an image by its name, read when asked for."""
     # Masks are compared at the images' own resolution, whatever size the detector looks at.
     native = images.with_preprocess(None)
@@ -239,14 +253,14 @@ def _masks_of(images: ImageCollection) -> Callable[[str], NDArray[np.bool_] | No
 
     def mask_of(path: str) -> NDArray[np.bool_] | None:
         mask = native.mask(place_of[path]) if native.has_masks else None
-        return None if mask is None else mask.numpy()
+        return None if mask is None else np.asarray(mask)
 
     return mask_of
 
 
 def _pixel_metrics(
     predictions: dict[str, Prediction],
-    collections: dict[str, ImageCollection],
+    collections: dict[str, Any],
     masked: list[int],
     confidence: float,
     seed: int,

@@ -1,30 +1,23 @@
 """Images that a detector has met: a promise about new images cannot be set, or tested, on those it learnt from."""
 
-import base64
 import hashlib
 import warnings
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
-from dracones.calibration import Conformal, TooFewScores
-from dracones.images import ImageCollection, UnreadableImage, reading_threads
+from dracones.calibration import Conformal, Met, TooFewScores
+from dracones.calibration.met import UNREADABLE, Digests
+from dracones.images import ImageListing, UnreadableImage, reading_threads
 from dracones.images.prefetch import in_order
 from dracones.training import Progress, counting
 
-Digests = NDArray[np.uint64]
-UNREADABLE = 0
-"""Stands for the digest of an image that cannot be read."""
-
-_KEPT = 2**16
 _LEVEL_16 = 257
 """What an 8-bit level is in 16 bits."""
 
 
-def digests(images: ImageCollection, progress: Progress | None = None) -> Digests:
+def digests(images: Any, progress: Progress | None = None) -> Digests:
     """A digest of 8 bytes of each image's pixels, ``[N]``; `UNREADABLE` (0) for one that cannot be read.
 
     Names, files and formats do not count: a copy, a link, the same picture saved losslessly in another format, or as
@@ -50,9 +43,9 @@ def digests(images: ImageCollection, progress: Progress | None = None) -> Digest
     return found
 
 
-def digest_of_pixels(image: Tensor) -> int:
+def digest_of_pixels(image: ArrayLike) -> int:
     """A number of 64 bits, not 0, for an image ``[C, H, W]`` in any of the types that images come in."""
-    pixels = image.numpy()
+    pixels = np.asarray(image)
     if pixels.dtype.kind == "f":
         pixels = np.rint(np.nan_to_num(pixels) * 65535.0).clip(0, 65535).astype(np.uint16)
     if pixels.dtype == np.uint16 and not (pixels % _LEVEL_16).any():
@@ -68,43 +61,6 @@ def first_of_each(found: Digests) -> NDArray[np.intp]:
     """Places of the first image of each content, rising; images that cannot be read are all kept, as they tell why."""
     _, first = np.unique(found, return_index=True)
     return np.sort(np.union1d(first, np.flatnonzero(found == UNREADABLE)))
-
-
-@dataclass(frozen=True)
-class Met:
-    """A set of digests of bounded size: of more than 65,536 images, those with the smallest digests are kept.
-
-    As a digest is as good as a random number, that is a sample of the images, and a share is estimated from it.
-    """
-
-    kept: Digests
-
-    @classmethod
-    def of(cls, found: Digests) -> Self:
-        """The distinct digests of readable images, at most 65,536 of them."""
-        distinct = np.unique(found[found != UNREADABLE])
-        return cls(distinct[:_KEPT])
-
-    def holds(self, found: Digests) -> NDArray[np.bool_]:
-        """Which of these digests are known to be among the images."""
-        return np.isin(found, self.kept)
-
-    def share(self, found: Digests) -> float:
-        """Share of the distinct images that are among these; estimated where only a sample was kept."""
-        distinct = np.unique(found[found != UNREADABLE])
-        if len(self.kept) == _KEPT:
-            distinct = distinct[distinct <= self.kept[-1]]
-        return float(np.isin(distinct, self.kept).mean()) if len(distinct) else 0.0
-
-    def text(self) -> str:
-        """What `from_text` reads: the digests, 8 bytes each, little-endian, in base 64."""
-        return base64.b64encode(self.kept.astype("<u8").tobytes()).decode()
-
-    @classmethod
-    def from_text(cls, text: Any) -> Self:
-        """Rebuild from `text`; nothing is known where a detector was fitted before digests were kept."""
-        raw = base64.b64decode(text) if isinstance(text, str) else b""
-        return cls(np.frombuffer(raw[: len(raw) // 8 * 8], dtype="<u8").astype(np.uint64))
 
 
 def refuse_learnt(learnt: Met, found: Digests, source: str, purpose: str) -> NDArray[np.bool_]:
@@ -139,7 +95,7 @@ def refuse_learnt(learnt: Met, found: Digests, source: str, purpose: str) -> NDA
 
 def chosen_for_calibration(
     learnt: Met,
-    images: ImageCollection,
+    images: ImageListing,
     rate: float,
     confidence: float | None,
     progress: Progress | None,

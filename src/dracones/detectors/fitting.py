@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dracones.detectors.familiar import Digests, Met, digests, first_of_each
+from dracones.calibration.met import Digests, Met
+from dracones.detectors.familiar import digests, first_of_each
 from dracones.detectors.provenance import provenance
 from dracones.detectors.record import Record
 from dracones.detectors.splitting import Places, check_count, cut, groups_of

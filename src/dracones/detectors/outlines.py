@@ -1,7 +1,7 @@
 """How many images have a pixel above the threshold of pixels, and what became of its promise."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from dracones.calibration import HeatRange, Prediction, Promise, judge_promise
 from dracones.calibration.maps_on_disk import MapsOnDisk
 from dracones.detectors.alarms import Alarms
-from dracones.detectors.detector import Detector
-from dracones.images import ImageCollection
 from dracones.images.keys import How
 from dracones.training import Progress
+
+if TYPE_CHECKING:
+    from dracones.detectors.detector import Detector
+    from dracones.runtime import ExportedDetector
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class Outlined:
 
 
 def predicted_with_peaks(
-    detector: Detector,
-    images: ImageCollection,
+    detector: "Detector | ExportedDetector",
+    images: Any,
     *,
     groups: How | None,
     keep_maps: bool,
@@ -52,7 +54,8 @@ def predicted_with_peaks(
     verdicts, peaks, kept = [], [], MapsOnDisk()
     hottest = detector.heat_range is not None
     with_maps = keep_maps or hottest
-    for verdict in detector.iterate(images, groups=groups, batch_size=batch_size, maps=with_maps, progress=progress):
+    asked: dict[str, Any] = {} if groups is None else {"groups": groups}  # an exported file has none
+    for verdict in detector.iterate(images, batch_size=batch_size, maps=with_maps, progress=progress, **asked):
         if verdict.map is not None:
             peaks.append(float(np.nanmax(verdict.map, initial=-np.inf)))
             if keep_maps:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from dracones.calibration import Conformal, HeatRange, TooFewScores
+from dracones.calibration.met import Digests, Met
 from dracones.calibration.promise import SIGNIFICANCE
 from dracones.calibration.truncation import Tail, tail_of
 from dracones.detectors import scoring
 from dracones.detectors.auditing import audited
 from dracones.detectors.detector import Detector
-from dracones.detectors.familiar import Digests, Met, digests, first_of_each, refuse_learnt
+from dracones.detectors.familiar import digests, first_of_each, refuse_learnt
 from dracones.detectors.record import Record
 from dracones.images import ImageCollection, open_images
 from dracones.training import Progress

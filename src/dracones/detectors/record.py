@@ -6,7 +6,7 @@ from typing import Any
 
 from dracones.calibration import Conformal, Groups
 from dracones.calibration.heat_range import HeatRange
-from dracones.detectors.familiar import Digests, Met
+from dracones.calibration.met import Digests, Met
 from dracones.images import Interest, Preprocess
 
 

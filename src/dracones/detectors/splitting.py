@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dracones.detectors.familiar import UNREADABLE, Digests
+from dracones.calibration.met import UNREADABLE, Digests
 from dracones.images import ImageCollection
 from dracones.images.keys import keys_of
 from dracones.methods import Parts

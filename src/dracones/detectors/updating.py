@@ -10,8 +10,9 @@ import torch
 
 import dracones
 from dracones.calibration import Conformal
+from dracones.calibration.met import Met
 from dracones.detectors.detector import Detector
-from dracones.detectors.familiar import Met, digests, first_of_each, refuse_learnt
+from dracones.detectors.familiar import digests, first_of_each, refuse_learnt
 from dracones.detectors.fitting import groups_in, in_tiles, native_shapes
 from dracones.detectors.record import Record
 from dracones.detectors.splitting import cut

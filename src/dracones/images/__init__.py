@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from dracones.images.limits import Limits as Limits
     from dracones.images.limits import Skipped as Skipped
     from dracones.images.limits import UnreadableImage as UnreadableImage
+    from dracones.images.listing import ImageListing as ImageListing
     from dracones.images.opening import open_images as open_images
     from dracones.images.pixels import as_float as as_float
     from dracones.images.pixels import levels_of as levels_of
@@ -77,6 +78,7 @@ __all__ = [
     "DefectKind",
     "ImageCollection",
     "ImageDataset",
+    "ImageListing",
     "ImageSource",
     "Interest",
     "InterestSource",
@@ -115,6 +117,7 @@ _HOMES = {
     "HEAT_SUFFIX": "folder",
     "ImageCollection": "collection",
     "ImageDataset": "dataset",
+    "ImageListing": "listing",
     "ImageSource": "sources",
     "Interest": "interest",
     "InterestSource": "interest",

@@ -1,7 +1,6 @@
 """A set of images behind one face, whatever it came from."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Self
 
@@ -13,7 +12,7 @@ from dracones.images.budget import BUDGET
 from dracones.images.dataset import Batch, Block, ImageDataset, cached
 from dracones.images.digests import digests_of
 from dracones.images.limits import Skipped, UnreadableImage
-from dracones.images.name_list import NameList
+from dracones.images.listing import ImageListing
 from dracones.images.parts import random_parts
 from dracones.images.pixels import as_float, levels_of
 from dracones.images.prefetch import in_order
@@ -21,7 +20,7 @@ from dracones.images.preprocess import Preprocess
 from dracones.images.sources import ImageSource
 
 
-class ImageCollection:
+class ImageCollection(ImageListing):
     """An ordered set of images: float32 `[C, H, W]` in [0, 1] on demand, the unreadable set aside with its reason.
 
     Made by `open_images`. Without a `preprocess`, `read` gives an image as it is; `batches` and `to_dataset` then infer
@@ -44,91 +43,17 @@ class ImageCollection:
         strict: bool = False,
         skipped: Sequence[Skipped] = (),
     ) -> None:
-        self.source = source
-        self.strict = strict
-        self._indices = np.arange(len(source))
+        super().__init__(source, strict=strict, skipped=skipped)
         self._preprocess = preprocess
-        # One record for a collection and all its views, so that the end of a run can sum up everything passed over.
-        self._skipped = {item.name: item for item in skipped}
-
-    def __len__(self) -> int:
-        return len(self._indices)
 
     def __repr__(self) -> str:
         what = "as they are" if self._preprocess is None else repr(self._preprocess)
         return f"ImageCollection({self.name_of_source!r}, {len(self)} images, {what})"
 
     @property
-    def name_of_source(self) -> str:
-        """What the images were opened from, for messages."""
-        return self.source.name
-
-    @property
     def preprocess(self) -> Preprocess | None:
         """What is done to every image; None: images are read as they are."""
         return self._preprocess
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """int64 `[N]`, an index into `classes`; for inspection sets 1 = anomalous, 0 = normal; None where unknown."""
-        return None if self.source.labels is None else self.source.labels[self._indices]
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        """Names of the labels, where known."""
-        return self.source.classes
-
-    @property
-    def groups(self) -> list[str] | None:
-        """For files: the first folder below the opened one that each lies in ('' for none), e.g. its kind of defect."""
-        return None if self.source.groups is None else [self.source.groups[int(i)] for i in self._indices]
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether `mask` gives masks."""
-        return self.source.has_masks
-
-    @property
-    def names(self) -> list[str]:
-        """The name of every image, in order."""
-        return [self.name(i) for i in range(len(self))]
-
-    @property
-    def skipped(self) -> list[Skipped]:
-        """What was passed over so far, here or in any view of the same source, with reasons."""
-        return list(self._skipped.values())
-
-    @property
-    def notes(self) -> list[str]:
-        """What should be known of how the images were read so far, in words: files of which one page was read."""
-        return self.source.notes()
-
-    def skipped_summary(self) -> str:
-        """`skipped` in one sentence: how many of each reason, with an example."""
-        if not self._skipped:
-            return "nothing was skipped"
-        reasons = Counter(item.reason for item in self._skipped.values())
-        first = {item.reason: item.name for item in reversed(self._skipped.values())}
-        shown = [f"{count} x {reason} (e.g. {first[reason]})" for reason, count in reasons.most_common(5)]
-        more = f"; {len(reasons) - 5} more reasons" if len(reasons) > 5 else ""
-        return f"{len(self._skipped)} skipped: " + "; ".join(shown) + more
-
-    def skip(self, error: UnreadableImage) -> None:
-        """Record an image that could not be read, once, or raise where the collection is strict."""
-        if self.strict:
-            raise error
-        self._skipped[error.name] = Skipped(error.name, error.reason)
-
-    def refuse_unread(self, served: int) -> None:
-        """Raise ValueError where there are images and none of them was read."""
-        if served == 0 and len(self):
-            raise ValueError(
-                f"none of the {len(self)} images of {self.name_of_source} can be read: {self.skipped_summary()}"
-            )
-
-    def name(self, index: int) -> str:
-        """The image's name: its path relative to the folder, or its place in the array."""
-        return self.source.item_name(self._at(index))
 
     def read(self, index: int) -> Tensor:
         """Image `[C, H, W]`, float32 in [0, 1].
@@ -137,10 +62,6 @@ class ImageCollection:
             UnreadableImage: it cannot be decoded, or does not fit the `preprocess`.
         """
         return self._treated(self._at(index), self._preprocess)
-
-    def native_shape(self, index: int) -> tuple[int, int, int]:
-        """`(C, H, W)` before any treatment, from the header where there is one."""
-        return self.source.shape(self._at(index))
 
     def read_native(self, index: int) -> Tensor:
         """Image `[C, H, W]` as stored (uint8, uint16 or float32), untreated: a quarter of the memory for large images.
@@ -234,12 +155,6 @@ class ImageCollection:
             return Block(None, unread)
         return Block(Batch(torch.stack(images), np.array(indices), [self.name(i) for i in indices]), unread)
 
-    def names_digest(self) -> str:
-        """A hash of all names in their order: whether the images are those of an earlier run."""
-        if len(self) == len(self.source) and np.array_equal(self._indices, np.arange(len(self))):
-            return self.source.names_digest()
-        return NameList(self.name(i) for i in range(len(self))).digest()
-
     def to_dataset(
         self, *, memory_limit: int = 2**31, workers: int = 0, progress: Callable[[int], None] | None = None
     ) -> ImageDataset:
@@ -253,20 +168,6 @@ class ImageCollection:
     def to_tensor(self) -> Tensor:
         """All readable images at once, `[N, C, H, W]`: for small sets."""
         return torch.cat([batch.images for batch in self.batches(512)])
-
-    def subset(self, indices: Sequence[int] | np.ndarray | Tensor) -> Self:
-        """A view of some images, in the given order; a bool mask of all images will do too."""
-        picked = np.asarray(indices)
-        if picked.dtype == np.bool_:
-            if picked.shape != (len(self),):
-                raise ValueError(f"a mask of shape {picked.shape} for {len(self)} images")
-            picked = np.flatnonzero(picked)
-        picked = picked.astype(np.int64).reshape(-1)
-        if len(picked) and (picked.min() < -len(self) or picked.max() >= len(self)):
-            raise IndexError(f"indices from {picked.min()} to {picked.max()} in a collection of {len(self)} images")
-        view = self._view()
-        view._indices = self._indices[picked]
-        return view
 
     def split(self, shares: Mapping[str, float] | Sequence[float], seed: int = 0) -> dict[str, Self] | list[Self]:
         """Disjoint random parts, the same for the same seed; a mapping gives parts by name, a sequence parts in order.
@@ -340,11 +241,6 @@ class ImageCollection:
         known = self.digests(workers=workers, progress=progress) if digests is None else digests
         return hashlib.blake2b(b"".join(known), digest_size=20).hexdigest()
 
-    def _at(self, index: int) -> int:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"image {index} of a collection of {len(self)}")
-        return int(self._indices[index])
-
     @property
     def places(self) -> np.ndarray:
         """Where each image is in the source."""
@@ -361,11 +257,6 @@ class ImageCollection:
     def inside(self, index: int) -> np.ndarray | None:
         """`[H, W]` bool, True where the image counts, at its own size; ``None``: everywhere."""
         return self.source.inside(self._at(index))
-
-    def _view(self) -> Self:
-        view = type(self)(self.source, preprocess=self._preprocess, strict=self.strict)
-        view._indices, view._skipped = self._indices, self._skipped
-        return view
 
     def _treated(self, place: int, preprocess: Preprocess | None) -> Tensor:
         with BUDGET.holding():

@@ -1,5 +1,7 @@
 """Work done ahead by threads, handed out in order, in bounded memory."""
 
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,10 +40,15 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int
 
 
 def reading_threads() -> int:
-    """Threads that decode images ahead: as many as torch computes with, none where that is one."""
-    import torch
+    """Threads that decode images ahead: as many as torch computes with, none where that is one.
 
-    threads = torch.get_num_threads()
+    Where torch is not loaded they are as many as it would take: ``OMP_NUM_THREADS``, or all cores.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        threads = int(torch.get_num_threads())
+    else:
+        threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     return threads if threads > 1 else 0
 
 

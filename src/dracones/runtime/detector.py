@@ -15,6 +15,7 @@ from dracones.images.limits import Skipped, UnreadableImage
 from dracones.images.prefetch import in_order, runs
 from dracones.runtime import container
 from dracones.runtime.agreement import disagreement
+from dracones.runtime.calibrated import Calibrated
 from dracones.runtime.images import open_line_images
 from dracones.runtime.session import Session
 
@@ -68,6 +69,10 @@ class ExportedDetector:
     def gives_maps(self) -> bool:
         """Whether scores come with heat maps."""
         return "map" in self._session.outputs
+
+    def fitted(self) -> Calibrated:
+        """What the calibration found, for those who test the promise."""
+        return Calibrated.of(self.facts, self.calibration, self.heat_range)
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -77,13 +77,22 @@ class MvtecLayout:
         Raises:
             ValueError: there is no such part.
         """
+        source, skipped = self.source(part)
+        from dracones.images.collection import ImageCollection  # which loads torch
+
+        return ImageCollection(source, preprocess=self.preprocess, strict=self.strict, skipped=skipped)
+
+    def source(self, part: str) -> tuple[ImageSource, list[Skipped]]:
+        """Where the images of one part are, with labels and masks, and what was passed over; it loads no torch.
+
+        Raises:
+            ValueError: there is no such part.
+        """
         source, skipped = mvtec_source(self.root, part, self.limits)
         unread = next((item for item in skipped if item.is_image), None)
         if self.strict and unread is not None:
             raise UnreadableImage(unread.name, unread.reason)
-        from dracones.images.collection import ImageCollection  # which loads torch
-
-        return ImageCollection(source, preprocess=self.preprocess, strict=self.strict, skipped=skipped)
+        return source, skipped
 
     def _not_laid_out(self) -> str:
         if not self.root.is_dir():

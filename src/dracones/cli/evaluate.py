@@ -14,6 +14,7 @@ from dracones.cli.options import (
     Masks,
     Model,
     Mvtec,
+    NoMasks,
     Normal,
     Threads,
 )
@@ -25,6 +26,7 @@ def evaluate(
     normal: Normal = None,
     anomalous: Anomalous = None,
     masks: Masks = None,
+    no_masks: NoMasks = False,
     mvtec: Mvtec = None,
     group: Group = None,
     batch_size: BatchSize = 32,
@@ -39,7 +41,7 @@ def evaluate(
     from dracones.training import RichProgress
 
     detector = load_model(model, device=device, classifier=classifier)
-    normal_images, anomalous_images = open_sides(normal, anomalous, masks, mvtec)
+    normal_images, anomalous_images = open_sides(normal, anomalous, masks, mvtec, no_masks=no_masks)
     found = judge(
         detector,
         normal_images,
@@ -56,7 +58,9 @@ def evaluate(
     report_skipped(skipped)
 
 
-def open_sides(normal: str | None, anomalous: str | None, masks: Path | None, mvtec: Path | None) -> tuple[Any, Any]:
+def open_sides(
+    normal: str | None, anomalous: str | None, masks: Path | None, mvtec: Path | None, *, no_masks: bool = False
+) -> tuple[Any, Any]:
     """The two sides of a comparison, from options or from a category in MVTec-AD layout.
 
     Raises:
@@ -64,6 +68,8 @@ def open_sides(normal: str | None, anomalous: str | None, masks: Path | None, mv
     """
     from dracones.images import MvtecLayout, open_images
 
+    if masks is not None and no_masks:
+        raise ValueError("--masks and --no-masks contradict each other; give one of them")
     if mvtec is not None:
         if normal or anomalous or masks:
             raise ValueError("--mvtec names both sides and the masks; leave out --normal, --anomalous and --masks")
@@ -71,10 +77,11 @@ def open_sides(normal: str | None, anomalous: str | None, masks: Path | None, mv
         labels = test.labels
         if labels is None:
             raise ValueError(f"{mvtec}/test has no labels")
+        test = test.without_masks() if no_masks else test
         return test.subset(labels == 0), test.subset(labels == 1)
     if normal is None or anomalous is None:
         raise ValueError("give --normal DATA and --anomalous DATA, or --mvtec DIR")
-    return open_images(normal), open_images(anomalous, masks=masks)
+    return open_images(normal), open_images(anomalous, masks=False if no_masks else masks)
 
 
 def show(found: Any) -> None:

@@ -48,6 +48,7 @@ class ImageCollection:
         self.strict = strict
         self._indices = np.arange(len(source))
         self._preprocess = preprocess
+        self._looks_at_masks = True
         # One record for a collection and all its views, so that the end of a run can sum up everything passed over.
         self._skipped = {item.name: item for item in skipped}
 
@@ -61,7 +62,7 @@ class ImageCollection:
     @property
     def name_of_source(self) -> str:
         """What the images were opened from, for messages."""
-        return self.source.name
+        return self.source.in_words or self.source.name
 
     @property
     def preprocess(self) -> Preprocess | None:
@@ -86,7 +87,7 @@ class ImageCollection:
     @property
     def has_masks(self) -> bool:
         """Whether `mask` gives masks."""
-        return self.source.has_masks
+        return self.source.has_masks and self._looks_at_masks
 
     @property
     def names(self) -> list[str]:
@@ -156,7 +157,7 @@ class ImageCollection:
         Raises:
             ValueError: the mask is missing, unreadable, or of another size than its image.
         """
-        mask = self.source.mask(self._at(index))
+        mask = self.source.mask(self._at(index)) if self._looks_at_masks else None
         if mask is None:
             return None
         tensor = torch.from_numpy(np.ascontiguousarray(mask))
@@ -291,6 +292,12 @@ class ImageCollection:
         view._preprocess = preprocess
         return view
 
+    def without_masks(self) -> Self:
+        """The same images, as if no masks were known."""
+        view = self._view()
+        view._looks_at_masks = False
+        return view
+
     def inferred_preprocess(self) -> Preprocess:
         """`preprocess`, or where there is none the one inferred from the images."""
         return self._preprocess or Preprocess.infer(self)
@@ -347,7 +354,7 @@ class ImageCollection:
 
     def _view(self) -> Self:
         view = type(self)(self.source, preprocess=self._preprocess, strict=self.strict)
-        view._indices, view._skipped = self._indices, self._skipped
+        view._indices, view._skipped, view._looks_at_masks = self._indices, self._skipped, self._looks_at_masks
         return view
 
     def _treated(self, place: int, preprocess: Preprocess | None) -> Tensor:

@@ -43,9 +43,9 @@ def judge(name: str) -> tuple[str, str]:
     except Exception as error:
         return "bare", f"{type(error).__name__}: {str(error)[:300]}"
     expected = [(round(side[0] / s), round(side[1] / s)) for s in extractor.strides]
-    # Convolutions without padding lose a cell or two at the rim.
+    # Convolutions without padding lose a few cells at the rim.
     near = all(
-        abs(a - b) <= 2 for got, want in zip(sizes, expected, strict=True) for a, b in zip(got, want, strict=True)
+        abs(a - b) <= 3 for got, want in zip(sizes, expected, strict=True) for a, b in zip(got, want, strict=True)
     )
     said = (
         f"levels {list(extractor.levels or ())}, strides {list(extractor.strides)}, channels {list(extractor.channels)}"

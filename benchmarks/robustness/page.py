@@ -62,9 +62,9 @@ def _fuzzers() -> str:
         )
     words = """
 Model files that are *read* score as the whole file does (the seed left them as they were, or a forgery changed what no
-score depends on), or are forgeries whose own scores bear out their threshold. Images that are *read* are of formats
-without a checksum: a flipped bit in a BMP is another picture, and nothing can know. Slow is more than five CPU seconds
-for one file. No library spoke on the terminal while images were read.
+score depends on), or are forgeries whose own scores bear out their threshold. Images that are *read* are mostly of
+formats without a checksum, where a flipped bit is another picture and nothing can know, or damaged outside of it. Slow
+is more than five CPU seconds for one file. No library spoke on the terminal while images were read.
 """
     return "\n".join([*rows, words])
 

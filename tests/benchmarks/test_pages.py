@@ -41,6 +41,7 @@ def test_a_page_of_one_record(module: str, record: str, page: str) -> None:
         ("paradox.page", "README.md"),
         ("monitoring.page", "README.md"),
         ("scale.page", "README.md"),
+        ("robustness.page", "README.md"),
     ],
 )
 def test_a_page_of_many_records(module: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -80,6 +81,52 @@ def test_fit_with_calibration_promises_a_rate(run, place, tmp_path):
     assert told["false_alarm_rate"] == 0.05
     assert told["calibration_images"] == 120
     assert told["threshold"] is not None
+
+
+def test_evaluate_without_masks_judges_images_alone(run, place, model, tmp_path):
+    sides = ["--normal", place / "more", "--anomalous", place / "odd"]
+    tiled = tmp_path / "tiled.safetensors"
+    run("fit", "glow", place / "normal", "-o", tiled, *FAST, "--set", "tile=[8,8]")
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for path in (place / "odd").iterdir():
+        Image.fromarray(np.full((8, 8), 255, np.uint8)).save(masks / path.name)
+    with_masks, _ = run("evaluate", tiled, *sides, "--masks", masks, "--json")
+    assert json.loads(with_masks)["pixel"] is not None
+    _, err = run("evaluate", tiled, *sides, "--masks", masks, "--no-masks", code=2)
+    assert "contradict" in err
+    category = tmp_path / "part"
+    for source, target in (("normal", "train/good"), ("more", "test/good"), ("odd", "test/odd")):
+        shutil.copytree(place / source, category / target)
+    shutil.copytree(masks, category / "ground_truth" / "odd")
+    for extra, pixel in ((), True), (("--no-masks",), False):
+        out, _ = run("evaluate", tiled, "--mvtec", category, *extra, "--json")
+        assert (json.loads(out)["pixel"] is not None) == pixel
+        out, _ = run("report", tiled, "--mvtec", category, *extra, "-o", tmp_path / "r.html", "--json")
+        assert (json.loads(out)["pixel"] is not None) == pixel
+
+
+def test_paths_in_a_config_are_relative_to_it(run, tmp_path, monkeypatch):
+    import torch
+
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    save_images(home / "good", 20, 60, size=32)
+    torch.save({}, home / "none.pth")
+    code = "import torch\ndef small():\n    torch.manual_seed(0)\n    return torch.nn.Sequential(torch.nn.Flatten(), "
+    (home / "nets.py").write_text(code + "torch.nn.Linear(1024, 4))\n")
+    monkeypatch.chdir(home)
+    run("fit", "msp", "good", "-o", "guard.safetensors", "--set", "classifier=nets.py:small")
+    assert 'classifier = "nets.py:small"' in (home / "guard.toml").read_text()
+    monkeypatch.chdir(elsewhere)
+    run("fit", "msp", home / "good", "-o", elsewhere / "again.safetensors", "--config", home / "guard.toml")
+    assert f'classifier = "{home}/nets.py:small"' in (elsewhere / "again.toml").read_text()
+    (elsewhere / "weights.toml").write_text('weights = "none.pth"\n')
+    _, err = run("fit", "padim", home / "good", "-o", "p.safetensors", "--config", "weights.toml", code=2)
+    assert "none.pth" in err
+    (home / "weights.toml").write_text('weights = "none.pth"\n')
+    _, err = run("fit", "padim", home / "good", "-o", "p.safetensors", "--config", home / "weights.toml", code=2)
+    assert f"{home}/none.pth" in err, "found, and refused for what is in it"
 
 
 def test_too_strict_a_rate_names_the_needed_count(run, place, tmp_path):

@@ -131,3 +131,18 @@ def test_named_classifier_is_loaded_once(tmp_path, sets):
     found = compare(f"{tmp_path}/nets.py:net", methods=["msp", "energy", "vim"], **sets)
     assert len(found.methods) == 3
     assert (tmp_path / "nets.log").read_text() == "x"
+
+
+def test_accuracy_is_told_where_labels_are(tiny, sets):
+    net = tiny.TinyNet()
+    right = net(tiny.images(80)).argmax(dim=1).numpy()
+    labelled = {**sets, "normal": open_images(tiny.images(80)[50:], labels=(right[50:] + (np.arange(30) < 3)) % 4)}
+    labelled["train"] = open_images(tiny.images(80)[:50], labels=right[:50])
+    found = compare(net, methods=["knn"], options={"knn": {"k": 3}}, **labelled)
+    assert found.accuracy == {"train": 1.0, "normal": pytest.approx(0.9)}
+    assert found.to_json()["accuracy"] == found.accuracy
+    unlabelled = {**sets, "train": tiny.images(80)[:50]}
+    assert compare(net, methods=["msp"], **unlabelled).accuracy == {}
+    labelled["train"] = open_images(tiny.images(80)[:50], labels=(right[:50] + 1) % 4)
+    with pytest.warns(UserWarning, match="right on 0.0% of the labelled"):
+        compare(net, methods=["knn"], options={"knn": {"k": 3}}, **labelled)

@@ -205,3 +205,27 @@ def test_a_small_file_that_asks_for_gigabytes_gets_none(saved, tmp_path, density
     grown, said = growth_while_loading(saved, target)
     assert message in said
     assert grown < 100e6
+
+
+def test_forged_places_are_tried_before_the_detector_is_handed_out(saved, tmp_path):
+    """Numbers that point into other tensors: which channels are kept, in which order."""
+
+    def astray(_header, tensors):
+        order = next(name for name in tensors if name.endswith("row_order") and tensors[name].numel() > 1)
+        tensors[order] = tensors[order] + 1000
+
+    target = forge(saved, tmp_path / "astray.safetensors", astray)
+    with pytest.raises(ValueError, match=r"astray\.safetensors: its tensors do not fit one another"):
+        dracones.load(target)
+
+
+def test_a_row_that_is_broadcast_against_one_image_is_refused(tiny, tmp_path):
+    guard = dracones.create("vim", classifier=tiny.TinyNet()).fit(tiny.images(60))
+    path = guard.save(tmp_path / "vim.safetensors")
+
+    def stood_up(_header, tensors):
+        tensors["state.origin"] = tensors["state.origin"].reshape(-1, 1)
+
+    target = forge(path, tmp_path / "stood.safetensors", stood_up)
+    with pytest.raises(ValueError, match=r"stood\.safetensors: its tensors do not fit one another"):
+        dracones.load(target, classifier=tiny.TinyNet())

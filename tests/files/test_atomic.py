@@ -2,12 +2,14 @@
 
 import os
 import stat
+import subprocess
 import sys
 import time
 
 import pytest
 
 from dracones.files.atomic import replacing, write_text
+from dracones.files.writers import is_abandoned, writer
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links, modes and devices of POSIX")
 
@@ -59,6 +61,29 @@ def test_what_killed_runs_left_is_swept_and_what_others_write_is_not(tmp_path):
     assert not stale.exists()
     assert fresh.exists()
     assert foreign.exists()
+
+
+@posix
+def test_what_a_dead_process_left_a_moment_ago_is_swept(tmp_path):
+    script = (
+        "import os, sys; from dracones.files.atomic import replacing\n"
+        "with replacing(sys.argv[1]) as temporary: temporary.write_text('half'); os._exit(9)"
+    )
+    path = tmp_path / "a.txt"
+    subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1, "the killed run leaves its temporary file"
+    with replacing(path) as ours:
+        ours.write_text("whole")
+        write_text(path, "meanwhile")
+        assert ours.exists(), "a living writer's file is not swept"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert path.read_text() == "whole"
+
+
+@posix
+def test_a_number_that_another_process_has_by_now_keeps_a_file_for_a_day_at_most():
+    assert not is_abandoned(writer(), time.time() - 2 * 3600)
+    assert is_abandoned(writer(), time.time() - 25 * 3600)
 
 
 def test_a_failure_leaves_the_last_good_file_and_nothing_else(tmp_path):

@@ -82,3 +82,17 @@ def test_tensors_that_share_memory_are_written_each(tmp_path):
     _, tensors = storage.read(tmp_path / "x")
     assert torch.equal(tensors["again"], shared)
     assert torch.equal(tensors["part"], shared[2:4])
+
+
+def test_a_model_that_is_not_there_names_what_is(tmp_path):
+    def refusal(path):
+        with pytest.raises(FileNotFoundError) as caught, storage.opened(path):
+            pass
+        return str(caught.value)
+
+    assert "make one with `dracones fit" in refusal(tmp_path / "bottle.safetensors")
+    (tmp_path / "bottles.safetensors").write_bytes(b"x")
+    assert "did you mean" in refusal(tmp_path / "bottle.safetensors")
+    assert "there are bottles.safetensors" in refusal(tmp_path / "screw.safetensors")
+    assert "there is no folder" in refusal(tmp_path / "no" / "bottle.safetensors")
+    assert "it is a folder" in refusal(tmp_path)

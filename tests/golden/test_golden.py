@@ -35,6 +35,12 @@ def test_a_file_of_every_format_loads_and_scores_as_it_did(path):
     assert path.stat().st_size < 100_000
 
 
+def test_a_file_of_the_first_release_is_refused_with_the_way_out():
+    path = HERE / "refused" / "format1.safetensors"  # a glow that 0.1.0 fitted and wrote
+    with pytest.raises(ValueError, match=r"format1.*written by dracones 0\.1\.0: fit again, or install that version"):
+        dracones.load(path)
+
+
 def test_the_present_format_has_its_file():
     assert (HERE / f"format{FORMAT}.safetensors").is_file()
 

@@ -106,3 +106,17 @@ def test_masks_that_say_nothing_or_everything_are_named(tmp_path):
     nothing, everything = images.source.doubts()
     assert nothing == "the mask of b.png marks nothing, though the image is anomalous"
     assert everything == "the mask of c.png marks 100% of it: is it the other way round?"
+
+
+def test_masks_can_be_left_alone(mvtec):
+    known, alone = open_images(f"{mvtec}:test"), open_images(f"{mvtec}:test", masks=False)
+    odd = int(np.flatnonzero(known.labels)[0])
+    assert known.has_masks
+    assert known.mask(odd).any()
+    assert not alone.has_masks
+    assert alone.mask(odd) is None
+    view = alone.subset([odd]).with_preprocess(None)
+    assert not view.has_masks
+    assert view.mask(0) is None
+    assert not open_images(known, masks=False).has_masks
+    assert known.has_masks, "a view leaves the collection as it is"

@@ -126,7 +126,7 @@ def test_paths_that_are_not_there_name_the_nearest(tmp_path, pixels):
         open_images(f"{tmp_path}/botle:train")
     with pytest.raises(FileNotFoundError, match=r"did you mean .*bottle"):
         open_images(tmp_path / "botle" / "good" / "far")
-    with pytest.raises(FileNotFoundError, match="has no such name"):
+    with pytest.raises(FileNotFoundError, match=r"zzz; .* holds bottle; give a folder or file"):
         open_images(tmp_path / "zzz")
 
 
@@ -292,3 +292,9 @@ def test_named_images():
 def test_named_images_that_are_not_there(spec, message):
     with pytest.raises(ValueError, match=message):
         open_images(spec)
+
+
+def test_what_lies_in_memory_reads_well_in_a_sentence():
+    assert open_images(np.zeros((2, 8, 8), np.uint8)).name_of_source == "the ndarray given"
+    images = open_images(torch.zeros(2, 1, 8, 8))
+    assert (images.name_of_source, images.name(1)) == ("the tensor given", "tensor[1]")

@@ -22,7 +22,7 @@ def test_model_files(tmp_path):
     assert tally.unclean == []
     assert tally.greedy == []
     assert tally.outcomes["refused"] > 200
-    assert tally.slowest < 60  # seconds; a machine under load
+    assert tally.slow == []
 
 
 def test_cache_entries():
@@ -30,3 +30,13 @@ def test_cache_entries():
     found = fuzz.fuzz(100, seed=7)
     assert (found["silent"], found["bare"], found["unrepaired"]) == ([], [], [])
     assert found["outcomes"]["said and computed anew"] > 80
+
+
+def test_images_and_arrays(capfd):
+    fuzz = importlib.import_module("benchmarks.robustness.fuzz_images")
+    tally = fuzz.fuzz(720, seed=7)
+    assert {name: getattr(tally, name) for name in fuzz.FAILURES} == {name: [] for name in fuzz.FAILURES}
+    assert sum(count for what, count in tally.outcomes.items() if "read" in what) > 200
+    assert sum(count for what, count in tally.outcomes.items() if "refused" in what) > 200
+    assert sum(tally.outcomes.values()) == 720
+    assert capfd.readouterr() == ("", ""), "a library spoke, and nobody knows of which file"

@@ -130,6 +130,8 @@ def _show(found: Any, metric: str) -> None:
         for method in found.methods
     ]
     table(f"{metric}, 95 % interval in brackets; best mean AUROC first", columns, rows)
+    for name, share in found.accuracy.items():
+        tell(f"the classifier is right on {share:.1%} of the {found.counts[name]} labelled images of --{name}")
     if found.tuning is not None:
         tell(f"odin: {found.tuning}")
     for name, reason in found.failed.items():

@@ -14,6 +14,7 @@ from dracones.cli.options import (
     Masks,
     Model,
     Mvtec,
+    NoMasks,
     Normal,
     Threads,
 )
@@ -25,6 +26,7 @@ def evaluate(
     normal: Normal = None,
     anomalous: Anomalous = None,
     masks: Masks = None,
+    no_masks: NoMasks = False,
     mvtec: Mvtec = None,
     group: Group = None,
     batch_size: BatchSize = 32,
@@ -39,7 +41,7 @@ def evaluate(
     from dracones.training import RichProgress
 
     detector = load_model(model, device=device, classifier=classifier)
-    normal_images, anomalous_images = open_sides(model, normal, anomalous, masks, mvtec)
+    normal_images, anomalous_images = open_sides(model, normal, anomalous, masks, mvtec, no_masks=no_masks)
     found = judge(
         detector,
         normal_images,
@@ -57,13 +59,21 @@ def evaluate(
 
 
 def open_sides(
-    model: Path, normal: str | None, anomalous: str | None, masks: Path | None, mvtec: Path | None
+    model: Path,
+    normal: str | None,
+    anomalous: str | None,
+    masks: Path | None,
+    mvtec: Path | None,
+    *,
+    no_masks: bool = False,
 ) -> tuple[Any, Any]:
     """The two sides of a comparison, from options or from a category in MVTec-AD layout; as the model reads images.
 
     Raises:
         ValueError: options that contradict each other, or a side that is missing.
     """
+    if masks is not None and no_masks:
+        raise ValueError("--masks and --no-masks contradict each other; give one of them")
     if mvtec is not None:
         if normal or anomalous or masks:
             raise ValueError("--mvtec names both sides and the masks; leave out --normal, --anomalous and --masks")
@@ -71,10 +81,12 @@ def open_sides(
         labels = test.labels
         if labels is None:
             raise ValueError(f"{mvtec}/test has no labels")
+        test = test.without_masks() if no_masks else test
         return test.subset(labels == 0), test.subset(labels == 1)
     if normal is None or anomalous is None:
         raise ValueError("give --normal DATA and --anomalous DATA, or --mvtec DIR")
-    return open_data(model, normal), open_data(model, anomalous, masks=masks)
+    anomalous_images = open_data(model, anomalous, masks=masks)
+    return open_data(model, normal), anomalous_images.without_masks() if no_masks else anomalous_images
 
 
 def show(found: Any) -> None:

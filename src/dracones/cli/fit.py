@@ -23,6 +23,7 @@ from dracones.cli.options import (
     require_folder_of,
     runtime,
     use_threads,
+    with_paths,
 )
 from dracones.cli.output import emit, report_skipped, show_groups, skipped_records, tell
 
@@ -37,7 +38,9 @@ def fit(
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write (safetensors).")],
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file of options.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file of options; paths in it are relative to it.")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="An option, key=value; repeatable.")] = None,
     classifier: Classifier = None,
     classifier_weights: Annotated[
@@ -158,7 +161,14 @@ def _write_config(output: Path, method: str, detector: Any) -> Path:
     from dracones.files.atomic import write_text
 
     options = {"method": method, **without_none(detector.config.model_dump(mode="json"))}
-    return write_text(output.with_suffix(".toml"), tomli_w.dumps(options))
+    folder = output.parent.resolve()
+
+    def from_there(path: Path) -> Path:
+        whole = path.resolve()
+        # Beside the file or below it the two move together; anything else stays where it is.
+        return whole.relative_to(folder) if whole.is_relative_to(folder) else whole
+
+    return write_text(output.with_suffix(".toml"), tomli_w.dumps(with_paths(options, from_there)))
 
 
 def _conclude(detector: Any, output: Path, written: Path, as_json: bool) -> None:
@@ -180,7 +190,11 @@ def _conclude(detector: Any, output: Path, written: Path, as_json: bool) -> None
         )
         return
     report_skipped(detector.skipped)
-    tell(f"{output}: {detector.info.name}, {images['train']} images, {detector.provenance['seconds']:.0f} s")
+    held = f" and {images['validation']} to stop the training and fit the rule" if images["validation"] else ""
+    tell(
+        f"{output}: {detector.info.name}, learnt from {images['train']} images{held}, "
+        f"{detector.provenance['seconds']:.0f} s"
+    )
     for note in detector.method.notes:
         tell(note)
     tell(f"digest {detector.provenance['digest']}")

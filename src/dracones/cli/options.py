@@ -3,6 +3,7 @@
 import re
 import tempfile
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,10 +67,17 @@ def runtime(classifier: str | None) -> dict[str, Any]:
     return {} if classifier is None else {"classifier": classifier}
 
 
+_PATHS = {"weights", "classifier_weights", "classifier"}
+"""Options that may name a file; each takes words and names of networks too."""
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".pt2", ".bin", ".py")
+
 Normal = Annotated[str | None, typer.Option("--normal", metavar="DATA", help="Images that belong.")]
 Anomalous = Annotated[str | None, typer.Option("--anomalous", metavar="DATA", help="Images that do not.")]
 Masks = Annotated[
     Path | None, typer.Option("--masks", metavar="DIR", help="Masks of the anomalous images, named like them.")
+]
+NoMasks = Annotated[
+    bool, typer.Option("--no-masks", help="Judge images alone, whatever masks there are; no heat map is made.")
 ]
 Mvtec = Annotated[
     Path | None, typer.Option("--mvtec", metavar="DIR", help="A category in MVTec-AD layout, instead of the above.")
@@ -148,7 +156,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Options from a TOML file.
+    """Options from a TOML file; paths in it are relative to its folder.
 
     Raises:
         FileNotFoundError: no such file.
@@ -157,9 +165,27 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no configuration file at {path}")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        options = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
+    return with_paths(options, lambda named: path.parent / named)
+
+
+def with_paths(options: dict[str, Any], place: Callable[[Path], Path]) -> dict[str, Any]:
+    """The options with those that name a file on this machine said another way: relative to elsewhere.
+
+    >>> with_paths({"weights": "a.pth", "classifier": "nets.py:small", "seed": 3}, lambda path: Path("to") / path)
+    {'weights': 'to/a.pth', 'classifier': 'to/nets.py:small', 'seed': 3}
+    >>> with_paths({"weights": "pretrained", "classifier": "resnet18.a1_in1k"}, lambda path: Path("to") / path)
+    {'weights': 'pretrained', 'classifier': 'resnet18.a1_in1k'}
+    """
+    found = dict(options)
+    for key in _PATHS & options.keys():
+        if isinstance(options[key], str):
+            named, colon, part = options[key].partition(":")
+            is_path = Path(named).suffix in _WEIGHTS or "/" in named or place(Path(named)).is_file()
+            found[key] = str(place(Path(named))) + colon + part if is_path else options[key]
+    return found
 
 
 def _read_value(text: str) -> Any:

@@ -16,6 +16,7 @@ from dracones.cli.options import (
     Masks,
     Model,
     Mvtec,
+    NoMasks,
     Normal,
     Threads,
     require_folder_of,
@@ -28,6 +29,7 @@ def report(
     normal: Normal = None,
     anomalous: Anomalous = None,
     masks: Masks = None,
+    no_masks: NoMasks = False,
     mvtec: Mvtec = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
     sensitivity: Annotated[
@@ -47,7 +49,7 @@ def report(
     from dracones.training import RichProgress
 
     detector = load_model(model, device=device, classifier=classifier)
-    sides = open_sides(model, normal, anomalous, masks, mvtec)
+    sides = open_sides(model, normal, anomalous, masks, mvtec, no_masks=no_masks)
     found = judge(detector, *sides, batch_size=batch_size, progress=RichProgress())
     page = evaluation_page(detector, found, *sides)
     if sensitivity:

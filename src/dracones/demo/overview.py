@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dracones.demo.photographs import SURFACE, DemoImages
-from dracones.demo.story import DemoResult
+from dracones.demo.story import FALSE_ALARM_RATE, DemoResult
 
 _SHOWN = ("brick", "moon", "camera", "page", "grass")
 _SCENES = 3
@@ -46,7 +46,8 @@ def _sets(figure: Any, result: DemoResult, images: DemoImages) -> None:
 def _scenes(figure: Any, result: DemoResult, images: DemoImages) -> None:
     pixel, realised = result.pixel["auroc"]["value"], result.realised
     figure.suptitle(
-        f"A foreign object, and the heat map (pixel AUROC {pixel:.2f}; false alarms {realised:.1%}, promised 5 %)",
+        f"A foreign object, and the heat map (pixel AUROC {pixel:.2f}; false alarms {realised:.1%}, "
+        f"promised {FALSE_ALARM_RATE:.0%})",
         fontsize=11,
     )
     axes = figure.subplots(1, 2 * _SCENES)

@@ -108,7 +108,11 @@ def _images(page: Report, result: DemoResult, images: DemoImages) -> None:
 
 def _rules(page: Report, result: DemoResult, worst: str) -> None:
     section = page.section("One density, seven rules")
-    rows = [{"images of": name, **values} for name, values in result.auroc.items()]
+    # As the terminal shows them: an AUROC of 2e-06 is 0.000.
+    rows = [
+        {"images of": name, **{rule: round(value, 3) for rule, value in values.items()}}
+        for name, values in result.auroc.items()
+    ]
     section.table(rows, caption="AUROC against held-out gravel: below 0.5 the rule prefers the other set to its own.")
     section.table([{"rule": rule, "what it looks at": _MEANING[rule]} for rule in RULES])
     for rule in ("likelihood", "auto"):

@@ -15,7 +15,7 @@ from dracones.images import ImageCollection, open_images
 from dracones.methods import FitContext, method_class, method_names
 from dracones.methods.guards.guard import Guard
 from dracones.methods.guards.odin import Odin
-from dracones.methods.guards.outputs import ClassifierOutputs
+from dracones.methods.guards.outputs import ClassifierOutputs, accuracy_of
 from dracones.metrics import evaluate_scores
 from dracones.training import Progress
 
@@ -50,6 +50,7 @@ class Comparison:
         seconds: CPU seconds: ``shared passes``, then what each method took beyond them.
         tuning: how ODIN's settings were chosen, where it ran.
         failed: method -> why it could not run on this classifier.
+        accuracy: of the classifier on ``train`` and ``normal``, where they have labels.
     """
 
     rows: tuple[Row, ...]
@@ -57,6 +58,7 @@ class Comparison:
     seconds: Mapping[str, float]
     tuning: str | None = None
     failed: Mapping[str, str] = field(default_factory=dict)
+    accuracy: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -99,6 +101,7 @@ class Comparison:
             "cpu_seconds": dict(self.seconds),
             "tuning": self.tuning,
             "failed": dict(self.failed),
+            "accuracy": dict(self.accuracy),
         }
 
 
@@ -174,15 +177,23 @@ def compare(
         seconds=clock.seconds,
         tuning=str(odin.tuning) if isinstance(odin, Odin) and "odin" in scores else None,
         failed=clock.failed,
+        accuracy={name: clock.accuracy[name] for name in ("train", "normal") if name in clock.accuracy},
     )
 
 
 class _Clock:
-    """CPU seconds by what they went into, and what failed."""
+    """CPU seconds by what they went into, what failed, and how often the classifier is right."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.failed: dict[str, str] = {}
+        self.accuracy: dict[str, float] = {}
+
+    def judge(self, name: str, outputs: ClassifierOutputs, labels: torch.Tensor | None) -> None:
+        """Note the accuracy on a set, where its images have labels."""
+        found = accuracy_of(outputs, labels)
+        if found is not None:
+            self.accuracy[name] = found
 
     def measure(self, name: str, work: Any) -> Any:
         started = time.process_time()
@@ -241,6 +252,9 @@ def _fit(guards: Mapping[str, Guard], reader: Guard, images: ImageCollection, cl
     """Fit all from one pass; a method that this classifier cannot serve is left out, with its reason."""
     learning = any(guard.has_formula and guard.learns for guard in guards.values())
     outputs, labels = clock.measure("shared passes", lambda: reader.gather(images)) if learning else (None, None)
+    if outputs is not None:
+        reader.judge_classifier(outputs, labels)
+        clock.judge("train", outputs, labels)
     everything = FitContext(images, images.subset([]), torch.Generator().manual_seed(0), None)
     fitted = {}
     for name, guard in guards.items():
@@ -274,7 +288,8 @@ def _score_sets(
     if progress is not None:
         progress.start(sum(map(len, collections.values())), "comparing")
     for name, images in collections.items():
-        outputs = clock.measure("shared passes", lambda images=images: reader.gather(images)[0])
+        outputs, labels = clock.measure("shared passes", lambda images=images: reader.gather(images))
+        clock.judge(name, outputs, labels)
         for method, guard in guards.items():
             scores[method][name] = clock.measure(method, lambda g=guard, o=outputs, i=images: _score(g, o, i))
         if progress is not None:

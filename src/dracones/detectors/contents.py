@@ -19,6 +19,7 @@ from dracones.methods import Limits, Method, build, hollow, method_class
 
 STATE, SCORES, PEAKS, OWNERS = "state.", "calibration.scores", "calibration.peaks", "calibration.owners"
 INTEREST = "interest"
+_REHEARSED = 3
 
 
 def header_of(stored: StoredDetector) -> Header:
@@ -96,13 +97,25 @@ def bound(built: Tensor, stored: StoredDetector, name: str) -> bool:
     return tuple(built.shape) == shape or (built.ndim > 1 and tuple(built.shape[1:]) == shape[1:])
 
 
+def points(method: Method) -> bool:
+    """Whether the file holds places in other tensors (chosen channels, orders): numbers that may lead outside."""
+    return any(
+        buffer.ndim and not buffer.is_floating_point() for buffer in method.buffers() if buffer.dtype != torch.bool
+    )
+
+
 def rehearse(method: Method, image_shape: tuple[int, int, int]) -> None:
-    """Score one blank image: shapes that the file alone decides fit one another, or do not."""
+    """Score blank images: shapes that the file alone decides fit one another, or do not.
+
+    Several, as one image's row is broadcast against whatever it meets.
+    """
     try:
         with torch.no_grad():
-            method(torch.zeros(1, *image_shape))
+            scores = method(torch.zeros(_REHEARSED, *image_shape)).image
     except Exception as error:
         raise ValueError(f"its tensors do not fit one another: {error}") from error
+    if scores.shape != (_REHEARSED,):
+        raise ValueError(f"its tensors do not fit one another: {_REHEARSED} images have {list(scores.shape)} scores")
 
 
 def tensor_of(stored: StoredDetector, name: str, built: Tensor | None) -> Tensor:

@@ -80,8 +80,9 @@ def refuse_learnt(learnt: Met, found: Digests, source: str, purpose: str) -> NDA
     if share > 0.5:
         said = f"all {len(found)}" if count == len(found) else f"{count} of {len(found)}"
         raise ValueError(
-            f"{said} images of {source} are ones this detector learnt from; scores of learnt images are lower than "
-            f"those of new ones, so they cannot {purpose}: give normal images that no fit has seen"
+            f"{said} images of {source} are ones this detector learnt from (it trained on them, or stopped by them); "
+            f"scores of learnt images are lower than those of new ones, so they cannot {purpose}: give normal images "
+            "that no fit has seen"
         )
     if count:
         warnings.warn(

@@ -23,6 +23,7 @@ from dracones.detectors.contents import (
     header_of,
     hollow_method,
     naming,
+    points,
     record_of,
     rehearse,
     tensor_of,
@@ -99,7 +100,7 @@ def read(
             method.restore(header.extras, {name: tensor_of(stored, name, tensor) for name, tensor in built.items()})
             check_whole(method)
             # A classifier that was handed over has not met this file's options before.
-            if free or "classifier" in method.info.needs:
+            if free or points(method) or "classifier" in method.info.needs:
                 rehearse(method.eval(), header.image_shape)
             record = record_of(header, stored)
     return method.eval().to(device), record

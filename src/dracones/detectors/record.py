@@ -62,9 +62,10 @@ class Record:
         return Met.from_text(self.provenance.get("met", {}).get("calibrated"))
 
     def met_in_calibration(self, found: Digests) -> "Record":
-        """The same with the digests of the calibration images."""
+        """The same with the digests of the calibration images, and their count in place of those that a fit kept."""
         met = {**self.provenance.get("met", {}), "calibrated": Met.of(found).text()}
-        return replace(self, provenance={**self.provenance, "met": met})
+        images = {**self.provenance.get("images", {}), "calibration": len(self.calibration)}
+        return replace(self, provenance={**self.provenance, "images": images, "met": met})
 
     def promising(self, false_alarm_rate: float, confidence: float | None, pixel_rate: float | None = None) -> "Record":
         """The same with the thresholds that promise this rate, of all images or of each group, and, of pixels,

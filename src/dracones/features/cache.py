@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,12 +16,13 @@ from torch import Tensor
 
 from dracones.features.dataset import ComputedFeatures, Extractor, FeatureDataset, Images, StoredFeatures
 from dracones.features.entry import DamagedEntry, EntryWriter, entries, open_entry, size_of
+from dracones.files.writers import is_abandoned, writer
 
 __all__ = ["FeatureCache", "features_in_memory"]
 
 _FORMAT = 2
 _AT_ONCE_ON_CPU, _AT_ONCE = 4, 32  # images computed together
-_ABANDONED_SECONDS = 3600
+_WRITING = ".writing-"
 
 
 class FeatureCache:
@@ -122,7 +122,7 @@ class FeatureCache:
         """A folder to write in, gone at the end unless it was renamed."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._sweep_abandoned()
-        working = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.folder))
+        working = Path(tempfile.mkdtemp(prefix=_WRITING + writer(), dir=self.folder))
         try:
             yield working
         finally:
@@ -181,13 +181,13 @@ class FeatureCache:
         return True
 
     def _sweep_abandoned(self) -> None:
-        """Remove what killed processes left; what is being written has a file that changed lately."""
-        for path in self.folder.glob(".writing-*"):
+        """Remove what killed processes left: nobody writes to it, and no file in it changed lately."""
+        for path in self.folder.glob(f"{_WRITING}*"):
             times = [path.stat().st_mtime]
             for file in path.glob("*"):
                 with suppress(FileNotFoundError):
                     times.append(file.stat().st_mtime)
-            if time.time() - max(times) > _ABANDONED_SECONDS:
+            if is_abandoned(path.name.removeprefix(_WRITING), max(times)):
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -19,6 +19,9 @@ from dracones.files.weights import read_weights
 
 __all__ = ["FeatureExtractor"]
 
+_NO_BACKBONE = (AssertionError, RuntimeError, NotImplementedError, AttributeError, LookupError)
+"""What libraries raise for networks that give no maps, or at no size that is tried."""
+
 
 class FeatureExtractor(nn.Module):
     """Feature maps of a frozen backbone, for images `[B, C, H, W]` in [0, 1].
@@ -73,6 +76,15 @@ class FeatureExtractor(nn.Module):
 
     def load(self, weights: str | Path) -> Self:
         """Fill the network from `weights`, as in the class's arguments; what a file gave is in `report`."""
+        try:
+            return self._load(weights)
+        except _NO_BACKBONE as error:
+            raise ValueError(
+                f"{self.name} cannot be taken as a backbone: its library builds it, and not for feature maps "
+                f"({type(error).__name__}: {str(error)[:300] or 'no reason given'}); choose another, such as resnet18"
+            ) from error
+
+    def _load(self, weights: str | Path) -> Self:
         inner_channels = 3 if self.image_channels == 1 else self.image_channels
         # Layers draw their first weights from torch's global generator: use a seeded fork, leave the global alone.
         with torch.random.fork_rng(devices=[]):
@@ -102,6 +114,9 @@ class FeatureExtractor(nn.Module):
             example = torch.zeros(1, channels, *side)
             fold_batch_norm(backbone.network, example)
             maps = backbone(example)
+            # Unpadded convolutions lose cells at the rim, as many at any size: two sizes tell the stride.
+            padded = self.pooled or backbone.fixed_size or all(side[0] % level.shape[2] == 0 for level in maps)
+            more = None if padded else backbone(torch.zeros(1, channels, 2 * side[0], 2 * side[1]))
         device = self.mean.device if hasattr(self, "mean") else torch.device("cpu")
         placed = backbone if is_hollow(backbone) else backbone.to(device)
         self.backbone = placed.to(memory_format=torch.channels_last)
@@ -110,7 +125,12 @@ class FeatureExtractor(nn.Module):
         self.fixed_size = backbone.fixed_size
         self.channels: tuple[int, ...] = tuple(level.shape[1] for level in maps)
         self.strides: tuple[int, ...] = (
-            () if self.pooled else tuple(_stride(side[0], level.shape[2], self.patch[0]) for level in maps)
+            ()
+            if self.pooled
+            else tuple(
+                _stride(side[0], level.shape[2], None if more is None else more[i].shape[2])
+                for i, level in enumerate(maps)
+            )
         )
         for key, values in (("mean", backbone.mean), ("std", backbone.std)):
             repeated = [values[index % len(values)] for index in range(channels)]
@@ -193,12 +213,15 @@ def _probe_side(patch: int) -> int:
     return patch * math.ceil(128 / patch)
 
 
-def _stride(side: int, cells: int, patch: int) -> int:
-    """Pixels a cell of a map stands for."""
-    if patch > 1 and side % cells == 0:
-        return side // cells
-    # Unpadded convolutions give 31 cells of 128 where a stride of 4 is meant: the nearest power of two.
-    return int(2 ** round(math.log2(side / cells)))
+def _stride(side: int, cells: int, cells_of_twice: int | None) -> int:
+    """Pixels a cell of a map stands for: from the cells of one side, and of twice that side where it was looked at.
+
+    >>> _stride(128, 32, None), _stride(128, 31, 63), _stride(126, 18, None)
+    (4, 4, 7)
+    """
+    if cells_of_twice is None or cells_of_twice == cells:
+        return round(side / cells)
+    return round(side / (cells_of_twice - cells))
 
 
 def _patch_of(backbone: nn.Module) -> tuple[int, int]:

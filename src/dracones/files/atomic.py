@@ -3,13 +3,13 @@
 import os
 import stat
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dracones.files.writers import is_abandoned, writer
+
 _SUFFIX = ".partial"
-_ABANDONED_SECONDS = 3600
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         target = _regular(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target)
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=_SUFFIX)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target) + writer(), suffix=_SUFFIX)
         os.close(descriptor)
         temporary = Path(name)
         yield temporary
@@ -58,10 +58,13 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def sweep(target: Path) -> None:
-    """Remove what killed runs left of this file; what was touched within the hour may still be written to."""
+    """Remove what killed runs left of this file.
+
+    A temporary file names its writer, so that a file that is being written to is told from one that is left.
+    """
     for left in target.parent.glob(f"{_escaped(_prefix(target))}*{_SUFFIX}"):
         with suppress(OSError):
-            if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+            if is_abandoned(left.name.removeprefix(_prefix(target)), left.stat().st_mtime):
                 left.unlink()
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -138,14 +139,13 @@ def opened(path: str | Path) -> Iterator[StoredDetector]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no model file at {path}")
+        raise FileNotFoundError(_absent(path))
     with path.open("rb") as file:
         try:
             table = raw.read_table(file)
         except (ValueError, RecursionError) as error:
             raise ValueError(
-                f"{path} is not a whole safetensors file: {error}; it may be truncated, damaged or of another kind: "
-                "copy it again"
+                f"{path} is not a whole safetensors file ({error}): cut off, damaged or of another kind; copy it again"
             ) from None
         with _naming(path):
             content = _content(table)
@@ -162,6 +162,23 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     with opened(path) as stored:
         stored.verify()
         return stored.header, stored.tensors()
+
+
+def _absent(path: Path) -> str:
+    """That there is no such model, and what else may have been meant."""
+    if path.is_dir():
+        return f"no model file at {path}: it is a folder; name a file in it"
+    if not path.parent.is_dir():
+        return f"no model file at {path}: there is no folder {path.parent}"
+    names = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
+    # The ending, which all models share, makes no two names alike.
+    stems = {Path(name).stem: name for name in names}
+    near = [stems[stem] for stem in get_close_matches(path.stem, stems, n=3, cutoff=0.5)]
+    models = sorted(name for name in names if name.endswith(path.suffix or ".safetensors"))
+    if near:
+        return f"no model file at {path}; did you mean {' or '.join(str(path.parent / name) for name in near)}?"
+    there = f"there are {', '.join(models[:5])}" if models else "make one with `dracones fit METHOD DATA -o MODEL`"
+    return f"no model file at {path}; {there}"
 
 
 def _content(table: Table) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class ImageCollection(ImageListing):
         Raises:
             ValueError: the mask is missing, unreadable, or of another size than its image.
         """
-        mask = self.source.mask(self._at(index))
+        mask = self.source.mask(self._at(index)) if self._looks_at_masks else None
         if mask is None:
             return None
         tensor = torch.from_numpy(np.ascontiguousarray(mask))

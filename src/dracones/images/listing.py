@@ -30,6 +30,7 @@ class ImageListing:
         self.source = source
         self.strict = strict
         self._indices = np.arange(len(source))
+        self._looks_at_masks = True
         # One record for a set and all its views, so that the end of a run can sum up everything passed over.
         self._skipped = {item.name: item for item in skipped}
 
@@ -39,7 +40,7 @@ class ImageListing:
     @property
     def name_of_source(self) -> str:
         """What the images were opened from, for messages."""
-        return self.source.name
+        return self.source.in_words or self.source.name
 
     @property
     def labels(self) -> np.ndarray | None:
@@ -59,7 +60,7 @@ class ImageListing:
     @property
     def has_masks(self) -> bool:
         """Whether `mask` gives masks."""
-        return self.source.has_masks
+        return self.source.has_masks and self._looks_at_masks
 
     @property
     def names(self) -> list[str]:
@@ -125,6 +126,12 @@ class ImageListing:
             raise IndexError(f"indices from {picked.min()} to {picked.max()} in a collection of {len(self)} images")
         view = self._view()
         view._indices = self._indices[picked]
+        return view
+
+    def without_masks(self) -> Self:
+        """The same images, as if no masks were known."""
+        view = self._view()
+        view._looks_at_masks = False
         return view
 
     def _at(self, index: int) -> int:

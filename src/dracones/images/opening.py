@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -27,7 +27,7 @@ def open_images(
     strict: bool = False,
     limits: Limits | None = None,
     labels: Any = None,
-    masks: str | Path | Sequence[str | Path | None] | None = None,
+    masks: str | Path | Sequence[str | Path | None] | Literal[False] | None = None,
     layout: Layout | None = None,
     pages: Pages = "first",
 ) -> ImageCollection:
@@ -55,7 +55,7 @@ def open_images(
         limits: What one image may cost.
         labels: One whole number per image, in place of what the source says.
         masks: For files: the folder of masks (called like the images, `_mask` may follow), or one path per image, None
-            where the image is normal.
+            where the image is normal. False: none, though the set has some of its own.
         pages: Of files with several pages or frames (TIFF, GIF, WebP, PNG) the first, or all, as images of their own.
         layout: Where an array's axes leave a doubt: "NHW", "NHWC" or "NCHW".
 
@@ -71,21 +71,23 @@ def open_images(
         4
     """
     if isinstance(source, ImageCollection):
-        if labels is not None or masks is not None:
+        if labels is not None or masks not in (None, False):
             raise TypeError("labels and masks belong to the source; give them where the collection is first opened")
-        return source if preprocess is None else source.with_preprocess(preprocess)
+        found = source.without_masks() if masks is False else source
+        return found if preprocess is None else found.with_preprocess(preprocess)
     limits = limits or Limits()
     opened, skipped = _found(source, limits, layout)
     if pages == "all":
         opened = every_page(opened)
     if labels is not None:
         opened.labels, opened.classes = checked_labels(labels, len(opened), opened.name), None
-    if masks is not None:
+    if masks is not None and masks is not False:
         opened = with_masks(opened, masks, None if labels is None else opened.labels)
     unread = next((item for item in skipped if item.is_image), None)
     if strict and unread is not None:
         raise UnreadableImage(unread.name, unread.reason)
-    return ImageCollection(opened, preprocess=preprocess, strict=strict, skipped=skipped)
+    collection = ImageCollection(opened, preprocess=preprocess, strict=strict, skipped=skipped)
+    return collection.without_masks() if masks is False else collection
 
 
 def _found(source: Any, limits: Limits, layout: Layout | None) -> Found:
@@ -94,11 +96,11 @@ def _found(source: Any, limits: Limits, layout: Layout | None) -> Found:
     if isinstance(source, ImageSource):
         return source, []
     if isinstance(source, Tensor | np.ndarray):
-        return array_source(source, type(source).__name__.lower(), layout=layout), []
+        return _given(array_source(source, type(source).__name__.lower(), layout=layout)), []
     if hasattr(source, "getbands"):  # a Pillow image
-        return DatasetSource([source], "image"), []
+        return _given(DatasetSource([source], "image")), []
     if isinstance(source, DataLoader):
-        return _loader_source(source), []
+        return _given(_loader_source(source)), []
     if isinstance(source, IterableDataset):
         raise TypeError(f"an IterableDataset {_NO_ORDER}")
     if isinstance(source, list | tuple) and source and all(isinstance(item, str | Path) for item in source):
@@ -106,11 +108,17 @@ def _found(source: Any, limits: Limits, layout: Layout | None) -> Found:
     if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, dict | bytes):
         if len(source) == 0:
             raise ValueError(f"the {type(source).__name__} is empty: there is no image to open")
-        return DatasetSource(source, type(source).__name__), []
+        return _given(DatasetSource(source, type(source).__name__)), []
     raise TypeError(
         f"images cannot be opened from a {type(source).__name__}; "
         "give a path, a list of paths, an image or a list of images, an array, a tensor, a Dataset or a DataLoader"
     )
+
+
+def _given(source: ImageSource) -> ImageSource:
+    """What lies in memory has no name of its own."""
+    source.in_words = f"the {source.name} given"
+    return source
 
 
 def _loader_source(loader: "DataLoader[Any]") -> ImageSource:

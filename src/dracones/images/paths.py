@@ -212,6 +212,16 @@ def _no_such_path(spec: str) -> FileNotFoundError:
     hint = (
         f"did you mean {' or '.join(str(path.parent / name) for name in near)}?"
         if near
-        else f"{path.parent} has no such name"
+        else f"{_listed(path.parent, names)}; give a folder or file of images, or a set that needs none "
+        "(builtin:gravel, synthetic:uniform, scenes:gravel)"
     )
     return FileNotFoundError(f"no such file or folder: {spec}; {hint}")
+
+
+def _listed(folder: Path, names: Sequence[str], shown: int = 5) -> str:
+    """What a folder holds, in a clause."""
+    where = "the working folder" if folder == Path() else str(folder)
+    visible = sorted(name for name in names if not name.startswith("."))
+    if not visible:
+        return f"{where} is empty" if folder.is_dir() else f"there is no {where}"
+    return f"{where} holds {', '.join(visible[:shown])}{', ...' if len(visible) > shown else ''}"

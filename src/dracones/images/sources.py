@@ -22,10 +22,12 @@ class ImageSource(ABC):
     """An ordered set of images at their native size and depth.
 
     A subclass gives `__len__`, `item_name`, `read` and `digest`; it may know labels, masks, a shape common to all, and
-    may serve many images at once (`block`). Indices are those of the source; order never changes.
+    may serve many images at once (`block`); `in_words` is what messages call it where its name, which begins those of
+    the images, reads badly in a sentence. Indices are those of the source; order never changes.
     """
 
     name: str
+    in_words: str | None = None
     labels: np.ndarray | None = None
     classes: tuple[str, ...] | None = None
     has_masks: bool = False

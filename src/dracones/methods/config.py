@@ -72,9 +72,22 @@ class MethodConfig(BaseModel):
             ValueError: an unknown option (the nearest names are given) or a value that does not fit, with its field.
         """
         try:
-            return cls.model_validate(cls._nest(options))
+            config = cls.model_validate(cls._nest(options))
         except ValidationError as error:
             raise ValueError(cls._explain(error)) from None
+        config._refuse_decided_elsewhere()
+        return config
+
+    def _refuse_decided_elsewhere(self) -> None:
+        """Refuse what a training run takes from the fit around it: it would be overwritten without a word."""
+        training = getattr(self, "training", None)
+        if not isinstance(training, BaseModel):
+            return
+        for name, advice in _DECIDED_ELSEWHERE.items():
+            if getattr(training, name) != type(training).model_fields[name].default:
+                raise ValueError(
+                    f"option 'training.{name}' of {type(self).__qualname__} would change nothing: {advice}"
+                )
 
     @classmethod
     def _nest(cls, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,11 +120,17 @@ class MethodConfig(BaseModel):
         return "\n".join(lines)
 
 
+_DECIDED_ELSEWHERE = {
+    "seed": "weights, order and noise follow 'seed'; give seed=... alone",
+    "device": "give it to fit(device=...), --device on the command line",
+}
+
+
 def _fields_of(config: type[BaseModel], name: str) -> tuple[str, ...]:
     field = config.model_fields.get(name)
     annotation = field.annotation if field is not None else None
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return tuple(annotation.model_fields)
+        return tuple(field for field in annotation.model_fields if field not in _DECIDED_ELSEWHERE)
     return ()
 
 

@@ -21,8 +21,13 @@ def render(heading: Mapping[str, Any], sections: Sequence[Section], origin: Mapp
     return template.render(
         report=heading,
         sections=[(_anchor(i, s.title), s.title, _runs(s.blocks)) for i, s in enumerate(sections)],
-        origin={"made by": f"dracones {version('dracones')}", "written": _now(), **origin},
+        origin={"made by": f"dracones {version('dracones')}", "written": _now(), **_unpadded(origin)},
     )
+
+
+def _unpadded(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts stand alone and not in a column: 23.3 seconds are not 23.300."""
+    return {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in origin.items()}
 
 
 @cache

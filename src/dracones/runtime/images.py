@@ -39,7 +39,7 @@ class LineImages(ImageListing):
         Raises:
             ValueError: the mask is missing, unreadable, or of another size than its image.
         """
-        return self.source.mask(self._at(index))
+        return self.source.mask(self._at(index)) if self._looks_at_masks else None
 
     def with_preprocess(self, preprocess: None) -> "LineImages":  # noqa: ARG002 (the collections' word for it)
         """The images themselves: nothing is done to them outside the graph."""

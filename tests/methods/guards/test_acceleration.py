@@ -127,3 +127,14 @@ def test_gradient_in_bfloat16_changes_the_score_little_and_the_logits_not(tiny, 
     assert (wide.sign() == fine.sign()).float().mean() > 0.9
     assert (a - b).abs().max() < 0.1 * a.std()
     assert torch.equal(narrow.wrap()(x).logits, plain.wrap()(x).logits)
+
+
+def test_a_fit_suggests_it_where_it_would_serve(tiny):
+    def notes(net, **options):
+        return " ".join(dracones.create("msp", classifier=net, **options).fit(tiny.images(40)).method.notes)
+
+    assert "accelerate=true" in notes(tiny.TinyNet())
+    assert "BatchNorms (1)" in notes(tiny.TinyNet())
+    assert "accelerate" not in notes(tiny.TinyNet(), accelerate=True)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    assert "accelerate" not in notes(flat)

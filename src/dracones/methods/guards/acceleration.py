@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -45,6 +46,22 @@ def accelerated(model: nn.Module, example: Tensor, keep: str | None = None) -> n
     return faster
 
 
+def foldable(model: nn.Module) -> int:
+    """How many BatchNorms `accelerated` would fold away; 0 where the model cannot be traced or is not on a CPU.
+
+    >>> foldable(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2)).eval())
+    1
+    """
+    tensor = next(model.parameters(), None)
+    if tensor is None or tensor.device.type != "cpu" or not any(isinstance(m, _NORMS) for m in model.modules()):
+        return 0
+    try:
+        traced = fx.symbolic_trace(eval_view(model))
+    except Exception:  # as in `accelerated`: tracing fails in as many ways as models have control flow
+        return 0
+    return len(list(_pairs(traced, None)))
+
+
 def _give_up(model: nn.Module, reason: str) -> nn.Module:
     warnings.warn(f"accelerate=True is ignored for this {type(model).__name__}: {reason}", UserWarning, stacklevel=4)
     return model
@@ -53,23 +70,30 @@ def _give_up(model: nn.Module, reason: str) -> nn.Module:
 def _fold(traced: fx.GraphModule, keep: str | None) -> fx.GraphModule:
     """Fold each BatchNorm that follows a convolution used once, and by it alone."""
     modules = dict(traced.named_modules())
-    calls = [node.target for node in traced.graph.nodes if node.op == "call_module"]
-    for node in list(traced.graph.nodes):
-        before = node.args[0] if node.args else None
-        if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module":
-            continue
-        norm, convolution = modules[node.target], modules[before.target]
-        alone = len(before.users) == 1 and calls.count(before.target) == 1 and calls.count(node.target) == 1
-        tracked = isinstance(norm, _NORMS) and norm.track_running_stats
-        if not (isinstance(convolution, _CONVOLUTIONS) and tracked and alone) or keep in (node.target, before.target):
-            continue
+    for node, before in list(_pairs(traced, keep)):
         owner, _, leaf = str(before.target).rpartition(".")
+        convolution, norm = modules[before.target], modules[node.target]
         setattr(traced.get_submodule(owner), leaf, fuse_conv_bn_eval(convolution, norm))
         node.replace_all_uses_with(before)
         traced.graph.erase_node(node)
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced
+
+
+def _pairs(traced: fx.GraphModule, keep: str | None) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """Each BatchNorm that can be folded, with the convolution before it."""
+    modules = dict(traced.named_modules())
+    calls = [node.target for node in traced.graph.nodes if node.op == "call_module"]
+    for node in traced.graph.nodes:
+        before = node.args[0] if node.args else None
+        if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module":
+            continue
+        norm, convolution = modules[node.target], modules[before.target]
+        alone = len(before.users) == 1 and calls.count(before.target) == 1 and calls.count(node.target) == 1
+        tracked = isinstance(norm, _NORMS) and norm.track_running_stats
+        if isinstance(convolution, _CONVOLUTIONS) and tracked and alone and keep not in (node.target, before.target):
+            yield node, before
 
 
 def _close(expected: Any, got: Any) -> bool:

@@ -178,6 +178,13 @@ def check_labels(labels: Tensor | None, count: int, classes: int, *, who: str) -
     return labels
 
 
+def accuracy_of(outputs: ClassifierOutputs, labels: Tensor | None) -> float | None:
+    """Share of images whose largest logit is their label's; ``None`` where no whole number labels each of them."""
+    if labels is None or labels.shape != (len(outputs),) or labels.is_floating_point():
+        return None
+    return float((outputs.logits.argmax(dim=1) == labels).double().mean())
+
+
 def check_head(head: LinearHead | None, outputs: ClassifierOutputs, who: str) -> None:
     """Refuse a last layer that does not turn the features into the logits.
 

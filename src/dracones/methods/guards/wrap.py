@@ -1,5 +1,6 @@
 """A classifier and its guard as one module for serving."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -56,6 +57,6 @@ class GuardedClassifier(nn.Module):
         """Logits, scores and, once calibrated, verdicts."""
         with torch.no_grad():
             logits, scores = self.guard.logits_and_scores(images, self.probe)
-        if not torch.compiler.is_compiling() and bool(torch.isnan(scores).any()):
+        if not torch.compiler.is_compiling() and math.isnan(float(scores.sum())):
             check_finite(logits)
         return GuardedAnswer(logits, scores, None if self.threshold is None else scores > self.threshold)

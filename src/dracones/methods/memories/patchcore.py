@@ -119,11 +119,15 @@ class PatchCore(FeatureMethod):
         several = parts > 1 or held > 0
         each = -(-config.put_forward * min(new, config.memory_limit) // parts) if several else count
         with counting(progress, parts * each + several * count, "choosing the patches to keep") as advance:
-            found = [self.memory]
+            # In one piece from the first: small pieces kept among large ones that are freed hold many times their size.
+            candidates = torch.empty(held + parts * each, self.memory.shape[1], device=self.device)
+            candidates[:held], filled = self.memory, held
             for maps in features.chunks(images):
                 part = self._patches_of(maps)
-                found.append(part[spread_out(part, min(each, len(part)), config.projection, generator, advance)])
-            candidates = torch.cat(found)
+                chosen = spread_out(part, min(each, len(part)), config.projection, generator, advance)
+                candidates[filled : filled + len(chosen)] = part[chosen]
+                filled += len(chosen)
+            candidates = candidates[:filled]
             if several:
                 candidates = candidates[spread_out(candidates, count, config.projection, generator, advance)]
             self.memory = candidates.clone()

@@ -241,23 +241,6 @@ class ImageCollection(ImageListing):
         known = self.digests(workers=workers, progress=progress) if digests is None else digests
         return hashlib.blake2b(b"".join(known), digest_size=20).hexdigest()
 
-    @property
-    def places(self) -> np.ndarray:
-        """Where each image is in the source."""
-        return self._indices
-
-    def from_source(self, source: ImageSource) -> Self:
-        """The same images out of another source of them, of the same length and order."""
-        if len(source) != len(self.source):
-            raise ValueError(f"a source of {len(source)} images in place of one of {len(self.source)}")
-        view = self._view()
-        view.source = source
-        return view
-
-    def inside(self, index: int) -> np.ndarray | None:
-        """`[H, W]` bool, True where the image counts, at its own size; ``None``: everywhere."""
-        return self.source.inside(self._at(index))
-
     def _treated(self, place: int, preprocess: Preprocess | None) -> Tensor:
         with BUDGET.holding():
             return self._read_and_treat(place, preprocess)

@@ -134,6 +134,23 @@ class ImageListing:
         view._looks_at_masks = False
         return view
 
+    @property
+    def places(self) -> np.ndarray:
+        """Where each image is in the source."""
+        return self._indices
+
+    def from_source(self, source: ImageSource) -> Self:
+        """The same images out of another source of them, of the same length and order."""
+        if len(source) != len(self.source):
+            raise ValueError(f"a source of {len(source)} images in place of one of {len(self.source)}")
+        view = self._view()
+        view.source = source
+        return view
+
+    def inside(self, index: int) -> np.ndarray | None:
+        """`[H, W]` bool, True where the image counts, at its own size; ``None``: everywhere."""
+        return self.source.inside(self._at(index))
+
     def _at(self, index: int) -> int:
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of a collection of {len(self)}")

@@ -32,7 +32,7 @@ TESTS = {
     "rules": ("tests/rules",),
     "training": ("tests/training",),
 }
-UNSEEN = ("raise ", "warnings.warn", '"""', 'f"', "import ")
+UNSEEN = ("raise ", "warnings.warn", '"""', 'f"', "import ", "description=")
 """Lines whose mutants change a message or nothing."""
 
 

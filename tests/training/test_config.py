@@ -21,6 +21,7 @@ def test_it_is_frozen_and_knows_its_fields():
         ({"optimizer": "adagrad"}, "adam"),
         ({"learning_rate": 0}, "greater than 0"),
         ({"precision": "fp16"}, "bf16"),
+        ({"warmup": -1}, "greater than or equal to 0"),
     ],
 )
 def test_nonsense_is_refused(options, message):

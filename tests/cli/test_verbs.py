@@ -183,7 +183,7 @@ def test_fit_without_a_method_learns_and_names_who_spoke_loudest(run, place, tmp
 def test_fit_without_a_method_takes_a_configurations(run, place, tmp_path):
     (tmp_path / "a.toml").write_text('method = "glow"\n')
     _, err = run("fit", place / "normal", "-o", tmp_path / "m.safetensors", "--config", tmp_path / "a.toml", *FAST)
-    assert ": glow, 48 images" in err
+    assert ": glow, learnt from 48 images" in err
 
 
 def test_evaluate_gives_every_metric_with_its_interval(run, place, model):

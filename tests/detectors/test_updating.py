@@ -125,7 +125,7 @@ def test_a_gaussian_without_its_count_says_so(padim):
 
 
 def test_an_ensemble_learns_on_where_its_witnesses_can():
-    options = {**SMALL, "witnesses": ("whole", "place", "patch"), "scales": 1, "epochs": 1, "made_defects": 20}
+    options = {**SMALL, "witnesses": ("whole", "place", "patch"), "scales": 1, "made_defects": 20}
     detector = dracones.create("ensemble", **options).fit(normals(40))
     new, said = update(detector, normals(40, seed=3))
     assert said[0] == "whole: left as it was trained"

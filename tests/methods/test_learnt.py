@@ -72,6 +72,14 @@ def test_a_curve_that_still_falls_is_said():
     assert falling(history=history[:1]).falling is None
 
 
+def test_it_changes_nothing_in_the_density():
+    density = densities.create("glow", image_shape=(1, 8, 8), steps=1, hidden=4).train()
+    before = {name: value.clone() for name, value in density.state_dict().items()}
+    learnt(density, torch.rand(20, 1, 8, 8))
+    assert density.training
+    assert all(torch.equal(value, before[name]) for name, value in density.state_dict().items())
+
+
 def test_fit_says_that_nothing_was_learnt():
     detector = dracones.create("glow", density={"steps": 1, "hidden": 4}, training={"epochs": 1}, rule="likelihood")
     with pytest.warns(RuntimeWarning, match=r"this glow has not learnt its images: it needs .* Train longer"):

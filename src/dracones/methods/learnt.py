@@ -99,8 +99,14 @@ def learnt(density: Density, images: Tensor, *, training: Sequence[Any] = (), ba
     codec = next((name for name in ("webp", "png") if name in codecs()), None)
     latents = isinstance(density, FlowDensity) and type(density.flow.base) is StandardNormal
     names = ["log_prob", *(["log_prob_latent"] if latents else []), *([f"complexity_{codec}"] if codec else [])]
-    with torch.no_grad():
-        found = gather(density, images, names, batch_size=batch_size)
+    modes = [(module, module.training) for module in density.modules()]
+    density.eval()  # a layer that starts from data would take these images for its first batch
+    try:
+        with torch.no_grad():
+            found = gather(density, images, names, batch_size=batch_size)
+    finally:
+        for module, mode in modes:
+            module.training = mode
     dimensions = density.dimensions
     return Learnt(
         bits=bits_per_dim(found["log_prob"], dimensions).mean().item(),

@@ -14,7 +14,7 @@ class Settings(BaseModel):
     """Options of the service; everything that is held is bounded by one of them.
 
     Example:
-        >>> Settings().is_local, Settings(host="0.0.0.0", token="secret").is_local
+        >>> Settings().is_local, Settings(host="0.0.0.0", token="long secret").is_local
         (True, False)
     """
 

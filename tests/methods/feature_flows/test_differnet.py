@@ -8,7 +8,7 @@ from torch.func import jacrev
 
 import dracones
 from dracones.features import rotated
-from dracones.methods.feature_flows.differnet import even_angles
+from dracones.methods.feature_flows.differnet import DifferNet, even_angles
 from feature_case import SMALL, anomalies, normals
 
 TOP, BOTTOM = slice(32, 64), slice(0, 32)
@@ -116,7 +116,7 @@ def test_no_map_rotations_no_map_and_even_angles():
 
 
 def test_papers_defaults():
-    config = dracones.create("differnet", preset="best").config
+    config = DifferNet.Config(preset="best")  # `create` takes the backbone that pip brought, where none is named
     assert (config.backbone, config.size, config.hidden, config.rotations) == ("alexnet", (448, 448), 2048, 64)
     assert (config.training.betas, config.training.learning_rate) == ((0.8, 0.8), 2e-4)
 

@@ -118,7 +118,29 @@ class ArraySource(ImageSource):
         return torch.from_numpy(np.ascontiguousarray(self.array[indices].transpose(0, 3, 1, 2)))
 
 
-class EncodedSource(ImageSource):
+class BytesSource(ImageSource):
+    """Encoded images, wherever their bytes are: a subclass gives `_bytes`, `limits` and what names them."""
+
+    limits: Limits
+
+    @abstractmethod
+    def _bytes(self, index: int) -> bytes:
+        """One image's file as it is stored; `UnreadableImage` where it cannot be had."""
+
+    @override
+    def read(self, index: int) -> np.ndarray:
+        return decode(self._bytes(index), self.item_name(index), self.limits)
+
+    @override
+    def shape(self, index: int) -> tuple[int, int, int]:
+        return shape_of(self._bytes(index), self.item_name(index), self.limits)
+
+    @override
+    def digest(self, index: int) -> bytes:
+        return digest_of_bytes(self._bytes(index))
+
+
+class EncodedSource(BytesSource):
     """Encoded images (PNG, JPEG, WebP, ...) joined in one byte array: image i is `data[offsets[i]:offsets[i + 1]]`."""
 
     def __init__(
@@ -165,18 +187,6 @@ class EncodedSource(ImageSource):
 
     def _bytes(self, index: int) -> bytes:
         return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
-
-    @override
-    def read(self, index: int) -> np.ndarray:
-        return decode(self._bytes(index), self.item_name(index), self.limits)
-
-    @override
-    def shape(self, index: int) -> tuple[int, int, int]:
-        return shape_of(self._bytes(index), self.item_name(index), self.limits)
-
-    @override
-    def digest(self, index: int) -> bytes:
-        return digest_of_bytes(self._bytes(index))
 
 
 class DatasetSource(ImageSource):

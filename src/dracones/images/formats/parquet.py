@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from dracones.images.digests import digest_of_bytes
 from dracones.images.limits import Limits, UnreadableImage
 from dracones.images.names import shown
-from dracones.images.reading import decode, shape_of
-from dracones.images.sources import ImageSource
+from dracones.images.sources import BytesSource
 
 _IMAGE_COLUMNS = ("image", "img", "bytes", "content", "data")
 _NAME_COLUMNS = ("path", "file_name", "filename", "name", "key", "__key__", "id")
@@ -21,7 +19,7 @@ _WINDOW = 64
 _WINDOWS = 8
 
 
-class ParquetSource(ImageSource):
+class ParquetSource(BytesSource):
     """Rows of a Parquet file whose column holds encoded images: bytes, or Hugging Face's struct of `bytes` and `path`.
 
     Rows are named by a text column (`path`, `file_name`, ...) or the struct's `path`, where these are all different,
@@ -150,18 +148,6 @@ class ParquetSource(ImageSource):
         while len(self._windows) > _WINDOWS:
             self._windows.popitem(last=False)
         self._ahead = (group, number + 1, batches)
-
-    @override
-    def read(self, index: int) -> np.ndarray:
-        return decode(self._bytes(index), self.item_name(index), self.limits)
-
-    @override
-    def shape(self, index: int) -> tuple[int, int, int]:
-        return shape_of(self._bytes(index), self.item_name(index), self.limits)
-
-    @override
-    def digest(self, index: int) -> bytes:
-        return digest_of_bytes(self._bytes(index))
 
 
 def _image_column(path: Path, schema: Any, asked: str | None) -> tuple[str, str | None]:

@@ -11,18 +11,17 @@ from typing import BinaryIO
 import numpy as np
 from typing_extensions import override
 
-from dracones.images.digests import digest_of_bytes
 from dracones.images.limits import Limits, Skipped, UnreadableImage
 from dracones.images.name_list import NameList
 from dracones.images.names import shown
-from dracones.images.reading import SUFFIXES, decode, shape_of
-from dracones.images.sources import ImageSource
+from dracones.images.reading import SUFFIXES
+from dracones.images.sources import BytesSource
 
 _BLOCK = tarfile.BLOCKSIZE
 _LONGEST_LABEL = 20
 
 
-class TarSource(ImageSource):
+class TarSource(BytesSource):
     """The image files of an uncompressed tar; the files beside them (`.cls`, `.json`) belong to them and are no images.
 
     Where every image has a `.cls` of its own name (WebDataset's class, a whole number) these are the labels. Only
@@ -154,18 +153,6 @@ class TarSource(ImageSource):
         if len(data) < size:
             raise UnreadableImage(name, "the archive was cut off while it was read")
         return data
-
-    @override
-    def read(self, index: int) -> np.ndarray:
-        return decode(self._bytes(index), self.item_name(index), self.limits)
-
-    @override
-    def shape(self, index: int) -> tuple[int, int, int]:
-        return shape_of(self._bytes(index), self.item_name(index), self.limits)
-
-    @override
-    def digest(self, index: int) -> bytes:
-        return digest_of_bytes(self._bytes(index))
 
 
 def _key(name: str) -> str:

@@ -1,7 +1,8 @@
 """Fixtures that every room's tests share."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -27,6 +28,23 @@ def tiny() -> ModuleType:
     import tiny_classifier
 
     return tiny_classifier
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
+    """Runs a verb in this process: what it wrote to standard output and to standard error, once its code is checked."""
+
+    def call(*arguments: object, code: int = 0) -> tuple[str, str]:
+        from dracones.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["dracones", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert (ended.value.code or 0) == code, err
+        return out, err
+
+    return call
 
 
 @pytest.fixture(autouse=True)

@@ -28,19 +28,6 @@ def place(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["dracones", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert (ended.value.code or 0) == code, err
-        return out, err
-
-    return call
-
-
 class Killed(BaseException):
     """As good as kill -9: nothing that runs after it may matter."""
 

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dracones.cli import main
-
 FAST = ["--set", "epochs=1", "--set", "density.steps=1", "--set", "density.hidden=4", "--set", "rule=typicality"]
 
 
@@ -33,19 +31,6 @@ def place(tmp_path_factory):
     save_images(root / "more", 120, 60, seed=1)
     save_images(root / "odd", 20, 200, seed=2)
     return root
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["dracones", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert (ended.value.code or 0) == code, err
-        return out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")

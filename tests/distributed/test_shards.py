@@ -2,13 +2,11 @@
 
 import csv
 import json
-import sys
 
 import numpy as np
 import pytest
 
 import shard_case
-from dracones.cli import main
 from dracones.distributed.shards import ShardScorer, plan
 from dracones.images import open_images
 
@@ -19,19 +17,6 @@ def place(tmp_path_factory):
     shard_case.write_model(root)
     shard_case.write_shards(root / "set")
     return root
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["dracones", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert (ended.value.code or 0) == code, err
-        return out, err
-
-    return call
 
 
 def rows_of(folder):

@@ -28,6 +28,17 @@ def place(tmp_path_factory):
     return root
 
 
+def test_where_nothing_can_be_read_every_reason_is_said_and_nothing_is_left(run, place, tmp_path):
+    for name, content in (("a.png", b"broken"), ("b.png", b""), ("c.png", b"broken")):
+        (tmp_path / name).write_bytes(content)
+    _, err = run("score", place / "model.safetensors", tmp_path, "-o", tmp_path / "s.csv", code=2)
+    assert "none of the 3 images of" in err
+    assert "a.png: " in err
+    assert "; b.png: the file is empty" in err
+    assert "c.png" not in err
+    assert not list(tmp_path.glob("s.csv*"))
+
+
 class Killed(BaseException):
     """As good as kill -9: nothing that runs after it may matter."""
 

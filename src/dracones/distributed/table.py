@@ -11,6 +11,7 @@ from typing import Any
 from dracones.calibration.prediction import Verdict
 from dracones.distributed.rows import COLUMNS, Tally, row_of
 from dracones.files.journal import Journal
+from dracones.images.limits import reasons
 
 _UNFINISHED = ".unfinished"
 
@@ -124,8 +125,9 @@ def fill(
             if keep_map is not None and isinstance(answer, Verdict) and answer.map is not None:
                 keep_map(answer.path, answer.map)
     if tally.scored == 0 and len(images):
-        first = next(item for item in tally.skipped if item.is_image)
+        if journal is not None:
+            journal.remove()  # there is nothing to go on from
         raise ValueError(
-            f"none of the {len(images)} images of {images.name_of_source} can be read: {first.name}: {first.reason}"
+            f"none of the {len(images)} images of {images.name_of_source} can be read: {reasons(tally.skipped)}"
         )
     return tally

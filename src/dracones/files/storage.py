@@ -177,7 +177,7 @@ def _absent(path: Path) -> str:
     models = sorted(name for name in names if name.endswith(path.suffix or ".safetensors"))
     if near:
         return f"no model file at {path}; did you mean {' or '.join(str(path.parent / name) for name in near)}?"
-    there = f"there are {', '.join(models[:5])}" if models else "make one with `dracones fit METHOD DATA -o MODEL`"
+    there = f"there are {', '.join(models[:5])}" if models else "make one with `dracones fit DATA -o MODEL`"
     return f"no model file at {path}; {there}"
 
 

@@ -1,5 +1,6 @@
 """What one image may cost to read, and what is said of one that cannot be read."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -71,3 +72,16 @@ class Skipped(NamedTuple):
     name: str
     reason: str
     is_image: bool = True
+
+
+def reasons(skipped: Iterable[Skipped], most: int = 3) -> str:
+    """The first image of each of a few reasons, in words.
+
+    >>> reasons([Skipped("a.png", "empty"), Skipped("b.png", "empty"), Skipped("c.png", "truncated")])
+    'a.png: empty; c.png: truncated'
+    """
+    first: dict[str, str] = {}
+    for item in skipped:
+        if item.is_image:
+            first.setdefault(item.reason, item.name)
+    return "; ".join(f"{name}: {reason}" for reason, name in list(first.items())[:most])

@@ -104,9 +104,7 @@ class ExportedDetector:
                 else:
                     served += 1
                     yield answer
-        if served == 0 and len(images):
-            first = images.skipped[0]
-            raise ValueError(f"none of the {len(images)} images can be read: {first.name}: {first.reason}")
+        images.refuse_unread(served)
 
     def stream(
         self,

@@ -56,13 +56,15 @@ class Server(uvicorn.Server):
     """uvicorn's server that drains on SIGTERM and ends with 0.
 
     At SIGTERM the service is no longer ready and asks for lines to be closed, but answers what comes for `drain`
-    seconds, until whoever balances the load has seen it. Then the door closes, and what is inside is answered.
+    seconds, until whoever balances the load has seen it. Then the door closes, and what is inside is answered. The
+    process is at its end then: SIGTERM once more changes nothing.
     """
 
     def __init__(self, config: uvicorn.Config, house: House, ready: Callable[[str], Any] | None) -> None:
         super().__init__(config)
         self.house = house
         self._ready = ready
+        self._told_to_end = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the door, and say so."""
@@ -76,7 +78,7 @@ class Server(uvicorn.Server):
         """Without uvicorn's own, which raises the signal again at the end: the exit code would not be 0."""
         loop = asyncio.get_running_loop()
         try:
-            loop.add_signal_handler(signal.SIGTERM, self.stop, self.house.settings.drain)
+            loop.add_signal_handler(signal.SIGTERM, self._end)
             loop.add_signal_handler(signal.SIGINT, self.stop, 0.0)
         except (RuntimeError, ValueError, NotImplementedError):  # not the main thread, or no such signals here
             yield
@@ -86,6 +88,12 @@ class Server(uvicorn.Server):
         finally:
             loop.remove_signal_handler(signal.SIGTERM)
             loop.remove_signal_handler(signal.SIGINT)
+            if self._told_to_end:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def _end(self) -> None:
+        self._told_to_end = True
+        self.stop(self.house.settings.drain)
 
     def stop(self, after: float) -> None:
         """Drain, and close the door after so many seconds."""

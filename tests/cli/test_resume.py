@@ -9,7 +9,9 @@ from PIL import Image
 
 import dracones
 from dracones.cli import main
+from dracones.distributed.table import facts_of, fill
 from dracones.files.journal import Journal
+from dracones.images import open_images
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,24 @@ def test_a_killed_table_ends_as_if_nothing_had_happened(run, place, tmp_path, ki
     assert cut.read_bytes() == whole.read_bytes()
     assert (out_again, err_again.replace(str(cut), str(whole))) == (out, err)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([whole.name, cut.name])
+
+
+def test_a_block_that_was_cut_off_begins_anew(place, tmp_path, monkeypatch):
+    detector = dracones.load(place / "model.safetensors")
+    images = detector.adopt(open_images(str(place / "images")))
+    path, facts = tmp_path / "rows", facts_of(place / "model.safetensors", images)
+    with Journal.begin(path, facts) as journal:
+        fill(detector, images, journal, batch_size=16)
+        whole = list(journal.rows())
+        journal.keep(40)
+    starts, stream = [], detector.stream
+    monkeypatch.setattr(
+        detector, "stream", lambda *a, **options: starts.append(options["start"]) or stream(*a, **options)
+    )
+    with Journal.resume(path, facts) as journal:
+        fill(detector, images, journal, batch_size=16)
+        assert list(journal.rows()) == whole
+    assert starts == [32], "two whole blocks of 16 stand; the third is scored as a whole"
 
 
 def test_every_image_has_one_row_and_other_files_come_last(run, place, tmp_path):

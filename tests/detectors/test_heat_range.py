@@ -50,6 +50,16 @@ def test_too_few_for_the_rate_the_hottest_of_all_is_the_bound():
     assert HeatRange.of([]) is None
 
 
+def test_a_pixel_as_hot_as_the_threshold_is_not_hot():
+    heat = HeatRange.of([(0.0, float(peak)) for peak in range(19)]).at(0.05)
+    assert heat.rate == 0.05, "19 images are just enough for 5 %"
+    assert heat.threshold == 18
+    assert heat.hot(np.array([[18.0, np.nan, np.nextafter(np.float32(18), np.float32(19))]])).tolist() == [
+        [False, False, True]
+    ]
+    assert HeatRange.of([(0.0, float(peak)) for peak in range(18)]).at(0.05).rate is None
+
+
 def test_a_calibration_that_fails_changes_nothing(fitted):
     before = fitted.calibration, fitted.threshold, fitted.heat_range
     with pytest.raises(ValueError, match="at least 99 scores"):

@@ -34,6 +34,13 @@ def test_log_prob_is_the_density_s_and_comes_as_it_was_given(glow):
     np.testing.assert_array_equal(glow.predict(pictures[2]).scores, glow.predict(x[2:3]).scores)
 
 
+def test_what_is_said_is_said_in_eval_mode(glow):
+    for ask in (lambda: glow.log_prob(normals(2)), lambda: glow.encode(normals(2)), glow.sample):
+        glow.method.train()
+        ask()
+        assert not glow.method.density.training
+
+
 def test_latents_are_those_that_the_image_is_decoded_from(glow):
     x = normals(4)
     latents = glow.encode(x)

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import shard_case
 from dracones.distributed.shards import ShardScorer, plan
@@ -90,6 +91,17 @@ def test_a_set_without_shards_is_cut_in_runs(run, place, tmp_path):
     parts = sorted((tmp_path / "out").glob("part-*.jsonl"))
     assert [len(part.read_text().splitlines()) for part in parts] == [8, 8, 8, 1]
     assert "".join(part.read_text() for part in parts) == (tmp_path / "one.jsonl").read_text()
+
+
+def test_files_that_are_no_images_have_one_row_whatever_the_runs(run, place, tmp_path):
+    (tmp_path / "set").mkdir()
+    for i in range(5):
+        pixels = np.random.default_rng(i).normal(90, 20, (8, 8)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "set" / f"{i}.png")
+    (tmp_path / "set" / "notes.txt").write_text("no image")
+    run("score", place / "model.safetensors", tmp_path / "set", "--shards", tmp_path / "out", "--shard-size", 2)
+    names = [row["path"] for row in rows_of(tmp_path / "out")]
+    assert sorted(names) == ["0.png", "1.png", "2.png", "3.png", "4.png", "notes.txt"]
 
 
 def test_a_shard_that_cannot_be_opened_stops_no_other(run, place, tmp_path):

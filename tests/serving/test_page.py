@@ -164,10 +164,14 @@ def test_a_service_with_a_token_is_asked_for_it(browser, model):
 
 def test_an_alarm_of_the_monitor_is_drawn(browser, port):
     page = opened(browser, port, 390)
-    page.evaluate(
-        "watch({alarm: true, seen: 40, threshold: 4.7, curve: [0, 1, 3, 6], sources: {'line 3': {alarm: true}}})"
+    # Drawn and read in one go: every three seconds the page draws what the service says.
+    said, lines = page.evaluate(
+        """() => {
+            watch({alarm: true, seen: 40, threshold: 4.7, curve: [0, 1, 3, 6], sources: {'line 3': {alarm: true}}});
+            return [$("monitor").innerText, document.querySelectorAll("#curve polyline").length];
+        }"""
     )
-    assert "Yes: they are no longer like those" in page.inner_text("#monitor")
-    assert "line 3" in page.inner_text("#monitor")
-    assert page.locator("#curve polyline").count() == 1
+    assert "Yes: they are no longer like those" in said
+    assert "line 3" in said
+    assert lines == 1
     page.close()

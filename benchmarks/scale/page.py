@@ -4,12 +4,15 @@ python -m benchmarks.scale.page
 """
 
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.records import read
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
+ASKED = 1.7
+"""Times as fast as one core two are to be."""
 
 
 def _memory(record: dict[str, Any]) -> list[str]:
@@ -37,15 +40,30 @@ def _kills(record: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _cores(record: dict[str, Any]) -> list[str]:
+    lines = ["| threads | wall s, median | CPU s, median |", "|---|---|---|"]
+    for threads in (1, 2):
+        turns = [turn for turn in record["turns"] if turn["threads"] == threads]
+        wall, cpu = (median(turn[what] for turn in turns) for what in ("seconds", "cpu_seconds"))
+        lines.append(f"| {threads} | {wall:.1f} | {cpu:.1f} |")
+    met = "met" if record["times_as_fast"] >= ASKED else "not met"
+    lines += [
+        "",
+        f"Two threads are {record['times_as_fast']:.2f} times as fast as one (asked: {ASKED}; {met}), at "
+        f"{record['cpu_of_two_to_one']:.2f} times the CPU time.",
+    ]
+    return lines
+
+
 def _stamp(record: dict[str, Any]) -> str:
     return f"Commit `{record['commit'][:7]}`, {record['machine']}, load {record['load_at_start']:g}."
 
 
 def text() -> str:
     """The page."""
-    memory, kills = (read(HERE / f"{name}.json") for name in ("memory", "kills"))
+    memory, kills, cores = (read(HERE / f"{name}.json") for name in ("memory", "kills", "cores"))
     lines = [
-        "# Scale: memory and kills",
+        "# Scale: memory, kills, cores",
         "",
         "`python -m benchmarks.scale.memory --work DIR -o benchmarks/scale/memory.json`. " + _stamp(memory),
         "",
@@ -58,6 +76,12 @@ def text() -> str:
         f"`kill -9` at random moments over {kills['images']:,} images, each time resumed; files byte by byte.",
         "",
         *_kills(kills),
+        "",
+        "`python -m benchmarks.scale.cores --work DIR -o benchmarks/scale/cores.json`. " + _stamp(cores),
+        "",
+        f"{cores['turns'][0]['images']:,} images ({cores['image']}) with a tiny Glow, one thread and two in turn.",
+        "",
+        *_cores(cores),
     ]
     return "\n".join(lines) + "\n"
 

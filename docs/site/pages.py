@@ -19,7 +19,9 @@ def benchmark_pages() -> list[Path]:
 
 def reference(room: str) -> str:
     """The public names of a room, from its docstrings."""
-    return f"# dracones.{room}\n\n::: dracones.{room}\n    options:\n      show_root_heading: false\n"
+    # A detector's verbs stand in its bases by family.
+    inherited = "      inherited_members: true\n" if room == "detectors" else ""
+    return f"# dracones.{room}\n\n::: dracones.{room}\n    options:\n      show_root_heading: false\n{inherited}"
 
 
 def on_config(config: Any) -> Any:

@@ -6,27 +6,25 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dracones.calibration import Conformal, Groups
 from dracones.calibration.groups import check_counts
-from dracones.calibration.heat_range import HeatRange
 from dracones.calibration.prediction import Prediction, Verdict
 from dracones.detectors import files, fitting, scoring, streaming
 from dracones.detectors.familiar import chosen_for_calibration
 from dracones.detectors.grouping import counts_of, grouping_of, groups_for_calibration, rule_of
-from dracones.detectors.interests import interest_of, restricted_as, within_as
-from dracones.detectors.judge import Judge
+from dracones.detectors.guarding import Guarding
+from dracones.detectors.interests import interest_of
 from dracones.detectors.likelihoods import Likelihoods
-from dracones.detectors.pipeline import Pipeline
 from dracones.detectors.record import Record
-from dracones.images import ImageCollection, Preprocess, Skipped, Tiling, UnreadableImage, open_images, within
+from dracones.images import ImageCollection, Preprocess, Skipped, UnreadableImage, open_images, within
 from dracones.images.keys import How
-from dracones.methods import Method, MethodConfig, MethodInfo, Scores
+from dracones.methods import Scores
 from dracones.training import Progress
 
 
-class Detector(Likelihoods):
+class Detector(Likelihoods, Guarding):
     """A method, learnt from normal images and calibrated; larger score = more anomalous.
 
     `dracones.create` makes one by the method's name, `dracones.load` reads one from a file.
@@ -40,12 +38,6 @@ class Detector(Likelihoods):
         config: the options.
         skipped: images that `fit` could not read.
     """
-
-    def __init__(self, method: Method) -> None:
-        self.pipeline = Pipeline(method)
-        self.config: MethodConfig = method.config
-        self.record: Record | None = None
-        self.skipped: tuple[Skipped, ...] = ()
 
     def fit(
         self,
@@ -302,71 +294,6 @@ class Detector(Likelihoods):
         view.know(replace(record.uncalibrated(), preprocess=preprocess))
         return view
 
-    def wrap(self, model: nn.Module | None = None) -> nn.Module:
-        """A guarded classifier as one module that returns logits and scores in one pass, for serving.
-
-        Args:
-            model: the classifier to serve, with the weights the guard was fitted on; the guard's own if not given.
-
-        Raises:
-            TypeError: this method guards no classifier.
-            ValueError: not fitted, or a model with other weights.
-        """
-        from dracones.methods.guards import Guard, GuardedClassifier
-
-        if not isinstance(self.method, Guard):
-            raise TypeError(f"{self.info.name} guards no classifier; wrap() is for methods of the family 'classifier'")
-        self.fitted()
-        return GuardedClassifier(self.method, self.threshold, model)
-
-    def tune(self, normal: Any, anomalous: Any, *, name: str) -> Self:
-        """Choose ODIN's temperature and step on a validation set, and remember its name.
-
-        The calibration is dropped, as it belongs to the former scores: call `calibrate` again.
-
-        Args:
-            normal: normal images, not those that are reported on.
-            anomalous: anomalous images, not those that are reported on.
-            name: what the set is, such as ``"Tiny ImageNet resized, first 1000"``; it is saved.
-
-        Raises:
-            TypeError: this method has nothing to tune.
-            ValueError: not fitted, or an empty name.
-        """
-        from dracones.methods.guards import Odin
-
-        if not isinstance(self.method, Odin):
-            raise TypeError(f"{self.info.name} has nothing to tune on anomalous images; odin has")
-        record = self.fitted()
-        self.method.tune(self.adopt(open_images(normal)), self.adopt(open_images(anomalous)), name=name)
-        self.know(record.uncalibrated())
-        return self
-
-    def open(self, data: Any, *, strict: bool = False, roi: Any = None) -> ImageCollection:
-        """The images of ``data`` within this detector's region of interest, not treated yet.
-
-        Args:
-            data: see `open_images`.
-            strict: stop at the first unreadable image.
-            roi: the region, where each image has its own.
-
-        Raises:
-            ValueError: a region where the detector knows none, or another than its own.
-        """
-        images = open_images(data, strict=strict)
-        return restricted_as(
-            self.fitted().interest, images if roi is None else within_as(self.fitted().interest, images, roi)
-        )
-
-    def adopt(self, images: ImageCollection) -> ImageCollection:
-        """A collection with this detector's treatment, within its region of interest.
-
-        Raises:
-            ValueError: not fitted, or a collection that brings another treatment or region of its own.
-        """
-        record = self.fitted()
-        return scoring.treated_by(record.preprocess, restricted_as(record.interest, images))
-
     def scorer(self) -> streaming.Scorer:
         """What scores collections: the pipeline, and how images are cut."""
         self.method.eval()
@@ -376,99 +303,6 @@ class Detector(Likelihoods):
         """Move everything to a device; returns the detector itself."""
         self.pipeline.to(device)
         return self
-
-    # What is known ------------------------------------------------------------------------------------------------
-
-    @property
-    def method(self) -> Method:
-        """What scores."""
-        return self.pipeline.method
-
-    @property
-    def info(self) -> MethodInfo:
-        """The method's record."""
-        return self.method.info
-
-    @property
-    def device(self) -> torch.device:
-        """Where the method's tensors are."""
-        return self.method.device
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether `fit` or `dracones.load` is behind it."""
-        return self.record is not None
-
-    @property
-    def calibration(self) -> Conformal:
-        """Scores of the calibration images; empty before."""
-        return Conformal() if self.record is None else self.record.calibration
-
-    @property
-    def groups(self) -> Groups | None:
-        """The calibration by groups, each with its threshold; ``None`` where one is for all."""
-        return None if self.record is None else self.record.groups
-
-    @property
-    def threshold(self) -> float | None:
-        """Score above which an image is anomalous; ``None`` also where each of `groups` has its own."""
-        return None if self.record is None else self.record.threshold
-
-    @property
-    def false_alarm_rate(self) -> float | None:
-        """The rate promised for the threshold, or in each group."""
-        return None if self.record is None else self.record.false_alarm_rate
-
-    @property
-    def heat_range(self) -> HeatRange | None:
-        """How hot the heat maps of normal images are, where there are maps."""
-        return None if self.record is None else self.record.heat_range
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """Versions, seed, data and training of the fit; the digest of the model, once a file holds it."""
-        if self.record is None:
-            return {}
-        named = {} if self.record.digest is None else {"digest": self.record.digest}
-        return {**self.record.provenance, **named}
-
-    @property
-    def preprocess(self) -> Preprocess | None:
-        """How images are treated."""
-        return None if self.record is None else self.record.preprocess
-
-    @property
-    def image_shape(self) -> tuple[int, int, int] | None:
-        """``(C, H, W)`` of what the method sees."""
-        return None if self.record is None else self.record.image_shape
-
-    @property
-    def tiling(self) -> Tiling | None:
-        """How images are cut in tiles; ``None`` where they are scored whole."""
-        return fitting.tiling_of(self.config)
-
-    @property
-    def gives_maps(self) -> bool:
-        """Whether scores come with heat maps: by the method itself, or because images are scored in tiles."""
-        return self.method.gives_maps or self.config.tile is not None
-
-    def fitted(self) -> Record:
-        """The record of a fitted detector.
-
-        Raises:
-            ValueError: not fitted.
-        """
-        if self.record is None:
-            raise ValueError(
-                f"this {self.info.name} is not fitted; call fit(normal_images) or dracones.load(file) first"
-            )
-        return self.record
-
-    def know(self, record: Record) -> None:
-        """Take over a record: what a fit, a calibration or a file found."""
-        self.record = record
-        judge = Judge(record.calibration, record.threshold, record.groups).to(self.device)
-        self.pipeline.preprocess, self.pipeline.judge = record.preprocess, judge
 
     def look_at_normal(self, images: ImageCollection, progress: Progress | None = None) -> None:
         """Keep the scores of treated normal images that were not learnt from, and promise nothing yet."""

@@ -2,50 +2,23 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dracones.densities import Density
-from dracones.images import ImageCollection, open_images
-from dracones.methods import Method, MethodInfo
+from dracones.detectors.known import Known
+from dracones.images import open_images
 
 _BATCH = 128
 
 
-class _Estimator(Protocol):
-    """What the verbs need of a detector."""
-
-    @property
-    def method(self) -> Method:
-        """What scores."""
-        ...
-
-    @property
-    def info(self) -> MethodInfo:
-        """The method's record."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Where the method's tensors are."""
-        ...
-
-    def fitted(self) -> Any:
-        """Raises ValueError where the detector is not fitted."""
-        ...
-
-    def adopt(self, images: ImageCollection) -> ImageCollection:
-        """The images with the detector's treatment."""
-        ...
-
-
-class Likelihoods:
+class Likelihoods(Known):
     """Verbs of the methods that learn p(image); the others refuse them by name. A part of `Detector`."""
 
-    def log_prob(self: _Estimator, data: Any) -> Any:
+    def log_prob(self, data: Any) -> Any:
         """Log-likelihood of 8-bit images in nats, ``[N]``; smaller = less likely. Not the score, which a rule makes.
 
         Args:
@@ -61,7 +34,7 @@ class Likelihoods:
         density = _density(self, "log_prob")
         return _like(data, torch.cat([density.log_prob(batch) for batch in _batches(self, data)]))
 
-    def encode(self: _Estimator, data: Any) -> tuple[Any, ...]:
+    def encode(self, data: Any) -> tuple[Any, ...]:
         """The latents of images, one ``[N, C, H, W]`` for each level of the flow.
 
         Returns:
@@ -76,7 +49,7 @@ class Likelihoods:
         return tuple(_like(data, torch.cat(level)) for level in levels)
 
     def sample(
-        self: _Estimator,
+        self,
         count: int = 1,
         *,
         seed: int = 0,
@@ -110,7 +83,7 @@ class Likelihoods:
         pixels = (drawn.cpu() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         return pixels if kind == "numpy" else [_as_pillow(image) for image in pixels]
 
-    def explain(self: _Estimator, normal: Any, others: Mapping[str, Any], **options: Any) -> Any:
+    def explain(self, normal: Any, others: Mapping[str, Any], **options: Any) -> Any:
         """Whether this likelihood can be trusted on these images, and why not; see `dracones.anatomy.explain`.
 
         Args:
@@ -126,7 +99,7 @@ class Likelihoods:
         return import_module("dracones.anatomy").explain(self, normal, others, **options)
 
 
-def _density(detector: _Estimator, verb: str) -> Density:
+def _density(detector: Known, verb: str) -> Density:
     from dracones.methods.likelihood import Likelihood
 
     detector.fitted()
@@ -138,14 +111,14 @@ def _density(detector: _Estimator, verb: str) -> Density:
     return detector.method.density
 
 
-def _encoder(detector: _Estimator) -> Callable[[Tensor], tuple[Tensor, ...]]:
+def _encoder(detector: Known) -> Callable[[Tensor], tuple[Tensor, ...]]:
     offered = getattr(_density(detector, "encode"), "encode", None)
     if offered is None:
         raise TypeError(f"{detector.info.name} has no latents that say all of an image; glow and realnvp have them")
     return cast(Callable[[Tensor], tuple[Tensor, ...]], offered)
 
 
-def _batches(detector: _Estimator, data: Any) -> Iterator[Tensor]:
+def _batches(detector: Known, data: Any) -> Iterator[Tensor]:
     images = detector.adopt(open_images(data))
     detector.method.eval()
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """PatchCore's choice at the size of a factory: CPU time and peak memory for thousands of images of 256 pixels.
 
-    python -m benchmarks.inspection.memory_at_size --images 7000 -o benchmarks/inspection/results/memory_at_size.json
+    python -m benchmarks.inspection.memory_at_size --images 7000 -o benchmarks/inspection/memory_at_size.json
 
 What a fit does after its features stand in the cache: reads the feature maps of all images and chooses which patches
 to keep. The maps are drawn at random in the shape that ResNet-18 gives, image by image, as neither time nor memory

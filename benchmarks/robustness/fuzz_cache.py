@@ -10,6 +10,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,11 @@ import torch
 
 from benchmarks.provenance import Stopwatch, provenance
 from benchmarks.records import text, write
+from benchmarks.robustness.effort import effort
 from dracones.features import FeatureCache, entry
+
+FAILURES = ("silent", "bare", "unrepaired", "slow", "greedy")
+_MEGABYTES = 64
 
 
 class Images:
@@ -90,9 +95,13 @@ def damage(folder: Path, random_: random.Random) -> str:
 
 
 def fuzz(count: int, seed: int = 0) -> dict[str, Any]:
-    """Outcomes of `count` damaged entries; an entry that reads as other numbers without a word is `silent`."""
+    """Outcomes of `count` damaged entries.
+
+    `silent` ones read as other numbers without a word, `bare` ones end in an error, `unrepaired` ones stay damaged,
+    `slow` ones take more than five CPU seconds and `greedy` ones grow the process by more than 64 MB.
+    """
     outcomes: Counter[str] = Counter()
-    failures: dict[str, list[str]] = {"silent": [], "bare": [], "unrepaired": []}
+    failures: dict[str, list[str]] = {name: [] for name in FAILURES}
     images, network = Images(torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))), Pooling()
     with tempfile.TemporaryDirectory() as temporary:
         cache, kept = FeatureCache(Path(temporary) / "cache"), Path(temporary) / "kept"
@@ -100,29 +109,40 @@ def fuzz(count: int, seed: int = 0) -> dict[str, Any]:
         wanted = [np.array(level) for level in whole.levels]
         place = cache.folder / whole.fingerprint()
         shutil.copytree(place, kept)
-        for i in range(count):
+        for number in range(seed, seed + count):
             shutil.rmtree(place)
             shutil.copytree(kept, place)
-            what = f"seed {seed + i}: {damage(place, random.Random(seed + i))}"
-            changed = any(
-                not (place / each.name).exists() or (place / each.name).read_bytes() != each.read_bytes()
-                for each in kept.iterdir()
-            )
+            label = f"seed {number}: {damage(place, random.Random(number))}"
+            touched = _differs(place, kept)
             entry._verified.clear()  # as a new process
-            with warnings.catch_warnings(record=True) as said:
-                warnings.simplefilter("always")
-                try:
-                    read = cache.features(network, images)
-                    same = all(np.array_equal(*pair) for pair in zip(read.levels, wanted, strict=True))
-                except Exception as error:
-                    failures["bare"].append(f"{what}: {type(error).__name__}: {error}")
-                    continue
-            outcomes["said and computed anew" if said else "damaged and the same" if changed else "untouched"] += 1
-            if not same:
-                failures["silent"].append(what)
-            elif any((place / each.name).read_bytes() != each.read_bytes() for each in kept.iterdir() if said):
-                failures["unrepaired"].append(what)
+            with effort() as spent:
+                problem, said = _read(lambda: cache.features(network, images), wanted)
+            spent.note(label, failures["slow"], failures["greedy"], megabytes=_MEGABYTES)
+            if problem is None and said and _differs(place, kept):
+                problem = "unrepaired"
+            if problem is not None:
+                failures[problem.partition(":")[0]].append(f"{label} {problem}")
+            else:
+                found = "said and computed anew" if said else "damaged and the same" if touched else "untouched"
+                outcomes[found] += 1
     return {"entries": count, "seed": seed, "outcomes": dict(sorted(outcomes.items())), **failures}
+
+
+def _read(features: Callable[[], Any], wanted: list[Any]) -> tuple[str | None, bool]:
+    """What went wrong, and whether a warning said that the entry was damaged."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            levels = features().levels
+            same = all(np.array_equal(*pair) for pair in zip(levels, wanted, strict=True))
+        except Exception as error:
+            return f"bare: {type(error).__name__}: {error}", bool(said)
+    return None if same else "silent", bool(said)
+
+
+def _differs(place: Path, kept: Path) -> bool:
+    names = [each.name for each in kept.iterdir()]
+    return any(not (place / n).exists() or (place / n).read_bytes() != (kept / n).read_bytes() for n in names)
 
 
 def cost(megabytes: int = 512) -> dict[str, float]:

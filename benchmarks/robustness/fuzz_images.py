@@ -10,7 +10,6 @@ import random
 import resource
 import sys
 import tempfile
-import time
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,11 +20,12 @@ import torch
 
 from benchmarks.provenance import Stopwatch, provenance
 from benchmarks.records import text, write
+from benchmarks.robustness.effort import effort
 from benchmarks.robustness.image_files import damaged, whole_files
 from dracones.images import Limits, open_images
 from dracones.images.masks import read_mask
 
-_SECONDS, _MEGABYTES, _PART = 5.0, 64, 500
+_MEGABYTES, _PART = 64, 500
 _LIMITS = Limits(max_pixels=2**20, max_decode_bytes=2**24, max_array_bytes=2**24, max_file_bytes=2**24)
 """Small, so that whoever passes them shows: 16 MiB may be decoded, and 64 MB are noticed."""
 
@@ -69,17 +69,12 @@ def try_one(name: str, whole: bytes, folder: Path, seed: int, tally: Tally) -> N
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
     label = f"seed {seed}: {name}, {how}"
-    started, before = time.process_time(), _peak()
-    with warnings.catch_warnings(record=True) as said:
+    with effort() as spent, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         outcome = _read(path, label, tally, as_mask=seed % 8 == 0)
     tally.outcomes[f"{name.partition('.')[2] or 'cifar'}: {outcome}"] += 1
     tally.noisy += [f"{label}: {warning.message}" for warning in said]
-    seconds, grown = time.process_time() - started, _peak() - before
-    if seconds > _SECONDS:
-        tally.slow.append(f"{label} ({seconds:.1f} s)")
-    if grown > _MEGABYTES:
-        tally.greedy.append(f"{label} ({grown:.0f} MB)")
+    spent.note(label, tally.slow, tally.greedy, megabytes=_MEGABYTES)
 
 
 def _read(path: Path, label: str, tally: Tally, *, as_mask: bool) -> str:
@@ -154,10 +149,6 @@ def _in_a_process(places: range, seed: int) -> Tally:
 
 def _write_part(places: range, seed: int, result: Path) -> None:
     result.write_bytes(pickle.dumps(_part(places, seed)))
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:

@@ -5,10 +5,8 @@ python -m benchmarks.robustness.fuzz_models --count 10000 -o benchmarks/robustne
 
 import argparse
 import random
-import resource
 import sys
 import tempfile
-import time
 import traceback
 import warnings
 from collections import Counter
@@ -19,10 +17,11 @@ import numpy as np
 
 from benchmarks.provenance import Stopwatch, provenance
 from benchmarks.records import text, write
+from benchmarks.robustness.effort import effort, peak_megabytes
 from benchmarks.robustness.mutations import damaged, forged, rewritten
 from benchmarks.robustness.subjects import Subject, make
 
-_SECONDS, _MEGABYTES = 5.0, 200.0
+_MEGABYTES = 200.0
 
 
 @dataclass
@@ -60,14 +59,10 @@ def try_one(subject: Subject, mutant: Path, seed: int, tally: Tally) -> None:
         if data == whole:
             way = "untouched"
     label = f"{subject.name} seed {seed}: {way}, {what}"
-    started, before = time.process_time(), _peak()
-    _judge(subject, mutant, way, label, tally)
-    seconds, grown = time.process_time() - started, _peak() - before
-    tally.slowest = max(tally.slowest, seconds)
-    if seconds > _SECONDS:
-        tally.slow.append(f"{label} ({seconds:.1f} s)")
-    if grown > _MEGABYTES:
-        tally.greedy.append(f"{label} ({grown:.0f} MB)")
+    with effort() as spent:
+        _judge(subject, mutant, way, label, tally)
+    tally.slowest = max(tally.slowest, spent.seconds)
+    spent.note(label, tally.slow, tally.greedy, megabytes=_MEGABYTES)
 
 
 def _judge(subject: Subject, mutant: Path, way: str, label: str, tally: Tally) -> None:
@@ -117,10 +112,6 @@ def fuzz(subjects: list[Subject], count: int, seed: int = 0, *, aloud: bool = Fa
     return tally
 
 
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main() -> None:
     """Fit one detector of each kind, fuzz, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -132,7 +123,7 @@ def main() -> None:
     record, watch = provenance(), Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         subjects = make(Path(folder), tuple(arguments.only) if arguments.only else None)
-        before = _peak()
+        before = peak_megabytes()
         tally = fuzz(subjects, arguments.count, arguments.seed, aloud=True)
     record |= {
         "command": f"python -m benchmarks.robustness.fuzz_models --count {arguments.count} --seed {arguments.seed}",
@@ -141,7 +132,7 @@ def main() -> None:
         "outcomes": dict(sorted(tally.outcomes.items())),
         **{what: getattr(tally, what) for what in ("silent", "unclean", "slow", "greedy")},
         "slowest_seconds": tally.slowest,
-        "peak_growth_megabytes": _peak() - before,
+        "peak_growth_megabytes": peak_megabytes() - before,
         **watch.read(),
     }
     print(text(record))

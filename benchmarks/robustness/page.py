@@ -58,7 +58,8 @@ def _fuzzers() -> str:
         said = told.get("said and computed anew", 0)
         rows.append(
             f"| entries of the feature cache | {cache['entries']:,} | {said:,} | {sum(told.values()) - said:,} | "
-            f"{len(cache['silent'])} | {len(cache['bare'])} | 0 | | |"
+            f"{len(cache['silent'])} | {len(cache['bare'])} | 0 | "
+            f"{len(cache['slow'])} | {len(cache['greedy'])} over 64 MB |"
         )
     words = """
 Model files that are *read* score as the whole file does (the seed left them as they were, or a forgery changed what no

@@ -1,6 +1,7 @@
 """Short runs of the fuzzers whose long runs stand in `benchmarks/robustness`: nothing silent, nothing bare."""
 
 import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_model_files(tmp_path):
 def test_cache_entries():
     fuzz = importlib.import_module("benchmarks.robustness.fuzz_cache")
     found = fuzz.fuzz(100, seed=7)
-    assert (found["silent"], found["bare"], found["unrepaired"]) == ([], [], [])
+    assert {name: found[name] for name in fuzz.FAILURES} == {name: [] for name in fuzz.FAILURES}
     assert found["outcomes"]["said and computed anew"] > 80
 
 
@@ -40,3 +41,20 @@ def test_images_and_arrays(capfd):
     assert sum(count for what, count in tally.outcomes.items() if "refused" in what) > 200
     assert sum(tally.outcomes.values()) == 720
     assert capfd.readouterr() == ("", ""), "a library spoke, and nobody knows of which file"
+
+
+def test_effort_sees_what_a_block_holds_and_lets_no_earlier_block_hide_it():
+    watch = importlib.import_module("benchmarks.robustness.effort")
+    grown = []
+    for megabytes in (200, 80, 0):  # the largest first: its mark must not cover the next
+        with watch.effort() as spent:
+            bytes(b"x" * (megabytes << 20))
+        grown.append(spent.megabytes)
+    slow, greedy = [], []
+    spent.note("nothing", slow, greedy, megabytes=64)
+    watch.Effort(seconds=9, megabytes=grown[1]).note("file", slow, greedy, megabytes=64)
+    assert grown[0] > 150
+    assert grown[2] < 30
+    if sys.platform == "linux":
+        assert 60 < grown[1] < 200
+        assert [each.split(" ")[0] for each in slow + greedy] == ["file", "file"]

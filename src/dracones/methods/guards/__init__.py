@@ -10,11 +10,12 @@ tensor([1.2339e-04, 4.7502e-01])
 tensor([-0.6931])
 """
 
+from dracones.methods.guards.config import GuardConfig
 from dracones.methods.guards.density import FeatureDensity
 from dracones.methods.guards.exported import as_classifier
 from dracones.methods.guards.fingerprint import fingerprint
 from dracones.methods.guards.gaussian import Mahalanobis, RelativeMahalanobis
-from dracones.methods.guards.guard import Guard, GuardConfig
+from dracones.methods.guards.guard import Guard
 from dracones.methods.guards.loading import load_classifier
 from dracones.methods.guards.logits import Energy, Entropy, Gen, MaxLogit, Msp
 from dracones.methods.guards.neighbours import Knn

@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from dracones.densities import TabularFlow, create_tabular
-from dracones.methods.guards.guard import Guard, GuardConfig, Input
+from dracones.methods.guards.config import GuardConfig
+from dracones.methods.guards.formula import Input
+from dracones.methods.guards.guard import Guard
 from dracones.methods.guards.outputs import ClassifierOutputs, LinearHead
 from dracones.methods.info import MethodInfo
 from dracones.methods.registry import register

@@ -7,7 +7,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dracones.methods.guards.guard import Guard, GuardConfig, Input
+from dracones.methods.guards.config import GuardConfig
+from dracones.methods.guards.formula import Input
+from dracones.methods.guards.guard import Guard
 from dracones.methods.guards.outputs import ClassifierOutputs, LinearHead
 from dracones.methods.info import MethodInfo
 from dracones.methods.registry import register

@@ -1,116 +1,37 @@
 """The contract of every method that wraps a deployed classifier."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dracones.images import ImageCollection
 from dracones.methods.config import MethodConfig
 from dracones.methods.guards.acceleration import foldable
+from dracones.methods.guards.config import GuardConfig, treatment_of
 from dracones.methods.guards.fingerprint import fingerprint
+from dracones.methods.guards.formula import Formula
+from dracones.methods.guards.identity import GuardExtras, check_fingerprint
 from dracones.methods.guards.layers import FoundLayer
-from dracones.methods.guards.loading import NamedClassifier, kind_of, load_classifier
+from dracones.methods.guards.loading import kind_of, load_classifier
 from dracones.methods.guards.normalization import Normalization
-from dracones.methods.guards.outputs import (
-    ClassifierOutputs,
-    LinearHead,
-    accuracy_of,
-    check_finite,
-    check_head,
-    check_labels,
-)
-from dracones.methods.guards.pooling import Pool
+from dracones.methods.guards.outputs import ClassifierOutputs, accuracy_of, check_finite
 from dracones.methods.guards.probe import ClassifierProbe
 from dracones.methods.guards.warning import warn_caller
 from dracones.methods.learning import FitContext
-from dracones.methods.method import FileExtras, Method
+from dracones.methods.method import FileExtras
 from dracones.methods.scores import Scores
 from dracones.training import TrainingConfig
 
 GATHERING_BATCH = 64
 
-Input = Literal["logits", "features", "labels", "head"]
 
-
-class GuardConfig(MethodConfig):
-    """Options of every guard.
-
-    ``classifier`` is set by `dracones.create` where a text names it; a module is passed to ``create`` itself.
-    """
-
-    classifier: str | None = Field(
-        None,
-        description="timm name (with classifier_weights), module:function, file.py:function, or file of torch.export",
-    )
-    classifier_weights: str | None = Field(
-        None, description="local state dict, safetensors or torch; not kept in a file"
-    )
-    mean: tuple[float, ...] | None = Field(
-        None, description="per-channel mean subtracted before the classifier; none if it normalises by itself"
-    )
-    std: tuple[float, ...] | None = Field(None, description="per-channel standard deviation divided by, beside mean")
-    layer: str | None = Field(
-        None, description="layer whose output is the features; what goes into the layer that gives the logits if none"
-    )
-    accelerate: bool = Field(
-        False,
-        description="score with a faster copy: BatchNorm folded, channels last; the same to rounding",
-    )
-    output: str | int | None = Field(
-        None, description="key, field or position of the logits, where the classifier returns several"
-    )
-    validation_share: float = Field(
-        0.0, ge=0, lt=0.9, description="share of the normal images kept from fitting; ODIN chooses epsilon on it"
-    )
-
-    @model_validator(mode="after")
-    def _both_or_neither(self) -> "GuardConfig":
-        if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std go together: give both or neither")
-        return self
-
-
-class ClassifierIdentity(BaseModel):
-    """Which classifier a guard was fitted on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    fingerprint: str = Field(min_length=12, max_length=200, description="of its weights; see `fingerprint`")
-    type: str = Field(max_length=200, description="name of its class")
-
-
-class ReadLayer(BaseModel):
-    """Where the features were read while fitting, so that scoring reads the same."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    names: tuple[str, ...] = Field(min_length=1, max_length=1000)
-    side: Literal["input", "output"]
-    pool: Pool
-
-
-class GuardExtras(FileExtras):
-    """What a guard's file says of the classifier, which it does not hold."""
-
-    classifier: ClassifierIdentity
-    layer: ReadLayer | None = None
-    accuracy: float | None = Field(None, ge=0, le=1)
-
-
-class Guard(Method):
+class Guard(Formula):
     """Scores images by what a given classifier makes of them. The classifier is neither changed nor saved.
 
-    A subclass is one formula. It
-
-    - names in ``reads`` what it needs: ``logits``, ``features``, and while fitting ``labels`` and ``head`` (the
-      classifier's last linear layer);
-    - keeps all that it learns in buffers, which are created empty;
-    - overrides `formula`, a pure graph, and `learn` where there is something to learn.
-
-    Without a classifier it runs on arrays that were computed before: `fit_outputs`, `score_outputs`.
+    A subclass is one `Formula`. Without a classifier it runs on arrays that were computed before: `fit_outputs`,
+    `score_outputs`.
 
     Calibrate on images that the classifier was **not** trained on: it is surer of its own training images than of new
     ones, so a threshold set on those gives more false alarms than it promises.
@@ -125,7 +46,6 @@ class Guard(Method):
 
     Config: ClassVar[type[MethodConfig]] = GuardConfig
     Extras: ClassVar[type[FileExtras]] = GuardExtras
-    reads: ClassVar[tuple[Input, ...]] = ("logits",)
     config: GuardConfig
 
     def __init__(
@@ -182,7 +102,7 @@ class Guard(Method):
                 "classifier_weights=... they are read from elsewhere; --classifier on the command line"
             )
         named = load_classifier(name, weights)
-        updates = _treatment(self.config, named)
+        updates = treatment_of(self.config, named)
         if self.config.mean is None and named.mean is not None:
             updates |= {"mean": named.mean, "std": named.std}
         if updates:
@@ -193,85 +113,10 @@ class Guard(Method):
         """Refuse a guard that has no classifier to read."""
         _ = self.probe
 
-    # What a method gives ----------------------------------------------------------------------------------------
-
-    def formula(self, logits: Tensor, features: Tensor | None) -> Tensor:  # noqa: ARG002
-        """Scores ``[B]`` of float32 logits ``[B, K]`` and features ``[B, F]``: a pure graph of tensors."""
-        raise ValueError(f"{self.info.name} runs the classifier again for every image; call score(images)")
-
-    def learn(self, outputs: ClassifierOutputs, labels: Tensor | None, head: LinearHead | None) -> None:
-        """Learn; the arguments are checked. A guard that learns nothing leaves this alone."""
-
-    @property
-    def learns(self) -> bool:
-        """Whether `fit_outputs` must be called before scores mean anything."""
-        return type(self).learn is not Guard.learn
-
     @property
     def scores_in_threads(self) -> bool:
         """Never: who knows what somebody else's classifier keeps between two lines; and a watched pass rewires it."""
         return False
-
-    @property
-    def reads_features(self) -> bool:
-        """Whether penultimate features are needed."""
-        return "features" in self.reads
-
-    @property
-    def has_formula(self) -> bool:
-        """Whether scores follow from outputs alone, without the network."""
-        return type(self).formula is not Guard.formula
-
-    # On outputs gathered before ---------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def fit_outputs(
-        self,
-        logits: Tensor,
-        features: Tensor | None = None,
-        *,
-        labels: Tensor | None = None,
-        head: LinearHead | None = None,
-    ) -> Self:
-        """Learn from outputs of normal images.
-
-        Args:
-            logits: ``[N, K]``.
-            features: ``[N, F]``, for the guards that read them.
-            labels: ``[N]`` class labels, for the guards that read them.
-            head: the classifier's last layer, for the guards that read it.
-
-        Raises:
-            ValueError: something that the guard reads is absent or does not fit.
-        """
-        if not self.learns:
-            return self
-        who, outputs = self.info.name, ClassifierOutputs(logits, features)
-        if self.reads_features:
-            outputs.needed_features(who)
-        if "labels" in self.reads:
-            labels = check_labels(labels, len(outputs), logits.shape[1], who=who)
-        if "head" in self.reads:
-            check_head(head, outputs, who)
-        self.learn(outputs, labels, head)
-        return self
-
-    def score_outputs(self, logits: Tensor, features: Tensor | None = None) -> Tensor:
-        """Scores ``[B]`` of outputs gathered before, larger = more anomalous; a pure graph.
-
-        Raises:
-            ValueError: features are needed and absent, or the method needs the network itself.
-            RuntimeError: not fitted.
-        """
-        # Looked up at every request: listing all buffers costs as much as many a formula.
-        buffers = [buffer for buffer in self._buffers.values() if buffer is not None]
-        if self.learns and any(0 in buffer.shape for buffer in buffers):
-            raise RuntimeError(f"{self.info.name} must be fitted before it can score")
-        if self.reads_features:
-            features = ClassifierOutputs(logits, features).needed_features(self.info.name)
-        device = buffers[0].device if buffers else logits.device
-        with torch.no_grad():
-            return self.formula(logits.to(device), None if features is None else features.to(device))
 
     # The contract -----------------------------------------------------------------------------------------------
 
@@ -411,27 +256,3 @@ class Guard(Method):
         absent = [name for name in names if name not in known]
         if absent and not self.config.accelerate:
             raise ValueError(f"the guard reads layer {absent[0]!r}, which this classifier does not have")
-
-
-def _treatment(config: GuardConfig, named: NamedClassifier) -> dict[str, Any]:
-    """How timm brings images to this network's size, unless a size was asked for; all of it is written down."""
-    if config.size is not None or named.size is None:
-        return {}
-    asked = config.model_fields_set
-    wanted = {"size": named.size, "crop": named.crop, "interpolation": named.interpolation, "fit": named.fit}
-    return {key: value for key, value in wanted.items() if value is not None and key not in asked}
-
-
-def check_fingerprint(classifier: nn.Module, expected: str, kind: str) -> None:
-    """Refuse a classifier whose weights are not those the guard was fitted on.
-
-    Raises:
-        ValueError: the fingerprints differ (both are shown, shortened).
-    """
-    got = fingerprint(classifier)
-    if got != expected:
-        raise ValueError(
-            f"the guard was fitted on a {kind} with weights {expected[:12]}, this {type(classifier).__name__} has "
-            f"{got[:12]}: its scores and threshold would mean nothing; load the same weights (and type: half precision "
-            "counts as other weights), or fit again"
-        )

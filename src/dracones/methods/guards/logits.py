@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dracones.methods.guards.guard import Guard, GuardConfig
+from dracones.methods.guards.config import GuardConfig
+from dracones.methods.guards.guard import Guard
 from dracones.methods.info import MethodInfo
 from dracones.methods.registry import register
 

@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dracones.images import ImageCollection
-from dracones.methods.guards.guard import GATHERING_BATCH, Guard, GuardConfig, GuardExtras
+from dracones.methods.guards.config import GuardConfig
+from dracones.methods.guards.guard import GATHERING_BATCH, Guard
+from dracones.methods.guards.identity import GuardExtras
 from dracones.methods.guards.logits import Msp
 from dracones.methods.guards.perturbation import Precision, perturbed_logits
 from dracones.methods.guards.probe import ClassifierProbe

@@ -12,7 +12,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from dracones.methods.guards.guard import Guard, GuardConfig, Input
+from dracones.methods.guards.config import GuardConfig
+from dracones.methods.guards.formula import Input
+from dracones.methods.guards.guard import Guard
 from dracones.methods.guards.logits import Energy
 from dracones.methods.guards.outputs import ClassifierOutputs, LinearHead
 from dracones.methods.info import MethodInfo

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dracones.methods.guards.guard import Guard, check_fingerprint
+from dracones.methods.guards.guard import Guard
+from dracones.methods.guards.identity import check_fingerprint
 from dracones.methods.guards.outputs import check_finite
 
 

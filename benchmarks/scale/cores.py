@@ -1,13 +1,16 @@
-"""One core against two: `Detector.stream` over small PNG files with one thread and with two, turn about.
+"""One core against two: small PNG files scored by one thread, by two threads, and by two processes, turn about.
 
     python -m benchmarks.scale.cores --work DIR -o benchmarks/scale/cores.json
 
-In one process, so that loading counts for neither. Wall time says how much faster two are, where the machine is idle;
-CPU time says whether threads wait busily. `load` is that of the machine before each turn.
+What `dracones score` does once its model is loaded, by the same functions: loading counts for none, the start of the
+second process for two. Wall time says how much faster two are, where the machine is idle; CPU time says what they cost.
+`load` is that of the machine before each turn; `rows` is a hash of all rows.
 """
 
 import argparse
+import hashlib
 import os
+import resource
 import statistics
 import time
 from pathlib import Path
@@ -18,16 +21,37 @@ from benchmarks.records import text, write
 from benchmarks.scale.sets import write_folder, write_model
 
 SIDE = 28
+WAYS = {"one": (1, 1), "threads": (1, 2), "processes": (2, 1)}
+"""Processes, and threads of each."""
 
 
-def turn(detector: Any, images: Any, threads: int, batch_size: int) -> dict[str, float]:
+def cpu_seconds() -> float:
+    """Of this process and of those that have ended."""
+    return time.process_time() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
+
+def turn(way: str, detector: Any, images: Any, task: Any) -> dict[str, Any]:
+    """All images once."""
     import torch
 
+    from dracones.cli.score_processes import helpers_for
+    from dracones.distributed.table import fill, rows_kept
+
+    processes, threads = WAYS[way]
     torch.set_num_threads(threads)
-    load, wall, cpu = os.getloadavg()[0], time.perf_counter(), time.process_time()
-    scored = sum(len(block) for block in detector.stream(images, batch_size=batch_size))
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"threads": threads, "images": scored, "seconds": wall, "cpu_seconds": cpu, "load": load}
+    load, wall, cpu = os.getloadavg()[0], time.perf_counter(), cpu_seconds()
+    with rows_kept(None, {}, resume=False) as journal:
+        with helpers_for(task, None, processes) as helpers:
+            tally = fill(detector, images, journal, batch_size=task.batch_size, helpers=helpers)
+        wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+        rows = hashlib.file_digest(journal.path.open("rb"), "sha256").hexdigest()[:16]
+    return {"way": way, "images": tally.scored, "seconds": wall, "cpu_seconds": cpu, "load": load, "rows": rows}
+
+
+def times_as_fast(turns: list[dict[str, Any]], way: str, what: str) -> float:
+    """How many times less of `what` a way takes than one thread, the median over turns side by side."""
+    one, other = ([each[what] for each in turns if each["way"] == name] for name in ("one", way))
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
 def main() -> None:
@@ -42,7 +66,8 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "2"
     arguments.work.mkdir(parents=True, exist_ok=True)
     import dracones
-    from dracones.images import open_images
+    from dracones.cli.score_processes import Task
+    from dracones.distributed.table import facts_of
 
     model = arguments.work / "tiny28.safetensors"
     if not model.exists():
@@ -51,17 +76,22 @@ def main() -> None:
     if not folder.exists():
         write_folder(folder, arguments.images, SIDE)
     detector = dracones.load(model)
-    images = detector.adopt(open_images(str(folder)))
-    turn(detector, images.subset(range(128)), 2, arguments.batch_size)
-    record: dict[str, Any] = {**provenance(threads=2), "image": f"{SIDE}x{SIDE} gray PNG", "turns": []}
+    task = Task(model, str(folder), {"strict": False}, None, None, arguments.batch_size, {})
+    images = task.open(detector)
+    task = task._replace(facts=facts_of(model, images))
+    turn("one", detector, images.subset(range(128)), task)
+    turns: list[dict[str, Any]] = []
+    record: dict[str, Any] = {**provenance(threads=2), "image": f"{SIDE}x{SIDE} gray PNG", "turns": turns}
     for _ in range(arguments.repeats):
-        for threads in (1, 2):
-            record["turns"].append(turn(detector, images, threads, arguments.batch_size))
-            print(text(record["turns"][-1]), flush=True)
-    one, two = ([each for each in record["turns"] if each["threads"] == threads] for threads in (1, 2))
-    pairs = list(zip(one, two, strict=True))
-    record["times_as_fast"] = statistics.median(a["seconds"] / b["seconds"] for a, b in pairs)
-    record["cpu_of_two_to_one"] = statistics.median(b["cpu_seconds"] / a["cpu_seconds"] for a, b in pairs)
+        for way in WAYS:
+            turns.append(turn(way, detector, images, task))
+            print(text(turns[-1]), flush=True)
+    for way in ("threads", "processes"):
+        record[way] = {
+            "times_as_fast": times_as_fast(turns, way, "seconds"),
+            "cpu_to_one": 1 / times_as_fast(turns, way, "cpu_seconds"),
+        }
+    record["equal_rows"] = len({each["rows"] for each in turns}) == 1
     write(arguments.output, record)
 
 

@@ -1,14 +1,14 @@
 """`dracones score`: a score, a p-value and a verdict per file, written as the files are read."""
 
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from dracones.cli.map_folder import MapFolder
-from dracones.cli.models import is_exported, load_model, open_data, read_groups, use_threads_for
+from dracones.cli.models import load_model, read_groups, use_threads_for
 from dracones.cli.options import (
     AsJson,
     BatchSize,
@@ -27,6 +27,7 @@ from dracones.cli.options import (
 )
 from dracones.cli.output import exit_code, report_skipped, table, tell
 from dracones.cli.region_files import RegionFiles
+from dracones.cli.score_processes import Task, helpers_for, processes_that_win, refuse_processes
 from dracones.cli.score_shards import ShardOptions, score_shards
 
 
@@ -74,6 +75,12 @@ def score(
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="With --ray: actors, one core each; all cores but one.")
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes", min=1, help="Processes that score, a core each; several where images are small and many."
+        ),
+    ] = None,
     fail_on_anomaly: Annotated[
         bool,
         typer.Option(
@@ -100,35 +107,43 @@ def score(
     Exit code: 0; with --fail-on-anomaly 0 if all images were read and are normal, 1 if there are anomalies, 3 if there
     are none but some images could not be judged; 2 for an error.
     """
-    use_threads_for(model, threads)
+    in_one = any(each is not None for each in (maps, masks, regions))
+    refuse_processes(processes, threads=threads, device=device, ray=ray, in_one=in_one)
+    use_threads_for(model, 1 if (processes or 1) > 1 else threads)
     _check(output, resume, maps=maps, masks=masks, regions=regions)
     reading: dict[str, Any] = {"strict": strict, "max_pixels": max_pixels, "pages": pages}
     if shards is not None:
         if roi is not None:
             raise ValueError("--shards scores images within the region that is saved with the model; leave out --roi")
-        if resume or any(each is not None for each in (output, maps, masks, regions)):
+        if resume or output is not None or in_one:
             raise ValueError("--shards writes tables alone and goes on by itself; leave out -o, --resume and maps")
         if group is not None:
             raise ValueError("--shards tells groups as the calibration did; leave out --group")
         _check_shards(shards, kind)
-        asked = ShardOptions(shards, kind, shard_size, ray, workers, batch_size, classifier, device, reading)
+        computing = (batch_size, classifier, device, reading, processes or 1)
+        asked = ShardOptions(shards, kind, shard_size, ray, workers, *computing)
         score_shards(model, data, asked, as_json=as_json, fail_on_anomaly=fail_on_anomaly)
         return
     if ray is not None or workers is not None:
         raise ValueError("--ray and --workers score shards; name the folder of their tables with --shards")
     detector = load_model(model, device=device, classifier=classifier)
-    _check_model(model, detector, fail_on_anomaly, wants_maps=any((maps, masks, regions)))
+    _check_model(model, detector, fail_on_anomaly, wants_maps=in_one)
     from dracones.distributed.rows import as_json as pieces
     from dracones.distributed.table import facts_of, fill, place, rows_kept
     from dracones.training import RichProgress
 
-    images = open_data(model, data, **reading)
-    images = detector.adopt(images if roi is None else _within(model, detector, images, roi))
+    task = Task(model, data, reading, roi, group, batch_size, {})
+    images = task.open(detector)
     drawn = MapFolder(maps, detector.heat_range) if maps is not None else None
     marked = RegionFiles(model, detector.heat_range, masks, regions, images.names) if masks or regions else None
     keepers = [each.keep for each in (drawn, marked) if each is not None]
     facts = facts_of(model, images, max_pixels=max_pixels, pages=pages, **({} if group is None else {"group": group}))
-    with rows_kept(output, facts, resume=resume) as journal, marked or nullcontext():
+    with ExitStack() as stack:
+        journal = stack.enter_context(rows_kept(output, facts, resume=resume))
+        if marked is not None:
+            stack.enter_context(marked)
+        several = processes or (1 if in_one else processes_that_win(detector, len(images) - journal.count))
+        helpers = stack.enter_context(helpers_for(task._replace(facts=facts), classifier, several))
 
         def keep(name: str, score_map: Any) -> None:
             for each in keepers:
@@ -141,6 +156,7 @@ def score(
             batch_size=batch_size,
             groups=read_groups(group),
             keep_map=keep if keepers else None,
+            helpers=helpers,
             progress=RichProgress(),
         )
         if drawn is not None:
@@ -164,12 +180,6 @@ def score(
         tell(f"note: {note}")
     if fail_on_anomaly:
         raise SystemExit(exit_code(anomalies=tally.anomalies, unread=tally.unread))
-
-
-def _within(model: Path, detector: Any, images: Any, roi: Path) -> Any:
-    if is_exported(model):
-        raise ValueError(f"{model} is an exported file, and those know no region of interest; leave out --roi")
-    return detector.open(images, roi=roi)
 
 
 def _check(output: Path | None, resume: bool, *, maps: Path | None, masks: Path | None, regions: Path | None) -> None:

@@ -1,11 +1,11 @@
 """`dracones score --shards`: many tables instead of one, on this machine or on a Ray cluster."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dracones.cli.models import load_model, open_data
+from dracones.cli.models import load_model, open_data, use_threads_for
 from dracones.cli.output import emit, exit_code, tell
 
 
@@ -21,6 +21,7 @@ class ShardOptions(NamedTuple):
     classifier: str | None
     device: str | None
     reading: Mapping[str, Any]
+    processes: int
 
 
 def score_shards(model: Path, data: str, options: ShardOptions, *, as_json: bool, fail_on_anomaly: bool) -> None:
@@ -65,12 +66,30 @@ def _work(
     model: Path, detector: Any, options: ShardOptions, shards: Sequence[Any]
 ) -> Iterator[tuple[Any, Mapping[str, Any]]]:
     if options.ray is None:
-        scorer = _scorer(options, model, detector)
-        return ((shard, scorer.score(shard)) for shard in shards)
+        return _here(model, detector, options, shards)
     from dracones.distributed.on_ray import on_ray
 
     there = options._replace(folder=options.folder.absolute())
     return on_ray(shards, model, partial(_scorer, there), address=options.ray, workers=options.workers)
+
+
+def _here(
+    model: Path, detector: Any, options: ShardOptions, shards: Sequence[Any]
+) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """On this machine, in as many processes as were asked for."""
+    from dracones.distributed.processes import Helpers
+
+    scorer = _scorer(options, model, detector)
+    helpers = min(options.processes, len(shards)) - 1
+    with Helpers(partial(_scoring, options, model), max(0, helpers), lambda shard: f"shard {shard.name}") as others:
+        yield from zip(shards, others.share(shards, scorer.score), strict=True)
+
+
+def _scoring(options: ShardOptions, model: Path) -> Callable[[Any], Mapping[str, Any]]:
+    """What a process beside the first does with a shard."""
+    use_threads_for(model, 1)
+    score: Callable[[Any], Mapping[str, Any]] = _scorer(options, model).score
+    return score
 
 
 def _scorer(options: ShardOptions, model: Path, detector: Any = None) -> Any:

@@ -9,9 +9,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dracones.calibration.prediction import Verdict
+from dracones.distributed.processes import Helpers
 from dracones.distributed.rows import COLUMNS, Tally, row_of
 from dracones.files.journal import Journal
-from dracones.images.limits import reasons
+from dracones.images.limits import Skipped, reasons
+from dracones.images.prefetch import runs
+
+Answer = Verdict | Skipped
+Answering = Callable[[range], list[Answer]]
+"""From places of a collection to their answers."""
 
 _UNFINISHED = ".unfinished"
 
@@ -77,6 +83,17 @@ def facts_of(model: Path, images: Any, **options: Any) -> dict[str, Any]:
     }
 
 
+def answering(detector: Any, images: Any, *, batch_size: int, groups: Any = None) -> Answering:
+    """A block's answers, as a stream of the whole gives them; what each of several processes does."""
+    grouped = {} if groups is None else {"groups": groups}  # an exported file knows none
+
+    def answer(places: range) -> list[Answer]:
+        blocks = detector.stream(images, batch_size=batch_size, start=places.start, stop=places.stop, **grouped)
+        return list(chain.from_iterable(blocks))
+
+    return answer
+
+
 def fill(
     detector: Any,
     images: Any,
@@ -85,6 +102,7 @@ def fill(
     batch_size: int,
     groups: Any = None,
     keep_map: Callable[[str, Any], None] | None = None,
+    helpers: Helpers[range, list[Answer]] | None = None,
     progress: Any = None,
 ) -> Tally:
     """Score ``images`` and write each block's rows at once, going on from those that the journal holds.
@@ -96,6 +114,7 @@ def fill(
         batch_size: images scored together.
         groups: each image's group, for a detector whose calibration has groups; by default as it was told there.
         keep_map: is handed each image's name and heat map.
+        helpers: processes that score beside this one, where no map is kept.
         progress: is told how far the scoring is.
 
     Raises:
@@ -115,6 +134,10 @@ def fill(
     answers = detector.stream(
         images, batch_size=batch_size, maps=keep_map is not None, progress=progress, start=start, **grouped
     )
+    if helpers is not None:
+        # The stream above was asked for all the same: it has refused groups that are not calibrated.
+        own = answering(detector, images, batch_size=batch_size, groups=groups)
+        answers = _watched(helpers.share(runs(len(images), batch_size, start), own), progress, start, len(images))
     for block in chain(answers, [beside]):
         rows = [row_of(answer) for answer in block]
         if journal is not None:
@@ -131,3 +154,18 @@ def fill(
             f"none of the {len(images)} images of {images.name_of_source} can be read: {reasons(tally.skipped)}"
         )
     return tally
+
+
+def _watched(answers: Iterator[list[Answer]], progress: Any, start: int, end: int) -> Iterator[list[Answer]]:
+    """The same blocks, told as they come."""
+    if progress is None:
+        yield from answers
+        return
+    progress.start(end, "scoring")
+    progress.advance(start)
+    try:
+        for block in answers:
+            yield block
+            progress.advance(len(block))
+    finally:
+        progress.finish()

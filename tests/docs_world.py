@@ -86,6 +86,14 @@ def make(root: Path) -> None:
     (root / "lines.csv").write_text("\n".join(["path,line", *lines]))
     category(root / "bottle", ("broken",))
     category(root / "screw", ("scratch_neck",))
+    listed = [("train/good", "good", "train", 24), ("test/good", "good", "test", 6), ("test/broken", "dent", "test", 6)]
+    rows = [
+        f"bottle/{place}/{index:03}.png,{label},"
+        f"{'' if label == 'good' else f'bottle/ground_truth/broken/{index:03}_mask.png'},{split}"
+        for place, label, split, count in listed
+        for index in range(count)
+    ]
+    (root / "parts.csv").write_text("\n".join(["path,label,mask,split", *rows]))
     folder(root / "large" / "good", 2, (300, 400))
     folder(root / "large" / "incoming", 2, (300, 400), defect=True)
     for name, count in {"train": 30, "held_out": 105, "cats": 10}.items():

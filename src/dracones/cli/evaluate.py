@@ -8,12 +8,12 @@ from dracones.cli.options import (
     Anomalous,
     AsJson,
     BatchSize,
+    Category,
     Classifier,
     Device,
     Group,
     Masks,
     Model,
-    Mvtec,
     NoMasks,
     Normal,
     Threads,
@@ -27,7 +27,7 @@ def evaluate(
     anomalous: Anomalous = None,
     masks: Masks = None,
     no_masks: NoMasks = False,
-    mvtec: Mvtec = None,
+    category: Category = None,
     group: Group = None,
     batch_size: BatchSize = 32,
     classifier: Classifier = None,
@@ -41,7 +41,7 @@ def evaluate(
     from dracones.training import RichProgress
 
     detector = load_model(model, device=device, classifier=classifier)
-    normal_images, anomalous_images = open_sides(model, normal, anomalous, masks, mvtec, no_masks=no_masks)
+    normal_images, anomalous_images = open_sides(model, normal, anomalous, masks, category, no_masks=no_masks)
     found = judge(
         detector,
         normal_images,
@@ -63,28 +63,25 @@ def open_sides(
     normal: str | None,
     anomalous: str | None,
     masks: Path | None,
-    mvtec: Path | None,
+    category: Path | None,
     *,
     no_masks: bool = False,
 ) -> tuple[Any, Any]:
-    """The two sides of a comparison, from options or from a category in MVTec-AD layout; as the model reads images.
+    """The two sides of a comparison, from options or from a whole category; as the model reads images.
 
     Raises:
         ValueError: options that contradict each other, or a side that is missing.
     """
     if masks is not None and no_masks:
         raise ValueError("--masks and --no-masks contradict each other; give one of them")
-    if mvtec is not None:
+    if category is not None:
         if normal or anomalous or masks:
-            raise ValueError("--mvtec names both sides and the masks; leave out --normal, --anomalous and --masks")
-        test = open_test(model, mvtec)
-        labels = test.labels
-        if labels is None:
-            raise ValueError(f"{mvtec}/test has no labels")
+            raise ValueError("--category names both sides and the masks; leave out --normal, --anomalous and --masks")
+        test, labels = open_test(model, category)
         test = test.without_masks() if no_masks else test
         return test.subset(labels == 0), test.subset(labels == 1)
     if normal is None or anomalous is None:
-        raise ValueError("give --normal DATA and --anomalous DATA, or --mvtec DIR")
+        raise ValueError("give --normal DATA and --anomalous DATA, or --category DIR")
     anomalous_images = open_data(model, anomalous, masks=masks)
     return open_data(model, normal), anomalous_images.without_masks() if no_masks else anomalous_images
 

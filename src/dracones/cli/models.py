@@ -79,17 +79,19 @@ def open_data(
     return open_line_images(data, strict=strict, limits=_limits(max_pixels), pages=_pages(pages), masks=masks)
 
 
-def open_test(model: Path, category: Path) -> Any:
-    """The test images of a category in MVTec-AD layout, with labels and masks; without torch for an exported model."""
-    from dracones.images import MvtecLayout
+def open_test(model: Path, category: Path) -> tuple[Any, Any]:
+    """A category's test images, with masks, and their labels (1 = anomalous); without torch for an exported model."""
+    from dracones.images.formats.layouts import images_to_test
+    from dracones.images.limits import Limits
 
-    layout = MvtecLayout(category)
-    if not is_exported(model):
-        return layout.test
-    from dracones.runtime import LineImages
+    source, skipped = images_to_test(category, Limits())
+    if is_exported(model):
+        from dracones.runtime import LineImages
 
-    source, skipped = layout.source("test")
-    return LineImages(source, skipped=skipped)
+        return LineImages(source, skipped=skipped), source.labels
+    from dracones.images import ImageCollection
+
+    return ImageCollection(source, skipped=skipped), source.labels
 
 
 def open_normal(

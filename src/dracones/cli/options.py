@@ -79,8 +79,14 @@ Masks = Annotated[
 NoMasks = Annotated[
     bool, typer.Option("--no-masks", help="Judge images alone, whatever masks there are; no heat map is made.")
 ]
-Mvtec = Annotated[
-    Path | None, typer.Option("--mvtec", metavar="DIR", help="A category in MVTec-AD layout, instead of the above.")
+Category = Annotated[
+    Path | None,
+    typer.Option(
+        "--category",
+        "--mvtec",
+        metavar="DIR",
+        help="Both sides and their masks: a category laid out as MVTec AD, LOCO, BTAD, VisA or Kolektor; or a table.",
+    ),
 ]
 
 

@@ -11,11 +11,11 @@ from dracones.cli.options import (
     Anomalous,
     AsJson,
     BatchSize,
+    Category,
     Classifier,
     Device,
     Masks,
     Model,
-    Mvtec,
     NoMasks,
     Normal,
     Threads,
@@ -30,7 +30,7 @@ def report(
     anomalous: Anomalous = None,
     masks: Masks = None,
     no_masks: NoMasks = False,
-    mvtec: Mvtec = None,
+    category: Category = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Also how small a made defect on the normal images it sees.")
@@ -49,7 +49,7 @@ def report(
     from dracones.training import RichProgress
 
     detector = load_model(model, device=device, classifier=classifier)
-    sides = open_sides(model, normal, anomalous, masks, mvtec, no_masks=no_masks)
+    sides = open_sides(model, normal, anomalous, masks, category, no_masks=no_masks)
     found = judge(detector, *sides, batch_size=batch_size, progress=RichProgress())
     page = evaluation_page(detector, found, *sides)
     if sensitivity:

@@ -64,6 +64,8 @@ def _verdict(page: Report, detector: "Detector | ExportedDetector", found: Evalu
     if found.pixel is not None:
         page.key_number("pixel AUROC", found.pixel["auroc"])
         page.key_number("AUPRO", found.pixel["aupro"])
+        if "auspro" in found.pixel:
+            page.key_number("AU-sPRO to .05", found.pixel["auspro"])
 
 
 def _promises(found: Evaluation) -> dict[str, Promise]:

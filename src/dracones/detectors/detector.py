@@ -12,7 +12,7 @@ from dracones.calibration import Conformal, Groups
 from dracones.calibration.groups import check_counts
 from dracones.calibration.prediction import Prediction, Verdict
 from dracones.detectors import files, fitting, scoring, streaming
-from dracones.detectors.familiar import chosen_for_calibration
+from dracones.detectors.familiar import chosen_for_calibration, refuse_anomalous
 from dracones.detectors.grouping import counts_of, grouping_of, groups_for_calibration, rule_of
 from dracones.detectors.guarding import Guarding
 from dracones.detectors.interests import interest_of
@@ -72,10 +72,12 @@ class Detector(Likelihoods, Guarding):
             The detector itself, calibrated at ``false_alarm_rate`` where the part kept aside is large enough.
 
         Raises:
-            ValueError: too few images for the shares, or images of several sizes with no ``size`` named.
+            ValueError: too few images for the shares, images of several sizes with no ``size`` named, or images that
+                their own set labels anomalous.
         """
         self.record = None
         opened = open_images(data, strict=strict, labels=labels)
+        refuse_anomalous(opened, "be learnt from")
         opened = opened if roi is None else within(opened, roi)
         preprocess = fitting.choose_preprocess(self.method.info, self.config, opened)
         images = opened.with_preprocess(preprocess)
@@ -139,6 +141,7 @@ class Detector(Likelihoods, Guarding):
             )
         if data is not None:
             opened = self.open(data)
+            refuse_anomalous(opened, "set a threshold")
             keys = None if groups is None else groups_for_calibration(opened, groups)
             rarest = rate if pixel_rate is None else min(rate, pixel_rate)
             chosen, found = chosen_for_calibration(record.learnt, opened, rarest, confidence, progress)

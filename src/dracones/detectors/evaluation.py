@@ -1,8 +1,6 @@
 """How well a detector tells normal from anomalous images, and, with masks, where the anomaly is."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +9,12 @@ from numpy.typing import NDArray
 from dracones.calibration import Promise, coarseness, judge_promise
 from dracones.calibration.prediction import Prediction
 from dracones.detectors.alarms import Alarms
-from dracones.detectors.familiar import digests, refuse_learnt
+from dracones.detectors.familiar import digests, refuse_anomalous, refuse_learnt
 from dracones.detectors.outlines import Outlined, outlined, predicted_with_peaks
+from dracones.detectors.pixel_evaluation import masked_places, pixel_metrics
 from dracones.detectors.promises import promises_by_group
 from dracones.images.keys import How
-from dracones.metrics import evaluate_maps, evaluate_scores
+from dracones.metrics import evaluate_scores
 from dracones.runtime.calibrated import Calibrated
 from dracones.training import Progress
 
@@ -43,7 +42,7 @@ class Evaluation:
         groups: what became of each group's promise, where each has its own.
         outlined: share of images with any pixel above the threshold of pixels, on both sides, and what became of the
             promise made of it; ``None`` without heat maps, or where no normal map was ever seen.
-        masked: anomalous images whose mask is known, of which the pixel metrics are; ``None`` without masks.
+        masked: anomalous images whose mask marks something, of which the pixel metrics are; ``None`` without masks.
         notes: what is to be known about the numbers, in sentences.
     """
 
@@ -104,6 +103,7 @@ def evaluate(
             detector learnt from (a few of them are left out, with a warning).
     """
     record, given = detector.fitted(), _opened(detector, normal)
+    refuse_anomalous(given, "judge it")
     if groups is not None and isinstance(record, Calibrated):
         raise ValueError("an exported file has one threshold for all images and knows no groups; leave groups out")
     found = digests(given, progress)
@@ -136,16 +136,11 @@ def evaluate(
         notes += more
     scores = np.concatenate([predictions["normal"].scores, predictions["anomalous"].scores])
     labels = np.repeat([0, 1], [len(predictions["normal"]), len(predictions["anomalous"])])
-    masked = _masked(collections["anomalous"], predictions["anomalous"]) if has_maps else []
-    unmasked = len(predictions["anomalous"]) - len(masked)
-    if has_maps and unmasked:
-        notes.append(
-            f"{unmasked} of {len(predictions['anomalous'])} anomalous images have no mask; pixel metrics are of the "
-            f"other {len(masked)} and the normal ones."
-        )
+    masked, unmasked = masked_places(collections["anomalous"], predictions["anomalous"]) if has_maps else ([], [])
+    notes += unmasked
     return Evaluation(
         image=evaluate_scores(scores, labels, confidence=confidence, seed=seed),
-        pixel=_pixel_metrics(predictions, collections, masked, confidence, seed) if masked else None,
+        pixel=pixel_metrics(predictions, collections, masked, confidence, seed) if masked else None,
         counts={
             "normal": len(predictions["normal"]),
             "anomalous": len(predictions["anomalous"]),
@@ -222,80 +217,3 @@ def _kinds(images: Any, prediction: Prediction) -> dict[str, list[int]]:
     for place, path in enumerate(prediction.paths):
         kinds.setdefault(group_of[path] or "(no folder)", []).append(place)
     return kinds
-
-
-def _masked(images: Any, prediction: Prediction) -> list[int]:
-    """The images' places in the prediction whose masks are known.
-
-    Raises:
-        ValueError: a mask of another size than its image.
-    """
-    mask_of = _masks_of(images)
-    places = []
-    for place, (path, heat) in enumerate(zip(prediction.paths, prediction.maps or (), strict=True)):
-        mask = mask_of(path)
-        if mask is None:
-            continue
-        if mask.shape != heat.shape:
-            raise ValueError(
-                f"the mask of {path} has shape {list(mask.shape)}, its image has {list(heat.shape)}; "
-                "a mask must have its image's own height and width"
-            )
-        places.append(place)
-    return places
-
-
-def _masks_of(images: Any) -> Callable[[str], NDArray[np.bool_] | None]:
-    """The mask of an image by its name, read when asked for."""
-    # Masks are compared at the images' own resolution, whatever size the detector looks at.
-    native = images.with_preprocess(None)
-    place_of = {name: i for i, name in enumerate(native.names)}
-
-    def mask_of(path: str) -> NDArray[np.bool_] | None:
-        mask = native.mask(place_of[path]) if native.has_masks else None
-        return None if mask is None else np.asarray(mask)
-
-    return mask_of
-
-
-def _pixel_metrics(
-    predictions: dict[str, Prediction],
-    collections: dict[str, Any],
-    masked: list[int],
-    confidence: float,
-    seed: int,
-) -> dict[str, dict[str, float]]:
-    """Of all normal images and of the anomalous ones whose mask is known, inside the region of interest.
-
-    A map and a mask are in memory at a time.
-    """
-    normal, odd = predictions["normal"], predictions["anomalous"]
-    normal_maps, odd_maps = normal.maps or (), odd.maps or ()
-    normal_mask, odd_mask = _masks_of(collections["normal"]), _masks_of(collections["anomalous"])
-
-    def maps() -> Iterator[NDArray[np.float32]]:
-        return chain(normal_maps, (odd_maps[place] for place in masked))
-
-    def masks() -> Iterator[NDArray[np.bool_]]:
-        for path, heat in zip(normal.paths, normal_maps, strict=True):
-            mask = normal_mask(path)
-            yield np.zeros(heat.shape, dtype=np.bool_) if mask is None else mask
-        for place in masked:
-            mask = odd_mask(odd.paths[place])
-            yield np.zeros(odd_maps[place].shape, dtype=np.bool_) if mask is None else mask
-
-    def insides() -> Iterator[NDArray[np.bool_] | None]:
-        for images, paths in (
-            (collections["normal"], normal.paths),
-            (collections["anomalous"], [odd.paths[place] for place in masked]),
-        ):
-            place_of = {name: i for i, name in enumerate(images.names)}
-            yield from (images.inside(place_of[path]) for path in paths)
-
-    return evaluate_maps(_never_marked(maps), masks(), insides=insides(), confidence=confidence, seed=seed)
-
-
-def _never_marked(maps: Callable[[], Iterator[NDArray[np.float32]]]) -> Iterator[NDArray[np.float32]]:
-    """Maps whose unseen pixels (NaN: what a crop cut off) are as cold as the coldest: no threshold marks them."""
-    coldest = min((float(np.nanmin(heat)) for heat in maps() if not np.isnan(heat).all()), default=0.0)
-    return (np.nan_to_num(heat, nan=coldest, posinf=np.inf, neginf=-np.inf) for heat in maps())

@@ -94,6 +94,27 @@ def refuse_learnt(learnt: Met, found: Digests, source: str, purpose: str) -> NDA
     return known
 
 
+def refuse_anomalous(images: ImageListing, purpose: str) -> None:
+    """Images that their own set calls anomalous are not taken for normal ones.
+
+    Args:
+        images: as they were opened.
+        purpose: what they were to do, as in "be learnt from".
+
+    Raises:
+        ValueError: the set tells good from anomalous images, and some are anomalous.
+    """
+    labels = images.labels
+    if images.classes != ("normal", "anomalous") or labels is None or not labels.any():
+        return
+    odd = np.flatnonzero(labels)
+    raise ValueError(
+        f"{len(odd)} of {len(images)} images of {images.name_of_source} are labelled anomalous, e.g. "
+        f"{images.name(int(odd[0]))}, and cannot {purpose} as normal ones: name the normal part alone, such as train "
+        "or test/good"
+    )
+
+
 def chosen_for_calibration(
     learnt: Met,
     images: ImageListing,

@@ -12,7 +12,7 @@ import dracones
 from dracones.calibration import Conformal
 from dracones.calibration.met import Met
 from dracones.detectors.detector import Detector
-from dracones.detectors.familiar import digests, first_of_each, refuse_learnt
+from dracones.detectors.familiar import digests, first_of_each, refuse_anomalous, refuse_learnt
 from dracones.detectors.fitting import groups_in, in_tiles, native_shapes
 from dracones.detectors.record import Record
 from dracones.detectors.splitting import cut
@@ -67,6 +67,7 @@ def update(
             "that their names tell"
         )
     images = detector.adopt(detector.open(data))
+    refuse_anomalous(images, "be learnt from")
     _refuse_other_sizes(record, images)
     found = digests(images, progress)
     known = refuse_learnt(record.learnt, found, images.name_of_source, "teach anything new")

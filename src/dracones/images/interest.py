@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from dracones.images.areas import DefectArea
 from dracones.images.digests import digest_of_array
 from dracones.images.limits import Limits, UnreadableImage
 from dracones.images.masks import masks_beside, read_mask
@@ -90,6 +91,12 @@ class InterestSource(ImageSource):
         mask = self.source.mask(index)
         return None if mask is None else mask & self.inside(index)
 
+    @override
+    def areas(self, index: int) -> Sequence[DefectArea] | None:
+        """The defects of the whole image: whoever counts pixels cuts them by `inside`."""
+        return self.source.areas(index)
+
+    @override
     def inside(self, index: int) -> NDArray[np.bool_]:
         """`[H, W]`, True where the image counts.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from dracones.images.areas import DefectArea
 from dracones.images.limits import Skipped, UnreadableImage
 from dracones.images.name_list import NameList
 from dracones.images.sources import ImageSource
@@ -150,6 +151,14 @@ class ImageListing:
     def inside(self, index: int) -> np.ndarray | None:
         """`[H, W]` bool, True where the image counts, at its own size; ``None``: everywhere."""
         return self.source.inside(self._at(index))
+
+    def areas(self, index: int) -> Sequence[DefectArea] | None:
+        """The defects of the image one by one, at its own size, with what saturates each; None where that is unknown.
+
+        Raises:
+            ValueError: a mask cannot be read, or says nothing that the set's configuration knows.
+        """
+        return self.source.areas(self._at(index)) if self.has_masks else None
 
     def _at(self, index: int) -> int:
         if not -len(self) <= index < len(self):

@@ -13,6 +13,7 @@ from dracones.images.sources import ImageSource
 MaskPaths = Path | tuple[Path, ...] | None
 """The mask of one image, all of its masks, or none."""
 
+
 _NEARLY_ALL = 0.95
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
 
@@ -106,16 +107,23 @@ def read_mask(path: Path, limits: Limits) -> np.ndarray:
     Raises:
         ValueError: the file cannot be read as an image.
     """
+    return mask_labels(path, limits) > 0
+
+
+def mask_labels(path: Path, limits: Limits) -> np.ndarray:
+    """`[H, W]`: the label of each pixel, the largest of its channels, 0 where it is not marked; see `read_mask`.
+
+    Raises:
+        ValueError: the file cannot be read as an image.
+    """
     try:
         labels, alpha = decode_labels(read_bytes(path, str(path), limits), str(path), limits)
     except UnreadableImage as error:
         raise ValueError(f"mask {error}") from error
     if path.suffix.lower() in _LOSSY:
-        marked: np.ndarray = labels >= max(float(labels.max()) / 2, np.finfo(np.float32).tiny)
-    else:
-        marked = labels > 0
-    anomalous: np.ndarray = np.any(marked, axis=2) & (alpha > 0)
-    return anomalous
+        labels = labels * (labels >= max(float(labels.max()) / 2, np.finfo(np.float32).tiny))
+    found: np.ndarray = labels.max(axis=2) * (alpha > 0)
+    return found
 
 
 def _as_tuple(mask: MaskPaths) -> tuple[Path, ...]:

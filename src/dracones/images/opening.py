@@ -11,9 +11,10 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSa
 from dracones.images.collection import ImageCollection
 from dracones.images.folder import Pages, every_page
 from dracones.images.formats.arrays import Layout, array_source, checked_labels
+from dracones.images.formats.layouts import Found
 from dracones.images.limits import Limits, UnreadableImage
 from dracones.images.masks import with_masks
-from dracones.images.paths import Found, listed_source, path_source
+from dracones.images.paths import listed_source, path_source
 from dracones.images.preprocess import Preprocess
 from dracones.images.sources import DatasetSource, ImageSource
 

@@ -11,9 +11,11 @@ from dracones.images.folder import FilesSource, images_below, natural_key, warn_
 from dracones.images.formats.arrays import Layout, npy_source, npz_source
 from dracones.images.formats.cifar import cifar_source, cifar_splits
 from dracones.images.formats.idx import idx_source, idx_splits, is_idx
-from dracones.images.formats.mvtec import is_mvtec, mvtec_parts, mvtec_place, mvtec_source
+from dracones.images.formats.layouts import Found, categories_in, layout_of
+from dracones.images.formats.mvtec import mvtec_place, mvtec_source
 from dracones.images.formats.parquet import ParquetSource
 from dracones.images.formats.svhn import svhn_source, svhn_splits
+from dracones.images.formats.table import TABLES, is_table, table_source
 from dracones.images.formats.tar import TarSource
 from dracones.images.joined import JoinedSource
 from dracones.images.limits import Limits, Skipped
@@ -22,7 +24,6 @@ from dracones.images.sources import ImageSource
 
 KINDS = ("builtin", "synthetic", "scenes")
 """Of images that need no file."""
-Found = tuple[ImageSource, list[Skipped]]
 _ARRAY_FILES = (".npz", ".npy", ".mat")
 SHARDS = (".tar", ".parquet")
 """Files that hold many encoded images and are read at their place."""
@@ -54,6 +55,8 @@ def path_source(spec: str, limits: Limits, layout: Layout | None) -> Found:
         return listed_source(sorted(files, key=lambda file: natural_key(file.as_posix())), limits, spec), []
     if path.is_dir():
         return _folder(path, part, limits)
+    if is_table(path):
+        return table_source(path, part, limits)
     if path.suffix.lower() in SHARDS:
         return _shard(path, part, limits)
     return _file(path, part, limits, layout), []
@@ -134,7 +137,8 @@ def _file(path: Path, part: str | None, limits: Limits, layout: Layout | None) -
         raise ValueError(f"{path} is packed; unpack it first and name the folder")
     raise ValueError(
         f"{path} is not read as images: expected a folder, an image ({', '.join(sorted(SUFFIXES))}), "
-        f"an array ({', '.join(_ARRAY_FILES)}), a shard ({', '.join(SHARDS)}) or an idx file"
+        f"an array ({', '.join(_ARRAY_FILES)}), a shard ({', '.join(SHARDS)}), a table of paths "
+        f"({', '.join(TABLES)}) or an idx file"
     )
 
 
@@ -147,6 +151,12 @@ def _folder(path: Path, part: str | None, limits: Limits) -> Found:
     place = mvtec_place(path)
     if place is not None:
         return mvtec_source(*place, limits)
+    categories = categories_in(path)
+    if categories:
+        raise ValueError(
+            f"{path} holds categories, with masks among their images; name one and its part: "
+            f"{', '.join(f'{path / name}:train' for name in categories[:8])}"
+        )
     images, skipped = images_below(path)
     if not images:
         shards = shards_below(path)
@@ -173,7 +183,8 @@ def _parts(path: Path, limits: Limits) -> dict[str, Callable[[], Found]]:
     svhn = svhn_splits(path)
     if svhn:
         return {name: partial(alone, svhn_source, file, name) for name, file in svhn.items()}
-    return {name: partial(mvtec_source, path, name, limits) for name in mvtec_parts(path)} if is_mvtec(path) else {}
+    layout = layout_of(path)
+    return {} if layout is None else {name: partial(layout.source, path, name, limits) for name in layout.parts(path)}
 
 
 def _chosen(path: Path, parts: dict[str, Callable[[], Found]], part: str | None) -> Callable[[], Found]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from typing_extensions import override
 
+from dracones.images.areas import DefectArea
 from dracones.images.digests import digest_of_array, digest_of_bytes
 from dracones.images.limits import Limits, UnreadableImage
 from dracones.images.name_list import NameList
@@ -67,6 +68,10 @@ class ImageSource(ABC):
 
     def mask(self, index: int) -> np.ndarray | None:  # noqa: ARG002
         """`[H, W]` bool, True where anomalous; None where the source knows no masks."""
+        return None
+
+    def areas(self, index: int) -> Sequence[DefectArea] | None:  # noqa: ARG002
+        """The defects of the image one by one, with what saturates each; None where the source knows no such thing."""
         return None
 
     def inside(self, index: int) -> np.ndarray | None:  # noqa: ARG002

@@ -75,13 +75,15 @@ def evaluate_maps(
     seed: int = 0,
     *,
     insides: Any = None,
+    areas: Any = None,
     max_fpr: float = 0.3,
     replicates: int = REPLICATES,
 ) -> dict[str, dict[str, float]]:
     """All pixel metrics, each with `value`, `low` and `high`, from one sort.
 
-    The names of `evaluate_scores`, over pixels, and `aupro` up to the false positive rate `max_fpr`. Intervals are
-    bootstrapped over images. `maps`, `masks` and `insides`: see `PixelRanking.add`; pass generators to keep memory low.
+    The names of `evaluate_scores`, over pixels, and `aupro` up to the false positive rate `max_fpr`; `auspro` up to .05
+    where the saturation of every defect is known. Intervals are bootstrapped over images. `maps`, `masks`, `insides`
+    and `areas`: see `PixelRanking.add`; pass generators to keep memory low.
 
     Example:
         >>> maps = np.linspace(0, 1, 48).reshape(3, 4, 4)
@@ -89,7 +91,7 @@ def evaluate_maps(
         1.0
     """
     ranking = PixelRanking()
-    ranking.add(maps, masks, insides)
+    ranking.add(maps, masks, insides, areas)
     estimates = ranking.intervals(max_fpr=max_fpr, confidence=confidence, seed=seed, replicates=replicates)
     result = {name: estimate.to_dict() for name, estimate in estimates.items()}
     result["f1_max"]["threshold"] = ranking.f1_max().threshold

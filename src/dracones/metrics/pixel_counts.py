@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dracones.metrics.coverage import Coverage
 from dracones.metrics.inputs import Float
 from dracones.metrics.ranking import order_preserving_bits, scores_of_bits
 from dracones.metrics.staircase import BLOCK, Steps
@@ -16,7 +17,8 @@ Integers = NDArray[np.int64]
 class PixelCounts(NamedTuple):
     """All normal scores, sorted, and at each distinct score of an anomalous pixel, ascending, what lies below it.
 
-    `*_below`: strictly below; `*_up_to`: ties included. `overlap`: mean share of a region at or above the score.
+    `*_below`: strictly below; `*_up_to`: ties included. `overlap`: mean share of a region at or above the score;
+    `saturated`: the same of what saturates a defect, where that is known.
     """
 
     normal: Float
@@ -26,12 +28,13 @@ class PixelCounts(NamedTuple):
     anomalous_below: Integers
     anomalous_up_to: Integers
     overlap: NDArray[np.float64]
+    saturated: NDArray[np.float64] | None
 
 
-def count_pixels(normal: Float, anomalous: Float, region_of: NDArray[np.int32], region_sizes: Integers) -> PixelCounts:
-    """Counts from unsorted scores; `region_of` names, from 0, the region of each anomalous pixel."""
+def count_pixels(normal: Float, anomalous: Float, regions: Coverage, areas: Coverage | None) -> PixelCounts:
+    """Counts from unsorted scores, and what each anomalous pixel adds to its region and to its saturating areas."""
     normal = np.sort(normal)
-    scores, region_of_sorted = _sort_with_payload(anomalous, region_of)
+    scores, places = _sort_with_payload(anomalous, regions.places.values)
     last = np.append(scores[1:] != scores[:-1], True)
     up_to = np.flatnonzero(last) + 1
     below = np.append(0, up_to[:-1])
@@ -41,10 +44,21 @@ def count_pixels(normal: Float, anomalous: Float, region_of: NDArray[np.int32], 
     # Only where a normal pixel ties is a second look-up needed.
     tied = normal[np.minimum(normal_below, len(normal) - 1)] == levels
     normal_up_to[tied] = np.searchsorted(normal, levels[tied], side="right")
+    saturated = None
+    if areas is not None:
+        _, of_areas = _sort_with_payload(anomalous, areas.places.values)
+        saturated = _covered(areas.table[of_areas])[below]
+    overlap = _covered(regions.table[places])[below]
+    return PixelCounts(normal, levels, normal_below, normal_up_to, below, up_to, overlap, saturated)
+
+
+def _covered(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The share of all that is covered by each pixel and those above it, from shares by ascending score."""
     # From the highest score down, so that what matters most, small false positive rates, is summed first.
-    covered = np.cumsum((1.0 / region_sizes)[region_of_sorted[::-1]])[::-1]
+    covered = np.cumsum(shares[::-1])[::-1]
     # The whole sum is the number of regions but for rounding; divided by itself it ends at exactly 1.
-    return PixelCounts(normal, levels, normal_below, normal_up_to, below, up_to, covered[below] / covered[0])
+    found: NDArray[np.float64] = covered / covered[0]
+    return found
 
 
 def steps_of_anomalous(counts: PixelCounts) -> Iterator[Steps]:

@@ -4,11 +4,13 @@ Each image's counts at common thresholds form one row of a table; a bootstrap re
 replicates are one matrix product and nothing is sorted again.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dracones.metrics.coverage import Shares
 from dracones.metrics.inputs import Float
 from dracones.metrics.intervals import (
     REPLICATES,
@@ -23,6 +25,9 @@ from dracones.metrics.pixel_counts import PixelCounts
 
 Matrix = NDArray[np.float64]
 
+SATURATED_MAX_FPR = 0.05
+"""What MVTec LOCO's own evaluation reports first."""
+
 _TABLE = 1 << 23  # entries of a table at most; more images get fewer thresholds
 _BATCH = 1 << 23  # resampled weights at a time
 
@@ -30,20 +35,14 @@ _BATCH = 1 << 23  # resampled weights at a time
 class Tables(NamedTuple):
     """A row an image, a column a falling threshold: normal and anomalous pixels at or above it, summed region overlap.
 
-    The last column counts everything: all pixels, all regions.
+    The last column counts everything: all pixels, all regions. `saturated`: the same of what saturates defects, where
+    that is known. Summed over the images of each resample, a row is a replicate.
     """
 
     normal: Matrix
     anomalous: Matrix
     overlap: Matrix
-
-
-class Replicates(NamedTuple):
-    """The same three, summed over the images of each resample: a row a replicate."""
-
-    normal: Matrix
-    anomalous: Matrix
-    overlap: Matrix
+    saturated: Matrix | None = None
 
 
 def common_thresholds(counts: PixelCounts, images: int) -> Float:
@@ -69,7 +68,13 @@ def image_row(scores: Float, thresholds: Float, weights: NDArray[np.float64] | N
     return np.append(total[below], total[0])
 
 
-def resample(tables: Tables, replicates: int, seed: int) -> Replicates:
+def image_rows(normal: Float, anomalous: Float, shares: Sequence[Shares], thresholds: Float) -> list[Matrix]:
+    """One image's row of each table: its normal and its anomalous pixels, and what these add to each overlap."""
+    overlaps = [image_row(anomalous, thresholds, weights) for weights in shares]
+    return [image_row(normal, thresholds), image_row(anomalous, thresholds), *overlaps]
+
+
+def resample(tables: Tables, replicates: int, seed: int) -> Tables:
     """Sums over images drawn with replacement, those with and those without an anomaly apart."""
     rng = np.random.default_rng(seed)
     with_anomaly = tables.anomalous[:, -1] > 0
@@ -81,18 +86,23 @@ def resample(tables: Tables, replicates: int, seed: int) -> Replicates:
         for stratum in (with_anomaly, ~with_anomaly):
             if size := int(stratum.sum()):
                 weights[:, stratum] = rng.multinomial(size, np.full(size, 1 / size), size=count)
-        parts.append([weights @ table for table in tables])
-    normal, anomalous, overlap = (np.concatenate(part) for part in zip(*parts, strict=True))
+        parts.append([weights @ table for table in tables if table is not None])
+    sums = [np.concatenate(part) for part in zip(*parts, strict=True)]
     # Where some images are anomalous all over, a resample may hold no normal pixel: it has no rate to offer.
-    kept = normal[:, -1] > 0
-    return Replicates(normal[kept], anomalous[kept], overlap[kept])
+    kept = sums[0][:, -1] > 0
+    return Tables(*(each[kept] for each in sums))
 
 
-def curve_metrics(sums: Tables | Replicates, max_fpr: float, tpr: float) -> dict[str, Matrix]:
+def curve_metrics(sums: Tables, max_fpr: float, tpr: float) -> dict[str, Matrix]:
     """Every pixel metric of each row of summed counts, with lines between the thresholds."""
-    normal, anomalous, overlap = (np.insert(table, 0, 0.0, axis=1) for table in sums)
+    normal, anomalous, *overlaps = (np.insert(table, 0, 0.0, axis=1) for table in sums if table is not None)
     alarms, found = normal / normal[:, -1:], anomalous / anomalous[:, -1:]
     last_first = slice(None, None, -1)
+    limits = {"aupro": max_fpr, "auspro": SATURATED_MAX_FPR}
+    areas = {
+        name: area_up_to(alarms, overlap / overlap[:, -1:], limit)
+        for (name, limit), overlap in zip(limits.items(), overlaps, strict=False)
+    }
     return {
         "auroc": area_up_to(alarms, found, 1.0),
         "aupr_in": average_precision_of(
@@ -102,8 +112,7 @@ def curve_metrics(sums: Tables | Replicates, max_fpr: float, tpr: float) -> dict
         f"fpr_at_tpr{round(100 * tpr)}": 1 - _height_at(alarms, found, 1 - tpr),
         "detection_error": detection_error_of(anomalous, normal),
         "f1_max": f1_max_of(anomalous, normal),
-        "aupro": area_up_to(alarms, overlap / overlap[:, -1:], max_fpr),
-    }
+    } | areas
 
 
 def area_up_to(across: Matrix, up: Matrix, limit: float) -> Matrix:
@@ -136,7 +145,9 @@ def estimates(
     check_confidence(confidence)
     if int((tables.anomalous[:, -1] > 0).sum()) < 2:
         return {name: Estimate(value, 0.0, 1.0) for name, value in values.items()}
-    whole = curve_metrics(Tables(*(table.sum(axis=0, keepdims=True) for table in tables)), max_fpr, tpr)
+    whole = curve_metrics(
+        Tables(*(table.sum(axis=0, keepdims=True) for table in tables if table is not None)), max_fpr, tpr
+    )
     drawn = curve_metrics(resample(tables, replicates, seed), max_fpr, tpr)
     # The table's thresholds shift a value a little, alike in all replicates: only the spread is taken from them.
     return {

@@ -1,16 +1,25 @@
 """Heat maps against masks: one sorted state for pixel AUROC, AUPRO, F1-max and the rest, fed map by map."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dracones.metrics.inputs import Bool, Float, to_masks, to_numpy, to_scores
+from dracones.metrics.coverage import Area, Coverage, areas_inside, saturating_shares
+from dracones.metrics.growing import Growing
+from dracones.metrics.inputs import Bool, Float
 from dracones.metrics.intervals import REPLICATES, Estimate
+from dracones.metrics.map_pairs import pairs
 from dracones.metrics.pixel_counts import PixelCounts, count_pixels, steps_of_anomalous, steps_of_normal
-from dracones.metrics.pixel_intervals import Tables, common_thresholds, estimates, image_row
+from dracones.metrics.pixel_intervals import (
+    SATURATED_MAX_FPR,
+    Tables,
+    common_thresholds,
+    estimates,
+    image_rows,
+)
 from dracones.metrics.ranking import fits_float32
 from dracones.metrics.regions import Connectivity, label_regions
 from dracones.metrics.staircase import OperatingPoint, Positive, Staircase, Steps, check_positive, needed_count
@@ -28,7 +37,8 @@ class PixelRanking(Staircase):
     """Metrics of heat maps, exact over all pixels, without all maps in memory at once.
 
     Feed it with `add`, then read: `auroc`, `aupr`, `f1_max`, `detection_error`, `fpr_at_tpr`, `aupro`, `pro_curve`. It
-    keeps 4 bytes a normal and 8 an anomalous pixel (8 and 12 for float64 scores that float32 would round) and, while it
+    keeps 4 bytes a normal and 8 an anomalous pixel (8 and 12 for float64 scores that float32 would round; 4 more where
+    saturating areas are given) and, while it
     is read, a sorted copy of the normal ones. The sort is of plain floats; the anomalous pixels, which are few, are
     then looked up in it, because between two of their scores no curve bends.
 
@@ -46,11 +56,11 @@ class PixelRanking(Staircase):
     def __init__(self, connectivity: Connectivity = 8) -> None:
         label_regions(np.zeros((1, 1), dtype=np.bool_), connectivity)
         self._connectivity = connectivity
-        self._normal = _Growing(np.float32)
-        self._anomalous = _Growing(np.float32)
-        self._region_of = _Growing(np.int32)
-        self._region_sizes: list[NDArray[np.int64]] = []
-        self._images: list[tuple[int, int, int]] = []  # normal pixels, anomalous pixels, regions
+        self._normal = Growing(np.float32)
+        self._anomalous = Growing(np.float32)
+        self._regions = Coverage()
+        self._areas = Coverage()
+        self._images: list[tuple[int, int]] = []  # normal pixels, anomalous pixels
         self._counts: PixelCounts | None = None
 
     @property
@@ -66,7 +76,17 @@ class PixelRanking(Staircase):
     @property
     def regions(self) -> int:
         """Number of connected anomalous regions."""
-        return sum(regions for _, _, regions in self._images)
+        return self._regions.regions
+
+    @property
+    def areas(self) -> int:
+        """Number of defects whose saturation is known."""
+        return self._areas.regions
+
+    @property
+    def saturates(self) -> bool:
+        """Whether the areas of every anomalous pixel so far are known, as `auspro` needs."""
+        return 0 < len(self._areas) == self.anomalous
 
     def __len__(self) -> int:
         """Number of images."""
@@ -78,13 +98,21 @@ class PixelRanking(Staircase):
             f"{self.regions} regions)"
         )
 
-    def add(self, maps: Any, masks: Any, insides: Iterable[Any] | None = None) -> None:
+    def add(
+        self,
+        maps: Any,
+        masks: Any,
+        insides: Iterable[Any] | None = None,
+        areas: Iterable[Sequence[Area] | None] | None = None,
+    ) -> None:
         """Take in one map `[H, W]`, a batch `[B, H, W]`, or a sequence of maps of any sizes, with their masks.
 
         Args:
             maps: scores, larger = more anomalous; arrays or tensors.
             masks: the same shapes; booleans, 0 and 1, or the 0 and 255 of mask files; nonzero = anomalous.
             insides: for a sequence of maps, where each of them counts, `[H, W]` bool, or None for everywhere.
+            areas: for a sequence of maps, the defects of each: their pixels `[H, W]`, which together are the mask and
+                may overlap, and how many of them it is enough to mark; `auspro` asks for them.
 
         Raises:
             ValueError: shapes that differ, NaN scores (with their count), masks of other values; the maps before the
@@ -92,10 +120,11 @@ class PixelRanking(Staircase):
         """
         self._counts = None
         counted = repeat(None) if insides is None else insides
-        for (scores, mask), inside in zip(_pairs(maps, masks), counted, strict=False):
-            self._add_one(scores, mask, inside)
+        defects = repeat(None) if areas is None else areas
+        for (scores, mask), inside, known in zip(pairs(maps, masks), counted, defects, strict=False):
+            self._add_one(scores, mask, inside, known)
 
-    def _add_one(self, scores: Float, mask: Bool, inside: Bool | None) -> None:
+    def _add_one(self, scores: Float, mask: Bool, inside: Bool | None, areas: Sequence[Area] | None) -> None:
         if scores.shape != mask.shape or scores.ndim != 2:
             raise ValueError(
                 f"image {len(self)}: expected map and mask of one shape [H, W], got {scores.shape} and {mask.shape}"
@@ -106,14 +135,14 @@ class PixelRanking(Staircase):
         if inside is not None:
             mask, normal = mask & inside, normal & inside
         regions, count = label_regions(mask, self._connectivity)
-        if count:
-            of_pixel = regions[mask]
-            self._region_sizes.append(np.bincount(of_pixel, minlength=count + 1)[1:])
-            self._region_of.append(of_pixel + (self.regions - 1))
-            self._anomalous.append(scores[mask])
+        marked = scores[mask]
+        if areas is not None and len(marked):
+            defects = areas_inside(areas, mask, len(self))
+            self._areas.add_areas(saturating_shares(marked, defects), len(defects))
+        self._regions.add_regions(regions[mask], count)
+        self._anomalous.append(marked)
         self._normal.append(scores[normal])
-        anomalous = int(self._region_sizes[-1].sum()) if count else 0
-        self._images.append((int(normal.sum()), anomalous, count))
+        self._images.append((int(normal.sum()), len(marked)))
 
     def counts(self) -> PixelCounts:
         """The sorted state; made on first use after an `add`.
@@ -129,7 +158,7 @@ class PixelRanking(Staircase):
                     "order needs both classes"
                 )
             self._counts = count_pixels(
-                self._normal.values, self._anomalous.values, self._region_of.values, np.concatenate(self._region_sizes)
+                self._normal.values, self._anomalous.values, self._regions, self._areas if self.saturates else None
             )
         return self._counts
 
@@ -169,12 +198,35 @@ class PixelRanking(Staircase):
         Reference: Bergmann, Fauser, Sattlegger, Steger, "Uninformed students: student-teacher anomaly detection with
         discriminative latent embeddings", 2020, section 4.1.
         """
+        return self._area(self.counts().overlap, max_fpr)
+
+    def auspro(self, max_fpr: float = SATURATED_MAX_FPR) -> float:
+        """As `aupro`, over defects of which it is enough to mark as much as saturates them; in [0, 1].
+
+        A missing part has no pixels that would be wrong one by one: marking any sufficient share of where it should be
+        has found it. Each defect of area A counts min(marked pixels of A / s, 1), with its saturation s.
+
+        Raises:
+            ValueError: anomalous pixels whose areas were not given to `add`.
+
+        Reference: Bergmann, Batzner, Fauser, Sattlegger, Steger, "Beyond dents and scratches: logical constraints in
+        unsupervised anomaly detection and localization", 2022, section 4.2.
+        """
+        overlap = self.counts().saturated
+        if overlap is None:
+            raise ValueError(
+                f"saturated overlap: the areas of {len(self._areas)} of {self.anomalous} anomalous pixels are known; "
+                "give `add` those of every image (areas=...)"
+            )
+        return self._area(overlap, max_fpr)
+
+    def _area(self, covered: NDArray[np.float64], max_fpr: float) -> float:
         if not 0 < max_fpr <= 1:
             raise ValueError(f"max_fpr: expected a rate in (0, 1], got {max_fpr}")
         counts, limit = self.counts(), max_fpr * self.normal
         # Levels from the highest down to the first whose false positives reach the limit.
         first = max(0, int(np.searchsorted(counts.normal_below, self.normal - limit, side="right")) - 1)
-        alarms, overlap = self._pro_points(slice(first, None))
+        alarms, overlap = self._points(covered, slice(first, None))
         alarms, overlap = np.append(alarms, self.normal), np.append(overlap, overlap[-1])
         cut = int(np.searchsorted(alarms, limit, side="right"))
         end = np.interp(limit, alarms[cut - 1 : cut + 1], overlap[cut - 1 : cut + 1])
@@ -183,7 +235,7 @@ class PixelRanking(Staircase):
 
     def pro_curve(self) -> ProCurve:
         """Per-region overlap over the false positive rate, for figures; points on straight pieces are left out."""
-        alarms, overlap = self._pro_points(slice(None))
+        alarms, overlap = self._points(self.counts().overlap, slice(None))
         levels = np.repeat(self.counts().levels[::-1], 2)
         # Of a pair, the first point ends the horizontal piece: its threshold is just above the level.
         thresholds = np.append(np.inf, np.where(np.arange(len(levels)) % 2, levels, np.nextafter(levels, np.inf)))
@@ -194,11 +246,11 @@ class PixelRanking(Staircase):
             np.append(thresholds[kept], -np.inf),
         )
 
-    def _pro_points(self, levels: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _points(self, covered: NDArray[np.float64], levels: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Corners by falling threshold: along the normal pixels between two levels, then up (and on, where tied)."""
         counts = self.counts()
         below, up_to = counts.normal_below[levels][::-1], counts.normal_up_to[levels][::-1]
-        overlap = counts.overlap[levels][::-1]
+        overlap = covered[levels][::-1]
         alarms = np.zeros(2 * len(overlap) + 1)
         alarms[1::2], alarms[2::2] = self.normal - up_to, self.normal - below
         heights = np.zeros_like(alarms)
@@ -211,7 +263,8 @@ class PixelRanking(Staircase):
         """All metrics with bootstrap intervals over images (not pixels, which are no independent witnesses).
 
         `auroc`, `aupr_in`, `aupr_out`, `fpr_at_tpr95` (normal pixels as the positive class), `detection_error`,
-        `f1_max`, `aupro` (up to `max_fpr`). With fewer than two anomalous images every interval is [0, 1].
+        `f1_max`, `aupro` (up to `max_fpr`), and where it `saturates`, `auspro` (up to .05). With fewer than two
+        anomalous images every interval is [0, 1].
         """
         values = {
             "auroc": self.auroc(),
@@ -222,70 +275,27 @@ class PixelRanking(Staircase):
             "f1_max": self.f1_max().value,
             "aupro": self.aupro(max_fpr),
         }
+        if self.saturates:
+            values["auspro"] = self.auspro()
         return estimates(
             self._tables(), values, max_fpr=max_fpr, tpr=0.95, confidence=confidence, seed=seed, replicates=replicates
         )
 
     def _tables(self) -> Tables:
         thresholds = common_thresholds(self.counts(), len(self))
-        weights = (1.0 / np.concatenate(self._region_sizes))[self._region_of.values]
-        tables = Tables(*np.zeros((3, len(self), len(thresholds) + 1)))
+        by_image = [image_rows(*scores, thresholds) for scores in self._of_each_image()]
+        return Tables(*(np.array(table) for table in zip(*by_image, strict=True)))
+
+    def _of_each_image(self) -> Iterator[tuple[Float, Float, list[NDArray[np.float64]]]]:
+        """Scores of normal and of anomalous pixels, and what the latter add to overlaps."""
+        kinds = [self._regions, self._areas] if self.saturates else [self._regions]
+        tables = [kind.table for kind in kinds]
         normal_end = anomalous_end = 0
-        for index, (normal, anomalous, regions) in enumerate(self._images):
-            of_normal = slice(normal_end, normal_end := normal_end + normal)
-            tables.normal[index] = image_row(self._normal.values[of_normal], thresholds)
-            if regions:
-                of_anomalous = slice(anomalous_end, anomalous_end := anomalous_end + anomalous)
-                scores = self._anomalous.values[of_anomalous]
-                tables.anomalous[index] = image_row(scores, thresholds)
-                tables.overlap[index] = image_row(scores, thresholds, weights[of_anomalous])
-        return tables
-
-
-class _Growing:
-    """Numbers appended in place: a reallocation moves pages instead of copying, so no second array is ever alive."""
-
-    def __init__(self, dtype: type[np.generic]) -> None:
-        self._buffer = np.empty(0, dtype=dtype)
-        self._size = 0
-
-    def __len__(self) -> int:
-        return self._size
-
-    @property
-    def values(self) -> NDArray[Any]:
-        return self._buffer[: self._size]
-
-    def append(self, numbers: NDArray[Any]) -> None:
-        if self._buffer.dtype != numbers.dtype:
-            self._buffer = self._buffer.astype(np.result_type(self._buffer, numbers))
-        if self._size + numbers.size > self._buffer.size:
-            capacity = max(self._size + numbers.size, self._buffer.size + self._buffer.size // 8, 1 << 12)
-            self._buffer.resize(capacity, refcheck=False)
-        self._buffer[self._size : self._size + numbers.size] = numbers
-        self._size += numbers.size
-
-
-def _pairs(maps: Any, masks: Any) -> Iterator[tuple[Float, Bool]]:
-    """Map and mask, image by image, each converted only when its turn comes."""
-    if _dimensions(maps) == 2:
-        maps, masks = [maps], [masks]
-    for index, (scores, mask) in enumerate(_same_length(maps, masks)):
-        yield to_scores(scores, f"map {index}"), to_masks(to_numpy(mask), f"mask {index}")
-
-
-def _dimensions(maps: Any) -> int | None:
-    if hasattr(maps, "ndim"):
-        return int(maps.ndim)
-    if isinstance(maps, list | tuple) and maps and not hasattr(maps[0], "ndim"):
-        return np.ndim(maps)
-    return None
-
-
-def _same_length(maps: Iterable[Any], masks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    try:
-        yield from zip(maps, masks, strict=True)
-    except ValueError as error:
-        if "zip()" not in str(error):
-            raise
-        raise ValueError(f"maps and masks: expected one mask for each map, got more of one ({error})") from None
+        for normal, anomalous in self._images:
+            odd = slice(anomalous_end, anomalous_end := anomalous_end + anomalous)
+            shares = [table[kind.places.values[odd]] for kind, table in zip(kinds, tables, strict=True)]
+            yield (
+                self._normal.values[normal_end : (normal_end := normal_end + normal)],
+                self._anomalous.values[odd],
+                shares,
+            )

@@ -4,6 +4,8 @@
     bottle/test/good/000.png   bottle/test/broken_small/000.png
     bottle/ground_truth/broken_small/000_mask.png
 
+MVTec LOCO has `validation/good` too and several masks an image (`formats/loco.py`); BTAD says ok and ko.
+
 Reference: P. Bergmann et al., "MVTec AD: A Comprehensive Real-World Dataset for Unsupervised Anomaly Detection", 2019.
 """
 
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dracones.images.folder import find_images, natural_key
+from dracones.images.formats.loco import CONFIG, LocoFiles, read_saturations
 from dracones.images.limits import Limits, Skipped, UnreadableImage
 from dracones.images.masks import MaskedFiles, MaskPaths, masks_beside
 from dracones.images.sources import ImageSource
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 _GOODS = ("good", "ok")
 """What sets call the folder of normal images: BTAD says ok."""
+_GOOD_ALONE = [[name] for name in _GOODS]
+_NORMAL_SPLITS = ("train", "validation")
 
 
 class MvtecLayout:
@@ -68,7 +73,7 @@ class MvtecLayout:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What `open` takes: `train`, `test`, and each folder of `test`."""
+        """What `open` takes: `train`, `test`, each folder of `test`, and `validation` where there is one."""
         return mvtec_parts(self.root)
 
     def open(self, part: str) -> "ImageCollection":
@@ -111,12 +116,13 @@ def is_mvtec(folder: Path) -> bool:
 
     A classification set with a class called "good" beside others is not one: its other classes are no training images.
     """
-    return (folder / "test").is_dir() and _folders(folder / "train") in [[name] for name in _GOODS]
+    return (folder / "test").is_dir() and _folders(folder / "train") in _GOOD_ALONE
 
 
 def mvtec_parts(root: Path) -> tuple[str, ...]:
-    """The parts of a category: `train`, `test`, and each folder of `test`."""
-    return ("train", "test", *(f"test/{name}" for name in _folders(root / "test")))
+    """The parts of a category: `train`, maybe `validation`, `test`, and each folder of `test`."""
+    held_out = ("validation",) if _folders(root / "validation") in _GOOD_ALONE else ()
+    return ("train", *held_out, "test", *(f"test/{name}" for name in _folders(root / "test")))
 
 
 def mvtec_place(folder: Path) -> tuple[Path, str] | None:
@@ -126,7 +132,7 @@ def mvtec_place(folder: Path) -> tuple[Path, str] | None:
         (resolved.parent, resolved.name),
         (resolved.parent.parent, f"{resolved.parent.name}/{resolved.name}"),
     ):
-        if part.split("/")[0] in ("train", "test") and is_mvtec(root):
+        if part.split("/")[0] in (*_NORMAL_SPLITS, "test") and is_mvtec(root):
             return root, part
     return None
 
@@ -135,7 +141,7 @@ def mvtec_source(root: Path, part: str, limits: Limits) -> tuple[ImageSource, li
     """The images of one part, with labels and masks."""
     folder = root / part
     known = mvtec_parts(root)
-    if part not in (*known, *(f"train/{good}" for good in _GOODS)):
+    if part not in (*known, *(f"{split}/{good}" for split in _NORMAL_SPLITS for good in _GOODS)):
         raise ValueError(f"{root} has no part '{part}'; name one: {', '.join(f'{root}:{name}' for name in known)}")
     split, _, kind = part.partition("/")
     images, skipped = find_images(folder)
@@ -148,7 +154,11 @@ def mvtec_source(root: Path, part: str, limits: Limits) -> tuple[ImageSource, li
     truth = root / "ground_truth" / kind
     if split == "test" and labels.any() and truth.is_dir():
         masks = masks_beside(names, truth)
-    source = MaskedFiles(images, folder, f"{root.name}:{part}", limits, masks, labels)
+    name, config = f"{root.name}:{part}", root / CONFIG
+    if split == "test" and config.is_file():
+        source: MaskedFiles = LocoFiles(images, folder, name, limits, masks, labels, read_saturations(config))
+    else:
+        source = MaskedFiles(images, folder, name, limits, masks, labels)
     source.has_masks = split == "test" and (truth.is_dir() or not labels.any())
     return source, skipped
 

@@ -93,7 +93,7 @@ def make(root: Path) -> None:
         for place, label, split, count in listed
         for index in range(count)
     ]
-    (root / "parts.csv").write_text("\n".join(["path,label,mask,split", *rows]))
+    (root / "line.csv").write_text("\n".join(["path,label,mask,split", *rows]))
     folder(root / "large" / "good", 2, (300, 400))
     folder(root / "large" / "incoming", 2, (300, 400), defect=True)
     for name, count in {"train": 30, "held_out": 105, "cats": 10}.items():

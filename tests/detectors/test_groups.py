@@ -233,12 +233,3 @@ def test_the_promise_holds_in_each_group_where_one_threshold_breaks_it():
 def test_an_export_is_refused_by_name(detector, tmp_path):
     with pytest.raises(ValueError, match="each group has its own threshold"):
         detector.export(tmp_path / "line.pt2")
-
-
-def test_a_service_refuses_groups_by_name(detector, tmp_path):
-    pytest.importorskip("fastapi")
-    from dracones.serving.models import read_model
-
-    path = detector.save(tmp_path / "m.safetensors")
-    with pytest.raises(ValueError, match="a threshold for each group of images, and a request names no group"):
-        read_model(path, dracones.load, without_threshold=True)

@@ -50,7 +50,7 @@ def test_confirmed_images_join_and_the_old_detector_stays(old):
     np.testing.assert_array_equal(new.calibration.scores, expected)
     assert new.threshold == Conformal().fit(expected).threshold(0.05)
     assert (old.calibration.scores.tolist(), old.threshold) == (before[0].tolist(), before[1])
-    assert found.tail.above == int((old.predict(pictures(80, 3)).scores > old.threshold).sum())
+    assert found.tails[""].above == int((old.predict(pictures(80, 3)).scores > old.threshold).sum())
 
 
 def test_only_the_audit_sample_joins(old):
@@ -127,13 +127,56 @@ def test_the_needed_count_counts_what_joins(old):
         recalibrate(old, images[~audited(digests(open_images(images)), 0.2)], audit_share=0.2)
 
 
-def test_what_has_no_calibration_or_groups_is_refused(old):
+def test_what_has_no_calibration_is_refused():
     bare = dracones.create("glow", **FAST).fit(pictures(20, 0))
     with pytest.raises(ValueError, match="no calibration that images could join"):
         recalibrate(bare, pictures(30, 3), audit_share=1)
-    bare.calibrate(pictures(60, 1), false_alarm_rate=0.05, groups=["a", "b"] * 30)
-    with pytest.raises(ValueError, match="each group of this detector has its own calibration"):
-        recalibrate(bare, pictures(30, 3), audit_share=1)
+
+
+@pytest.fixture(scope="module")
+def grouped(old):
+    own = dracones.Detector(old.method)
+    own.config = old.config
+    own.know(old.fitted())
+    calm, rich = pictures(60, 20, 100, 115), pictures(60, 21)
+    return own.calibrate(np.concatenate([calm, rich]), false_alarm_rate=0.05, groups=["calm"] * 60 + ["rich"] * 60)
+
+
+def test_each_group_is_calibrated_with_its_own_confirmed_images(grouped):
+    images, groups = np.concatenate([pictures(30, 22), pictures(50, 23, 100, 115)]), ["rich"] * 30 + ["calm"] * 50
+    found = recalibrate(grouped, images, audit_share=1, groups=groups)
+    assert (found.joined, found.kept) == (80, 120)
+    scores = grouped.predict(images, groups=groups).scores
+    for name, mine in (("calm", scores[30:]), ("rich", scores[:30])):
+        before = grouped.groups.calibrations[name]
+        expected = np.sort(np.concatenate([before.scores, mine]))
+        np.testing.assert_array_equal(found.detector.groups.calibrations[name].scores, expected)
+        assert found.detector.groups.thresholds[name] == Conformal().fit(expected).threshold(0.05)
+        assert found.tails[name].above == int((mine > grouped.groups.thresholds[name]).sum())
+    assert found.detector.threshold is None
+    assert len(found.detector.calibration) == 200
+
+
+def test_a_group_of_which_nothing_was_confirmed_keeps_its_calibration(grouped):
+    found = recalibrate(grouped, pictures(40, 24), audit_share=1, groups=["rich"] * 40).detector.groups
+    np.testing.assert_array_equal(found.calibrations["calm"].scores, grouped.groups.calibrations["calm"].scores)
+    assert found.thresholds["calm"] == grouped.groups.thresholds["calm"]
+    with pytest.raises(TooFewScores, match="'calm' has 0"):
+        recalibrate(grouped, pictures(40, 24), audit_share=1, with_old=False, groups=["rich"] * 40)
+
+
+def test_groups_are_named_known_and_each_tested(grouped):
+    with pytest.raises(ValueError, match="were given by a table or a list; say which each image is of"):
+        recalibrate(grouped, pictures(40, 24), audit_share=1)
+    with pytest.raises(ValueError, match=r"group 'rihc', did you mean 'rich'\?"):
+        recalibrate(grouped, pictures(40, 24), audit_share=1, groups=["rihc"] * 40)
+    images, groups = np.concatenate([pictures(40, 24), pictures(400, 25, 100, 115)]), ["rich"] * 40 + ["calm"] * 400
+    low = grouped.predict(images, groups=groups)
+    passed = [i for i in range(440) if i < 40 or not low.is_anomaly[i]]
+    with pytest.raises(ValueError, match=r"group calm, .* the false alarms among the audited images are missing"):
+        recalibrate(grouped, images[passed], audit_share=1, groups=[groups[i] for i in passed])
+    with pytest.raises(ValueError, match="images of group calm are unlike the old calibration images"):
+        recalibrate(grouped, pictures(60, 26), audit_share=1, groups=["rich"] * 10 + ["calm"] * 50)
 
 
 def test_a_new_rate_or_the_old_one_with_its_confidence(old):

@@ -10,6 +10,7 @@ from dracones.cli.options import (
     Classifier,
     Data,
     Device,
+    Group,
     Model,
     Threads,
     require_folder_of,
@@ -38,6 +39,7 @@ def recalibrate(
     confidence: Annotated[
         float | None, typer.Option("--confidence", help="Keep the rate with this probability, not just on average.")
     ] = None,
+    group: Group = None,
     classifier: Classifier = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -53,6 +55,7 @@ def recalibrate(
     if output.exists() and model.exists() and output.samefile(model):
         raise ValueError(f"{output} is MODEL itself, which is kept as it is; name another file")
     import dracones
+    from dracones.cli.models import read_groups
     from dracones.detectors import recalibrate as join
     from dracones.training import RichProgress
 
@@ -64,6 +67,7 @@ def recalibrate(
         with_old=not without_old,
         false_alarm_rate=false_alarm_rate,
         confidence=confidence,
+        groups=read_groups(group),
         progress=RichProgress(),
     )
     new = found.detector
@@ -75,6 +79,7 @@ def recalibrate(
                 "model": str(written),
                 "threshold": new.threshold,
                 "old_threshold": old.threshold,
+                **({} if new.groups is None else {"thresholds": dict(new.groups.thresholds)}),
                 "false_alarm_rate": new.false_alarm_rate,
                 "calibration_images": len(new.calibration),
                 "old_images": found.kept,
@@ -84,11 +89,16 @@ def recalibrate(
         )
         return
     before = "none" if old.threshold is None else f"{old.threshold:.6g}"
+    if new.groups is None:
+        said, above = f"threshold {new.threshold:.6g} (was {before})", "it"
+    else:
+        listed = (f"{name} {threshold:.6g}" for name, threshold in new.groups.thresholds.items())
+        said, above = f"thresholds {', '.join(listed)}", "that of their group"
     tell(
-        f"{written}: threshold {new.threshold:.6g} (was {before}), at most {new.false_alarm_rate:.2%} of normal images "
-        f"above it; from {found.joined} confirmed images and {found.kept} of the old calibration"
+        f"{written}: {said}, at most {new.false_alarm_rate:.2%} of normal images above {above}; from {found.joined} "
+        f"confirmed images and {found.kept} of the old calibration"
     )
     for reason, count in left_out.items():
         tell(f"left out: {count} {reason}")
-    if found.tail is not None:
-        tell(f"of the confirmed images {found.tail.words}")
+    for name, tail in found.tails.items():
+        tell(f"of the confirmed images{f' of group {name}' if name else ''} {tail.words}")

@@ -18,6 +18,7 @@ class ImageAnswer(BaseModel):
     is_anomaly: bool | None = Field(default=None, description="score above the threshold")
     words: str | None = Field(default=None, description="the p-value in a sentence")
     witness: str | None = Field(default=None, description="of an ensemble: who was surprised most")
+    group: str | None = Field(default=None, description="whose calibration the p-value and the verdict are by")
     heatmap: str | None = Field(default=None, description="PNG as a data URL: colours whose opacity is the heat")
     error: str | None = Field(default=None, description="why there is no verdict")
 
@@ -40,6 +41,7 @@ class ModelFacts(BaseModel):
     file: str
     sha256: str
     threshold: float | None
+    groups: dict[str, float] | None = Field(description="the threshold of each group, where each has its own")
     false_alarm_rate: float | None
     calibrated_on: int
     gives_maps: bool
@@ -63,6 +65,7 @@ def facts_of(served: Served) -> ModelFacts:
         file=served.path.name,
         sha256=current.sha256,
         threshold=current.threshold,
+        groups=None if current.groups is None else dict(current.groups.thresholds),
         false_alarm_rate=current.false_alarm_rate,
         calibrated_on=len(current.calibration_scores),
         gives_maps=current.detector.gives_maps,
@@ -72,9 +75,9 @@ def facts_of(served: Served) -> ModelFacts:
     )
 
 
-def words_of(p_value: float | None, loaded: Loaded) -> str:
+def words_of(p_value: float | None, loaded: Loaded, group: str | None) -> str:
     """The p-value in a sentence."""
-    return p_value_in_words(p_value, len(loaded.calibration_scores))
+    return p_value_in_words(p_value, loaded.calibrated_on(group))
 
 
 class Recent(BaseModel):

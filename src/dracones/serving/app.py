@@ -58,6 +58,10 @@ _ASKED: dict[int | str, dict[str, Any]] = {status: _REFUSALS[status] for status 
 _OPEN: dict[int | str, dict[str, Any]] = {403: _REFUSALS[403]}
 Source = Annotated[str, Query(max_length=64, description="where the images come from: a line, a camera")]
 
+Group = Annotated[
+    str | None, Query(max_length=200, description="of the images, where the model was calibrated by groups")
+]
+
 
 def create_app(house: House) -> FastAPI:
     """The application around models in service; closes the house at its end."""
@@ -93,10 +97,14 @@ def create_app(house: House) -> FastAPI:
 
 def _add_scoring(app: FastAPI, house: House) -> None:
     @app.post("/v1/models/{name}/score", responses=_REFUSALS, openapi_extra=_body({**_ONE, **_MANY}))
-    async def score(name: str, request: Request, heatmap: bool = False, source: Source = "") -> Answer:
+    async def score(
+        name: str, request: Request, heatmap: bool = False, source: Source = "", group: Group = None
+    ) -> Answer:
         """Score one image (the body) or many (files of a form); with `heatmap`, a layer to lay over each."""
         served = house.named(name)
+        own = house.group_of(served, group)
         async with house.intake.admitted(request, served) as guest:
+            guest.group = own
             answer, _ = await answered(
                 house,
                 guest,
@@ -112,12 +120,14 @@ def _add_scoring(app: FastAPI, house: House) -> None:
         response_class=Response,
         openapi_extra=_body(_ONE),
     )
-    async def heatmap(name: str, request: Request, source: Source = "") -> Response:
+    async def heatmap(name: str, request: Request, source: Source = "", group: Group = None) -> Response:
         """One image's heat map, drawn over it (PNG); the verdict is in the headers."""
         served = house.named(name)
         if not served.current.detector.gives_maps:
             raise Refused(422, f"{name} gives no heat maps; /v1/models/{name}/score gives its verdicts", unread=True)
+        own = house.group_of(served, group)
         async with house.intake.admitted(request, served) as guest:
+            guest.group = own
             uploads = await guest.uploads()
             if len(uploads) > 1:
                 raise Refused(422, f"{len(uploads)} images; a heat map is drawn of one, /score takes many")
@@ -132,11 +142,12 @@ def _add_scoring(app: FastAPI, house: House) -> None:
             return Response(drawn.data, media_type="image/png", headers=headers)
 
     @app.post("/v1/models/{name}/confirm", responses=_CONFIRM, openapi_extra=_body(_ONE))
-    async def confirm(name: str, request: Request) -> Confirmed:
+    async def confirm(name: str, request: Request, group: Group = None) -> Confirmed:
         """A person calls this image good: it is kept for a later calibration, unchanged."""
         served = house.named(name)
         if house.confirmed is None:
             raise Refused(403, "this service keeps no confirmed images; start it with --confirmed DIR", unread=True)
+        own = house.group_of(served, group)
         async with house.intake.admitted(request, served) as guest:
             uploads = await guest.uploads()
             guest.arrived()
@@ -144,7 +155,7 @@ def _add_scoring(app: FastAPI, house: House) -> None:
                 raise Refused(422, f"{len(uploads)} images; confirm one at a time, as a person looks at one")
             try:
                 await house.decoder.decode(uploads[0].data, uploads[0].name, guest.deadline)
-                kept = await asyncio.to_thread(house.confirmed.keep, uploads[0].data, name)
+                kept = await asyncio.to_thread(house.confirmed.keep, uploads[0].data, name, own)
             except UnreadableImage as error:
                 raise Refused(422, f"{uploads[0].name}: {error.reason}") from None
             except OSError as error:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from dracones.files.atomic import write_bytes
 from dracones.serving.settings import Settings
@@ -31,9 +32,10 @@ class KeptImages:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
 
-    def keep(self, data: bytes, under: str = "") -> Path:
-        """Write an image whole or not at all; its ending follows its first bytes."""
-        path = self.folder / under / (hashlib.sha256(data).hexdigest() + _ending(data))
+    def keep(self, data: bytes, model: str = "", group: str | None = None) -> Path:
+        """Write an image whole or not at all, under its model and group; its ending follows its first bytes."""
+        under = self.folder / model if group is None else self.folder / model / _as_folder(group)
+        path = under / (hashlib.sha256(data).hexdigest() + _ending(data))
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(path, data)
@@ -141,6 +143,12 @@ class Audit:
         if self.trouble != why:
             log.error("the audit log loses lines, and the service goes on: %s", why)
         self.trouble = why
+
+
+def _as_folder(group: str) -> Path:
+    """Where a group's images lie: under its own name, as ``--group folder`` reads it, and never elsewhere."""
+    parts = [quote(part, safe=" ") for part in group.split("/") if part not in ("", ".")]
+    return Path(*(part.replace(".", "%2E") if part.startswith(".") else part for part in parts))
 
 
 def _ending(data: bytes) -> str:

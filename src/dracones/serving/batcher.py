@@ -25,12 +25,14 @@ class Job(Generic[Answer]):
         image: ``[H, W, C]``.
         wants_map: whether a heat map is asked for.
         deadline: by `time.monotonic`; past it the image leaves the queue unscored.
+        group: the image's, where the calibration has groups.
         future: gets the answer, or `Late`.
     """
 
     image: NDArray[Any]
     wants_map: bool
     deadline: float
+    group: str | None = None
     future: "asyncio.Future[Answer]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -42,7 +44,7 @@ class Batcher(Generic[Answer]):
 
     Args:
         name: of the model, for the thread.
-        score: images and whether maps are wanted, to one answer or exception an image.
+        score: jobs and whether maps are wanted, to one answer or exception a job.
         coming: how many requests were let in and have not brought their images yet.
         max_batch: images scored together.
         max_wait: seconds.
@@ -52,7 +54,7 @@ class Batcher(Generic[Answer]):
     def __init__(
         self,
         name: str,
-        score: Callable[[Sequence[NDArray[Any]], bool], Sequence[Answer | Exception]],
+        score: "Callable[[Sequence[Job[Answer]], bool], Sequence[Answer | Exception]]",
         *,
         coming: Callable[[], int],
         max_batch: int,
@@ -139,7 +141,7 @@ class Batcher(Generic[Answer]):
         self._busy_until_about = begun + self._per_image * len(batch)
         found: Sequence[Answer | Exception]
         try:
-            found = self._score([job.image for job in batch], any(job.wants_map for job in batch))
+            found = self._score(batch, any(job.wants_map for job in batch))
         except Exception as error:  # whatever a model raises is its requests' answer, and the thread goes on
             found = [error] * len(batch)
         seconds = time.monotonic() - begun

@@ -73,6 +73,24 @@ class House:
         near = difflib.get_close_matches(name, self.served, n=3, cutoff=0.4) or sorted(self.served)[:10]
         raise Refused(404, f"no model {name[:100]!r} here; there is {', '.join(map(repr, near))}", unread=True)
 
+    @staticmethod
+    def group_of(served: Served, group: str | None, *, status: int = 422) -> str | None:
+        """The group of a request's images, which has to be named where each has its own calibration.
+
+        Raises:
+            Refused: none named or one that was not calibrated, with the nearest names; or one where there are none.
+        """
+        groups = served.current.groups
+        if groups is None:
+            if group is None:
+                return None
+            raise Refused(status, f"{served.name} has one calibration for all images; leave out the group", unread=True)
+        if group in groups.calibrations:
+            return group
+        near = difflib.get_close_matches(group or "", groups.names, n=3, cutoff=0.4) or list(groups.names)[:10]
+        said = "needs the images' group" if group is None else f"knows no group {group[:100]!r}"
+        raise Refused(status, f"{served.name} {said} (?group=); there is {', '.join(map(repr, near))}", unread=True)
+
     @property
     def unready(self) -> str | None:
         """Why no request should come now."""

@@ -136,6 +136,7 @@ class Guest:
         held: bytes of its body in memory.
         since: by `time.monotonic`.
         whole_at: when its body was whole; ``None`` before.
+        group: of its images, where the calibration has groups.
     """
 
     request: Request
@@ -145,6 +146,7 @@ class Guest:
     held: int = 0
     since: float = field(default_factory=time.monotonic)
     whole_at: float | None = None
+    group: str | None = None
     _on_the_way: bool = True
 
     @property

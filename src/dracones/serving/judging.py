@@ -38,25 +38,31 @@ class DecodedImages(ImageSource):
         return digest_of_array(self.images[index])
 
 
-def judge(detector: Any, images: Sequence[NDArray[Any]], maps: bool) -> list[Verdict | Exception]:
+def judge(
+    detector: Any, images: Sequence[NDArray[Any]], maps: bool, groups: Sequence[str | None] | None = None
+) -> list[Verdict | Exception]:
     """A verdict for each image, or what stood against it: one that does not fit leaves the others alone.
 
     Args:
         detector: `Detector` or `ExportedDetector`.
         images: ``[H, W, C]`` as decoded.
         maps: whether heat maps are wanted.
+        groups: each image's, where the calibration has groups.
     """
     opened = _opened(detector, images)
     found: dict[str, Verdict] = {}
     failure: Exception | None = None
+    grouped = {} if groups is None else {"groups": groups}  # an exported file knows none
     try:
-        for verdict in detector.iterate(opened, batch_size=len(images), maps=maps and detector.gives_maps):
+        for verdict in detector.iterate(opened, batch_size=len(images), maps=maps and detector.gives_maps, **grouped):
             found[verdict.path] = verdict
     except Exception as error:  # a batch of several is taken apart; alone, the image is to blame
         failure = error
     reasons = {item.name: UnreadableImage(item.name, item.reason) for item in opened.skipped}
     if failure is not None and len(images) > 1:
-        return [judge(detector, [image], maps)[0] for image in images]
+        return [
+            judge(detector, [image], maps, None if groups is None else [groups[i]])[0] for i, image in enumerate(images)
+        ]
     names = [opened.name(i) for i in range(len(images))]
     return [found.get(name) or reasons.get(name) or failure or _unanswered(name) for name in names]
 

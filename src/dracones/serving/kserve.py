@@ -1,7 +1,8 @@
 """The second version of KServe's inference protocol: the same scoring under the names that other servers use.
 
 A request brings one input ``image``: ``UINT8`` ``[B, C, H, W]`` (decoded), or ``BYTES`` ``[B]`` (encoded images in
-base64). Outputs are ``score``, ``p_value``, ``is_anomaly``, and ``map`` where it is asked for by name.
+base64). Outputs are ``score``, ``p_value``, ``is_anomaly``, and ``map`` where it is asked for by name. Where the model
+was calibrated by groups, the request's parameter ``group`` names that of its images.
 Reference: kserve.github.io, "Open Inference Protocol (V2)".
 """
 
@@ -40,10 +41,17 @@ class Wanted(BaseModel):
     name: Literal["score", "p_value", "is_anomaly", "map"]
 
 
+class Parameters(BaseModel):
+    """What a request says of its images."""
+
+    group: str | None = Field(default=None, max_length=200)
+
+
 class InferRequest(BaseModel):
     """A request."""
 
     id: str | None = Field(default=None, max_length=200)
+    parameters: Parameters = Parameters()
     inputs: list[Tensor] = Field(min_length=1, max_length=1)
     outputs: list[Wanted] | None = None
 
@@ -122,6 +130,7 @@ def add_routes(app: FastAPI, house: House) -> None:
         async with house.intake.admitted(request, served) as guest:
             body = await guest.body()
             asked = await asyncio.to_thread(_parsed, body)
+            guest.group = house.group_of(served, asked.parameters.group, status=400)
             names: set[str] = (
                 {"score", "p_value", "is_anomaly"} if asked.outputs is None else {each.name for each in asked.outputs}
             )
@@ -162,7 +171,7 @@ def _schema() -> dict[str, Any]:
 
 
 def _metadata(served: Served) -> dict[str, Any]:
-    calibrated = served.current.threshold is not None
+    calibrated = served.current.threshold is not None or served.current.groups is not None
     outputs = [{"name": "score", "datatype": "FP32", "shape": [-1]}]
     if calibrated:
         outputs += [

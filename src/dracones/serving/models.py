@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from dracones.calibration import HeatRange, Verdict
-from dracones.serving.batcher import Batcher
+from dracones.calibration import Groups, HeatRange, Verdict
+from dracones.serving.batcher import Batcher, Job
 from dracones.serving.judging import judge, trial_image
 from dracones.serving.settings import Settings
 
@@ -38,9 +38,31 @@ class Loaded:
 
     @property
     def threshold(self) -> float | None:
-        """Score above which an image is anomalous."""
+        """Score above which an image is anomalous; ``None`` where each group has its own."""
         value: float | None = self.detector.threshold
         return value
+
+    @property
+    def groups(self) -> Groups | None:
+        """Calibrations and thresholds of groups; ``None`` where there is one for all images."""
+        value: Groups | None = getattr(self.detector, "groups", None)
+        return value
+
+    def threshold_of(self, group: str | None) -> float | None:
+        """Score above which an image of a group is anomalous."""
+        return self.threshold if self.groups is None else self.groups.thresholds.get(group or "")
+
+    def calibrated_on(self, group: str | None) -> int:
+        """How many images those of a group are compared with."""
+        own = None if self.groups is None else self.groups.calibrations.get(group or "")
+        return len(self.calibration_scores if own is None else own)
+
+    @property
+    def compared_with(self) -> Sequence[float] | dict[str, NDArray[Any]]:
+        """Scores of normal images, those of each group where there are groups."""
+        if self.groups is None:
+            return self.calibration_scores
+        return {name: each.scores for name, each in self.groups.calibrations.items()}
 
     @property
     def false_alarm_rate(self) -> float | None:
@@ -73,18 +95,15 @@ def read_model(path: Path, load: Load, *, without_threshold: bool = False) -> Lo
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged, foreign, without a threshold or with one a group, or with scores that are no numbers.
+        ValueError: damaged, foreign, without a threshold, or with scores that are no numbers.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no such model file: {path}")
     digest = _digest(path)
     detector = load(path)
-    if getattr(detector, "groups", None) is not None:
-        raise ValueError(
-            f"{path} has a threshold for each group of images, and a request names no group; serve a file that was "
-            "calibrated without groups, or one a group"
-        )
-    if detector.threshold is None and not without_threshold:
+    groups: Groups | None = getattr(detector, "groups", None)
+    promises = detector.threshold is not None if groups is None else bool(groups.thresholds)
+    if not promises and not without_threshold:
         raise ValueError(
             f"{path} has no threshold, so the service could say of no image that it is anomalous; set one with "
             f"`dracones calibrate {path} NORMAL_IMAGES`, or serve scores alone with --without-threshold"
@@ -92,7 +111,7 @@ def read_model(path: Path, load: Load, *, without_threshold: bool = False) -> Lo
     image = trial_image(detector)
     for _ in range(2):  # the first pays for what is made once
         begun = time.monotonic()
-        (found,) = judge(detector, [image], True)
+        (found,) = judge(detector, [image], True, None if groups is None else groups.names[:1])
         seconds = time.monotonic() - begun
     if isinstance(found, Exception):
         raise ValueError(f"{path} cannot score: {found}") from found
@@ -150,9 +169,10 @@ class Served:
         )
         self.batcher.learn(1, self.current.seconds)
 
-    def _score(self, images: Sequence[NDArray[Any]], maps: bool) -> list[Scored | Exception]:
+    def _score(self, jobs: Sequence[Job[Scored]], maps: bool) -> list[Scored | Exception]:
         loaded = self.current  # one model for the whole batch, whatever is swapped meanwhile
-        found = judge(loaded.detector, images, maps)
+        groups = None if loaded.groups is None else [job.group for job in jobs]
+        found = judge(loaded.detector, [job.image for job in jobs], maps, groups)
         return [each if isinstance(each, Exception) else Scored(each, loaded) for each in found]
 
     def look(self) -> bool | None:

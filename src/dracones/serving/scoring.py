@@ -75,7 +75,9 @@ async def judged(guest: Guest, images: Sequence[Judged], *, wants_map: bool) -> 
     wait = batcher.seconds_until_answered(len(ready)) if ready else 0.0
     if wait > guest.left:
         raise Refused(429, f"{len(ready)} images would take about {wait:.1f} s with what waits", retry_after=wait)
-    jobs: list[Job[Scored]] = [Job(each.image, wants_map, guest.deadline) for each in ready if each.image is not None]
+    jobs: list[Job[Scored]] = [
+        Job(each.image, wants_map, guest.deadline, guest.group) for each in ready if each.image is not None
+    ]
     batcher.submit(jobs)
     guest.arrived()
     try:
@@ -133,14 +135,16 @@ def note(house: House, guest: Guest, answer: ImageAnswer, each: Judged, data: by
         "is_anomaly": answer.is_anomaly,
     }
     if each.scored is not None:
-        house.watches[name].note(record, each.scored, source)
+        # Where each group has its own calibration, a group is what the monitor can compare.
+        house.watches[name].note(record, each.scored, source if answer.group is None else answer.group)
     if house.audit is None:
         return
     loaded = guest.served.current if each.scored is None else each.scored.loaded
     more = {
         "model": name,
         "model_sha256": loaded.sha256,
-        "threshold": loaded.threshold,
+        "threshold": loaded.threshold_of(answer.group),
+        "group": answer.group,
         "latency": round(time.monotonic() - guest.since, 4),
         "source": source,
         "error": answer.error,
@@ -159,8 +163,9 @@ def answer_of(each: Judged) -> ImageAnswer:
         score=verdict.score if math.isfinite(verdict.score) else None,
         p_value=verdict.p_value,
         is_anomaly=verdict.is_anomaly,
-        words=words_of(verdict.p_value, loaded),
+        words=words_of(verdict.p_value, loaded, verdict.group),
         witness=verdict.witness,
+        group=verdict.group,
     )
 
 
@@ -168,7 +173,7 @@ def _whole(guest: Guest, loaded: Loaded, images: list[ImageAnswer]) -> Answer:
     return Answer(
         model=guest.served.name,
         sha256=loaded.sha256,
-        threshold=loaded.threshold,
+        threshold=loaded.threshold_of(guest.group),
         false_alarm_rate=loaded.false_alarm_rate,
         images=images,
     )

@@ -37,7 +37,9 @@ class Watch:
         self.recent: deque[dict[str, Any]] = deque(maxlen=_SHOWN)
         self._judge_of = loaded.sha256
         self._seen: OrderedDict[str, None] = OrderedDict()
-        self._monitor = Monitor(loaded.calibration_scores, most_sources=_SOURCES) if loaded.calibration_scores else None
+        compared = loaded.compared_with
+        self._monitor = Monitor(compared, most_sources=_SOURCES) if compared else None
+        self._grouped = loaded.groups is not None
         self._tell("")
 
     def note(self, record: dict[str, Any], scored: Scored, source: str) -> None:
@@ -51,7 +53,7 @@ class Watch:
         self._seen[image] = None
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
-        if source not in self._monitor.sources and len(self._monitor.sources) >= _SOURCES:
+        if not self._grouped and source not in self._monitor.sources and len(self._monitor.sources) >= _SOURCES:
             source = ""  # one more name than are kept apart: it counts for the whole
         if self._monitor.update(scored.verdict.score, source):
             log.warning("%s: the images have changed since the calibration (source %r)", self.name, source)

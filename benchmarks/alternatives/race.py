@@ -105,7 +105,8 @@ def step(batch: int, way: str) -> dict[str, float]:
     from dracones.methods.feature_flows.fastflow import FastFlowConfig, MapFlow
 
     torch.set_num_threads(1)
-    flows = [MapFlow(width, FastFlowConfig(), torch.Generator().manual_seed(0)) for width, _ in LEVELS]
+    config = FastFlowConfig(normalisation="image")
+    flows = [MapFlow(width, config, torch.Generator().manual_seed(0)) for width, _ in LEVELS]
     maps = [torch.rand(batch, width, side, side) for width, side in LEVELS]
     losses = [flow.training_loss(x) if way == "own" else flow.loss(x) for flow, x in zip(flows, maps, strict=True)]
     torch.stack(losses).sum().backward()

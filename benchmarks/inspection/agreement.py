@@ -16,6 +16,8 @@ from torch import Tensor, nn
 import dracones
 from dracones.flows import AllInOne
 
+PAPERS_FORM = {"normalisation": "image", "padding": "zeros", "heat": "probability"}
+
 
 def copy_step(step: AllInOne, state: dict[str, Tensor], prefix: str) -> None:
     """One of the peer's all-in-one blocks; it shifts by the offset after scaling, and mixes by a dense matrix."""
@@ -50,7 +52,7 @@ def compare(dump: str, weights: str) -> dict[str, float]:
     images = state["images"]
     found = {}
     for name, levels in (("fastflow", (1, 2, 3)), ("cflow", (2, 3))):
-        extra = {"kernels": "3-1"} if name == "fastflow" else {}
+        extra = {"kernels": "3-1", **PAPERS_FORM} if name == "fastflow" else {}
         method = dracones.create(name, backbone="resnet18", weights=weights, levels=levels, **extra).method
         method.build((3, *images.shape[2:]))
         method.load_backbone()

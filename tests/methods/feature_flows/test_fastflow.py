@@ -12,7 +12,9 @@ from feature_case import SMALL, normals
 
 
 def built(**options):
-    method = dracones.create("fastflow", **{**SMALL, "steps": 3, **options}).method
+    method = dracones.create(
+        "fastflow", **{**SMALL, "steps": 3, "normalisation": "image", "padding": "zeros", **options}
+    ).method
     method.build((3, 64, 64))
     torch.manual_seed(7)
     for parameter in method.flows.parameters():
@@ -146,6 +148,32 @@ def test_kernels_and_hidden_width_follow_the_options():
     assert kernels == [3, 1, 3, 1]
     read = method.extractor.channels[0] - method.extractor.channels[0] // 2
     assert method.flows[0].steps[0].coupling.conditioner.network[0].out_channels == read // 2
+
+
+@pytest.mark.parametrize("name", ["fastflow", "msflow"])
+def test_reflection_shows_the_border_no_other_content_than_the_inside(name):
+    """Of a constant map every position looks alike to the convolutions; zeros around it show a border."""
+    spreads = {}
+    for padding in ("zeros", "reflect"):
+        options = {"steps": (1, 1), "position_dims": 4} if name == "msflow" else {"steps": 1}
+        method = dracones.create(name, **SMALL, **options, padding=padding).method
+        method.build((3, 64, 64))
+        step = method.flows[0][0] if name == "msflow" else method.flows[0].steps[0]
+        network = step.coupling.conditioner
+        torch.manual_seed(3)
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, 0, 0.3)
+        read = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d)).in_channels
+        with torch.no_grad():
+            out = network(torch.randn(1, read, 1, 1).expand(-1, -1, 6, 7))
+        spreads[padding] = out.flatten(2).std(dim=2).max().item()
+    assert spreads["reflect"] < 1e-5 < spreads["zeros"]
+
+
+def test_a_map_too_small_to_be_reflected_is_refused_by_name():
+    method = dracones.create("fastflow", **SMALL).method
+    with pytest.raises(ValueError, match=r"2x2 positions at least; got levels of .*padding='zeros'"):
+        method.build((3, 8, 8))
 
 
 def test_transformer_features_work():

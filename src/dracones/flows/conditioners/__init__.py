@@ -6,6 +6,16 @@ from dracones.flows.conditioners.convnet import ConvNet
 from dracones.flows.conditioners.highway import Highway
 from dracones.flows.conditioners.mlp import MLP
 from dracones.flows.conditioners.resnet import ResNet
-from dracones.flows.conditioners.zeros import ZeroConv2d, ZeroLinear
+from dracones.flows.conditioners.zeros import PaddingMode, ZeroConv2d, ZeroLinear
 
-__all__ = ["MLP", "Bottleneck", "ContextConditioner", "ConvNet", "Highway", "ResNet", "ZeroConv2d", "ZeroLinear"]
+__all__ = [
+    "MLP",
+    "Bottleneck",
+    "ContextConditioner",
+    "ConvNet",
+    "Highway",
+    "PaddingMode",
+    "ResNet",
+    "ZeroConv2d",
+    "ZeroLinear",
+]

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from dracones.flows.conditioners.bottleneck import bottleneck_or_nothing
 from dracones.flows.conditioners.layout import with_channels_last
-from dracones.flows.conditioners.zeros import ZeroConv2d
+from dracones.flows.conditioners.zeros import PaddingMode, ZeroConv2d
 
 
 class ConvNet(nn.Module):
-    """Convolutions with ReLU between, the last one of zeros; padding keeps the size, any height and width is taken.
+    """Convolutions with ReLU between, the last one of zeros; padding (zeros, or `padding_mode`) keeps the size.
 
     `kernels=(3, 1, 3)` is Glow's (Kingma and Dhariwal 2018, section 5), `(3, 3)` and `(1, 1)` FastFlow's (Yu et al.
     2021). `bottleneck=l` passes the maps after the first half of the layers through l numbers and needs their `size`
@@ -31,6 +31,7 @@ class ConvNet(nn.Module):
         kernels: Sequence[int] = (3, 1, 3),
         bottleneck: int | None = None,
         size: tuple[int, int] | None = None,
+        padding_mode: PaddingMode = "zeros",
     ) -> None:
         super().__init__()
         if len(kernels) < 2 or any(k % 2 == 0 or k < 1 for k in kernels):
@@ -38,10 +39,11 @@ class ConvNet(nn.Module):
         modules: list[nn.Module] = []
         for index, kernel in enumerate(kernels[:-1]):
             width = hidden if index else in_channels
-            modules += [nn.Conv2d(width, hidden, kernel, padding=kernel // 2), nn.ReLU(inplace=True)]
+            modules.append(nn.Conv2d(width, hidden, kernel, padding=kernel // 2, padding_mode=padding_mode))
+            modules.append(nn.ReLU(inplace=True))
             if bottleneck is not None and index == (len(kernels) - 2) // 2:
                 modules.append(bottleneck_or_nothing(hidden, bottleneck, size, "ConvNet"))
-        self.network = nn.Sequential(*modules, ZeroConv2d(hidden, out_channels, kernels[-1]))
+        self.network = nn.Sequential(*modules, ZeroConv2d(hidden, out_channels, kernels[-1], padding_mode=padding_mode))
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, in, H, W] -> [B, out, H, W]`."""

@@ -25,12 +25,12 @@ _LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 
 
 class CFlowConfig(FeatureConfig):
-    """The paper's values, but for batches: see `CFlow`. ``best`` trains the paper's 200 epochs."""
+    """The paper's values, but for batches: see `CFlow`. ``best`` trains at most the paper's 200 epochs."""
 
     presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {
         "fast": {"levels": (2, 3), "training": {"epochs": 12}},
-        "balanced": {"training": {"epochs": 25}},
-        "best": {"training": {"epochs": 200}, "mixing": "rotation"},
+        "balanced": {"training": {"epochs": 25, "patience": 6}},
+        "best": {"training": {"epochs": 200, "patience": 30}, "mixing": "rotation"},
     }
 
     steps: int = Field(8, ge=1, description="coupling steps of each level's flow")

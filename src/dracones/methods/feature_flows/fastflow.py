@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dracones.flows import AllInOne, Chain, ConvNet
+from dracones.flows import AllInOne, Chain, ConvNet, PaddingMode
 from dracones.methods.feature_flows.by_parts import mean_loss_by_parts
 from dracones.methods.feature_flows.map_whitening import MapWhitening
 from dracones.methods.heatmap import mean_at_size
@@ -24,12 +24,17 @@ _AT_ONCE = 16
 
 
 class FastFlowConfig(FeatureConfig):
-    """The paper's values; ``balanced`` trains 60 epochs and ``fast`` 15 at stride 8 and 16, of the paper's 500."""
+    """The paper's network; features are whitened by one matrix, and the heat is the exact likelihood: see `FastFlow`.
+
+    ``fast`` trains 15 epochs at stride 8 and 16, ``balanced`` at most 60 at all three levels, ``best`` at most the
+    paper's 500; rates fall to a hundredth along a cosine, and held-out images that no longer gain end the longer ones.
+    ``normalisation="image", padding="zeros", heat="probability"`` is the paper's form.
+    """
 
     presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {
         "fast": {"levels": (2, 3), "training": {"epochs": 15}},
-        "balanced": {"training": {"epochs": 60}},
-        "best": {"training": {"epochs": 500}},
+        "balanced": {"training": {"epochs": 60, "patience": 10}},
+        "best": {"training": {"epochs": 500, "patience": 40}},
     }
 
     steps: int = Field(8, ge=1, description="flow steps per level: 8 for convolutional backbones, 20 for transformers")
@@ -37,18 +42,29 @@ class FastFlowConfig(FeatureConfig):
     hidden_ratio: float = Field(1.0, gt=0, description="hidden channels per channel read; the paper: 0.16 on tokens")
     clamp: float = Field(2.0, gt=0, description="bound of the log-scale")
     heat: Literal["probability", "latent", "likelihood"] = Field(
-        "probability", description="per position: -exp(-mean z^2/2) as in the paper, mean z^2/2, or -log p / channels"
+        "likelihood", description="per position: -log p / channels, mean z^2/2, or -exp(-mean z^2/2) as in the paper"
     )
     normalisation: Literal["image", "whitening"] = Field(
-        "image",
-        description="of features: each image's map to mean 0 and variance 1, or one matrix from training images",
+        "whitening",
+        description="of features: one matrix from training images, or each image's map to mean 0 and variance 1",
     )
     ridge: float = Field(0.01, gt=0, description="of normalisation=whitening, relative to the mean variance")
+    padding: PaddingMode = Field(
+        "reflect", description="of the convolutions at a map's border: reflect, or zeros as in the paper"
+    )
     images_at_once: int | None = Field(
         None, ge=1, description="images of a training batch in memory at once; none: as many as suit the processor"
     )
     training: TrainingConfig = Field(
-        TrainingConfig(epochs=500, batch_size=32, learning_rate=1e-3, weight_decay=1e-5, optimizer="adam"),
+        TrainingConfig(
+            epochs=500,
+            batch_size=32,
+            learning_rate=1e-3,
+            weight_decay=1e-5,
+            optimizer="adam",
+            schedule="cosine",
+            final_fraction=0.01,
+        ),
         description="how the flows are trained",
     )
 
@@ -56,10 +72,11 @@ class FastFlowConfig(FeatureConfig):
 class MapFlow(nn.Module):
     """A flow on the maps of one level: normalisation, then steps of alternating kernels. Any height and width.
 
-    Each image's map is first brought to mean 0 and variance 1 over all channels and positions. Public reproductions
-    found this needed; theirs then learns a scale and shift for each channel *and position*, which ties the flow to
-    one size, so here there is none. With ``normalisation="whitening"`` one matrix (`MapWhitening`) takes its place: the
-    flow starts as the Gaussian of training features, and how far a whole image is from them is not taken out.
+    Features are first whitened by one matrix of the training images (`MapWhitening`): the flow starts as their
+    Gaussian, and how far a whole image is from them is not taken out. With ``normalisation="image"`` each image's map
+    is brought to mean 0 and variance 1 over all channels and positions instead. Public reproductions do so; theirs
+    then learns a scale and shift for each channel *and position*, which ties the flow to one size, so here there is
+    none.
     """
 
     def __init__(self, channels: int, config: FastFlowConfig, generator: torch.Generator) -> None:
@@ -72,7 +89,8 @@ class MapFlow(nn.Module):
         kernel = 1 if config.kernels == "3-1" and index % 2 else 3
 
         def conditioner(read: int, out: int) -> nn.Module:
-            return ConvNet(read, out, hidden=max(1, int(read * config.hidden_ratio)), kernels=(kernel, kernel))
+            hidden = max(1, int(read * config.hidden_ratio))
+            return ConvNet(read, out, hidden=hidden, kernels=(kernel, kernel), padding_mode=config.padding)
 
         return AllInOne(channels, conditioner, clamp=config.clamp, generator=generator)
 
@@ -104,12 +122,17 @@ class MapFlow(nn.Module):
 
 @register
 class FastFlow(FeatureMethod):
-    r"""Flows on 2-D feature maps; the heat of a position is how improbable its latent vector is.
+    r"""Flows on 2-D feature maps; the heat of a position is how improbable its feature vector is.
 
-    With z the latent of a level, :math:`p = \exp(-\frac{1}{2C} \sum_c z_c^2)` per position; the heat map is the mean
-    over levels of -p, brought to the image's size (the paper's score, which leaves the log-determinant out).
-    ``heat="latent"`` takes the mean of z²/2 itself, which does not saturate, ``heat="likelihood"`` the exact
-    negative log-density per channel, log-determinant of each position included.
+    With z the latent of a level and :math:`\log|\det|` each position's share of the log-determinant, the heat map is
+    the mean over levels of :math:`\frac{1}{C} (\frac12 \sum_c z_c^2 - \log|\det|)`, the negative log-density per
+    channel, brought to the image's size. The paper's heat, :math:`-\exp(-\frac{1}{2C} \sum_c z_c^2)`
+    (``heat="probability"``), leaves the log-determinant out and saturates; ``heat="latent"`` does not saturate.
+
+    Deviations, each an option. The paper's code brings each image's map to mean 0 and variance 1: then most good images
+    are hottest at their border, where the backbone's own padding makes features unlike all others; one whitening
+    matrix has them among its directions. Convolutions pad by reflection: zeros tell the flow of content that is not
+    there, and held-out good images are less likely (`benchmarks/inspection`).
 
     Trained with the exact negative log-likelihood, divided by the number of feature values so that levels count
     alike. The image score is the mean of the map's top .3 % (the paper: its maximum, which hangs on one pixel).
@@ -139,8 +162,17 @@ class FastFlow(FeatureMethod):
         summary="convolutional flows on feature maps; quick, any image size at inference",
     )
 
-    def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:  # noqa: ARG002
-        """One flow a level."""
+    def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:
+        """One flow a level.
+
+        Raises:
+            ValueError: a level's map is too small to be reflected.
+        """
+        if self.config.padding == "reflect" and min(min(size) for size in sizes) < 2:
+            raise ValueError(
+                f"fastflow: padding='reflect' needs maps of 2x2 positions at least; got levels of {list(sizes)}: "
+                "take larger images, finer levels or padding='zeros'"
+            )
         generator = torch.Generator().manual_seed(self.config.seed)
         self.flows = nn.ModuleList(MapFlow(width, self.config, generator) for width in channels)
 

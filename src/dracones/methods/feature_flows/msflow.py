@@ -1,6 +1,7 @@
 """MSFlow: a flow on each level's map, and one that joins the levels."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dracones.features import SinusoidalPosition
-from dracones.flows import AllInOne, Chain, ZeroConv2d
+from dracones.flows import AllInOne, Chain, PaddingMode, ZeroConv2d
 from dracones.methods.feature_flows.csflow import CrossScaleStep
 from dracones.methods.feature_flows.highest import highest_by_level
 from dracones.methods.heatmap import ImageScore, at_size, image_score
@@ -28,13 +29,16 @@ class MSFlowConfig(FeatureConfig):
 
     presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {
         "fast": {"training": {"epochs": 12, "learning_rate": 5e-4}},
-        "balanced": {"training": {"epochs": 40}},
-        "best": {"size": (512, 512)},
+        "balanced": {"training": {"epochs": 40, "patience": 10}},
+        "best": {"size": (512, 512), "training": {"patience": 25}},
     }
 
     steps: tuple[int, ...] = Field((2, 5, 8), min_length=1, description="flow steps of each level, finest first")
     position_dims: int = Field(64, ge=4, multiple_of=4, description="dimensions of the positional condition")
     clamp: float = Field(1.9, gt=0, description="bound of the log-scale")
+    padding: PaddingMode = Field(
+        "zeros", description="of the levels' convolutions at a map's border: zeros as in the paper, or reflect"
+    )
     fusion_hidden: int = Field(64, ge=1, description="hidden channels of the network that joins the levels")
     image_score: ImageScore = Field("top", description="of the product map: top (share), max or mean")
     top_share: float = Field(0.03, gt=0, le=1, description="share of pixels that image_score=top averages; the paper's")
@@ -58,12 +62,12 @@ class MSFlowConfig(FeatureConfig):
 class PositionedConvNet(nn.Module):
     """3×3 convolution, normalisation over channels, ReLU, 3×3 convolution; the position's code is among its input."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, padding: PaddingMode = "zeros") -> None:
         super().__init__()
-        self.first = nn.Conv2d(in_channels, in_channels, 3, padding=1)
+        self.first = nn.Conv2d(in_channels, in_channels, 3, padding=1, padding_mode=padding)
         # One group: over channels and positions of one image, so any size and no dependence on the batch.
         self.norm = nn.GroupNorm(1, in_channels)
-        self.last = ZeroConv2d(in_channels, out_channels, 3)
+        self.last = ZeroConv2d(in_channels, out_channels, 3, padding_mode=padding)
 
     def forward(self, maps: Tensor) -> Tensor:
         """`[B, in, h, w]` to `[B, out, h, w]`."""
@@ -186,7 +190,7 @@ def level_flow(channels: int, steps: int, config: MSFlowConfig, generator: torch
         *(
             AllInOne(
                 channels,
-                PositionedConvNet,
+                partial(PositionedConvNet, padding=config.padding),
                 clamp=config.clamp,
                 context_features=config.position_dims,
                 generator=generator,

@@ -1,0 +1,91 @@
+"""Sections of the page with records of their own: FastFlow's forms, the ensemble against single methods, its cost."""
+
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def forms(records: list[Record]) -> list[str]:
+    """FastFlow's forms by held-out likelihood and test images, a table a set."""
+    lines = [
+        "## Forms of FastFlow\n",
+        "`python -m benchmarks.inspection.flow_forms SET`: one level of ResNet-18, few steps, few images. *Held out*: "
+        "negative log-density of good images that no form has seen, nats a feature value less a constant, "
+        "normalisation included, smaller is better; *hottest at border*: share of them whose hottest position is an "
+        "outermost one. AUROC of test images (mean of the hottest .3 %) for the record.\n",
+    ]
+    for found in records:
+        lines += [
+            f"{found['set']}: {found['train_images']} images train, {found['held_out_images']} are held out; level "
+            f"{found['level']}, {found['steps']} steps, {found['epochs']} epochs.\n",
+            "| normalisation | padding | held out | at the border | inside | heat | hottest at border | image AUROC |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for row in found["rows"]:
+            for heat in ("probability", "likelihood"):
+                cells = [
+                    row["normalisation"],
+                    row["padding"],
+                    *(f"{row[f'held_out_nll{part}']:.3f}" for part in ("", "_at_border", "_inside")),
+                    heat,
+                    f"{row['hottest_at_border'][heat]:.0%}",
+                    _short(row["image_auroc"][heat]),
+                ]
+                lines.append(_row(cells))
+        lines.append("")
+    return lines
+
+
+def against_single(records: list[Record]) -> list[str]:
+    """The ensemble against each single method, on the same test images."""
+    lines = [
+        "## The ensemble against single methods, paired\n",
+        "`python -m benchmarks.inspection.paired`: means over the same seeds, the difference with the 95 % interval "
+        f"of a bootstrap over test images ({records[0]['resamples']} draws) and its two-sided p. A *witness* is the "
+        "single method within the ensemble: the same four fifths of the good images, the same features (*whole*: the "
+        "Gaussian of `embedding_flow`; *place*: `padim`; *patch*: `patchcore` with 2 %).\n",
+        "| set | backbone | seeds | single method | ensemble | single | difference | 95 % | p |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in (row for found in records for row in found["rows"]):
+        cells = [
+            row["set"],
+            row["backbone"],
+            str(len(row["seeds"])),
+            row["rival"],
+            _short(row["ensemble_auroc"]),
+            _short(row["rival_auroc"]),
+            f"{row['difference']:+.3f}",
+            f"{row['low']:+.3f} to {row['high']:+.3f}",
+            f"{row['p']:.3f}",
+        ]
+        lines.append(_row(cells))
+    return [*lines, ""]
+
+
+def cost(records: list[Record]) -> list[str]:
+    """CPU seconds of the ensemble and of each witness alone."""
+    lines = []
+    for found in records:
+        ratios = found["ensemble_to_dearest"]
+        spent = found["cpu_seconds"].items()
+        lines += [
+            "## What the ensemble costs\n",
+            f"`python -m benchmarks.inspection.cost`: CPU seconds, medians of {found['rounds']} interleaved rounds, "
+            f"{found['train_images']} images fitted and {found['test_images']} scored ({found['set']}, "
+            f"{found['backbone']}), no cache. Ensemble to the dearest witness alone: fit {ratios['fit']}, score "
+            f"{ratios['score']}, both {found['ensemble_to_dearest_both']} (asked: at most 1.3).\n",
+            "| method | fit s | score s |",
+            "|---|---|---|",
+            *(_row([side, f"{seconds['fit']:.1f}", f"{seconds['score']:.1f}"]) for side, seconds in spent),
+            "",
+        ]
+    return lines
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

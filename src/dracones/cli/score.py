@@ -35,7 +35,13 @@ def score(
     model: Model,
     data: Data,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Table to write: .csv, .jsonl or .parquet.")
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="TABLE",
+            help="Table to write: .csv, .jsonl or .parquet; NAME.parquet/ is a folder of files, written on the way.",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the table that a killed run of the same command left.")
@@ -110,7 +116,7 @@ def score(
     in_one = any(each is not None for each in (maps, masks, regions))
     refuse_processes(processes, threads=threads, device=device, ray=ray, in_one=in_one)
     use_threads_for(model, 1 if (processes or 1) > 1 else threads)
-    _check(output, resume, maps=maps, masks=masks, regions=regions)
+    target = _checked(output, resume, maps=maps, masks=masks, regions=regions)
     reading: dict[str, Any] = {"strict": strict, "max_pixels": max_pixels, "pages": pages}
     if shards is not None:
         if roi is not None:
@@ -139,7 +145,7 @@ def score(
     keepers = [each.keep for each in (drawn, marked) if each is not None]
     facts = facts_of(model, images, max_pixels=max_pixels, pages=pages, **({} if group is None else {"group": group}))
     with ExitStack() as stack:
-        journal = stack.enter_context(rows_kept(output, facts, resume=resume))
+        journal = stack.enter_context(rows_kept(target, facts, resume=resume))
         if marked is not None:
             stack.enter_context(marked)
         several = processes or (1 if in_one else processes_that_win(detector, len(images) - journal.count))
@@ -167,10 +173,10 @@ def score(
             promised |= {"pixel_threshold": marked.normal.threshold, "pixel_rate": marked.normal.rate}
         if as_json:
             sys.stdout.writelines(pieces(journal.rows, anomalies=tally.anomalies, **promised))
-        if output is not None:
-            place(journal, output)
+        if target is not None:
+            place(journal, target)
     if not as_json:
-        _show(tally, output, detector)
+        _show(tally, target, detector)
         if drawn is not None:
             tell(drawn.describe())
         if marked is not None:
@@ -182,9 +188,8 @@ def score(
         raise SystemExit(exit_code(anomalies=tally.anomalies, unread=tally.unread))
 
 
-def _check(output: Path | None, resume: bool, *, maps: Path | None, masks: Path | None, regions: Path | None) -> None:
-    """Refuse what could not be written, before the work that would fill it."""
-    require_folder_of(output)
+def _checked(output: str | None, resume: bool, *, maps: Path | None, masks: Path | None, regions: Path | None) -> Any:
+    """The table to write; what could not be written is refused before the work that would fill it."""
     require_folder_of(regions)
     for folder in filter(None, (maps, masks)):
         require_folder(folder)
@@ -199,14 +204,24 @@ def _check(output: Path | None, resume: bool, *, maps: Path | None, masks: Path 
             "--maps, --masks and --regions are of all images in one run; leave out --resume, or score without them"
         )
     if output is None:
-        return
-    from dracones.distributed.table import journal_of
+        return None
+    from dracones.distributed.parts import refuse_other_folder
+    from dracones.distributed.table import Target
     from dracones.report import table_kind
 
-    table_kind(output)
-    left = journal_of(output)
-    if left.exists() and not resume:
-        tell(f"note: {left} holds the rows of a killed run; they are scored anew (--resume goes on from them)")
+    target = Target.of(output)
+    if target.in_parts and target.path.suffix.lower() == ".parquet":
+        require_folder_of(target.path.with_name(f"{target.path.name}.beside"))
+        refuse_other_folder(target.path)
+    else:
+        require_folder_of(target.path)
+        if target.in_parts:
+            raise ValueError(f"{output}: -o takes one file or NAME.parquet/; --shards writes folders of other tables")
+    table_kind(target.path)
+    if target.journal.exists() and not resume:
+        left = f"{target.journal} holds the rows of a killed run"
+        tell(f"note: {left}; they are scored anew (--resume goes on from them)")
+    return target
 
 
 def _check_shards(folder: Path, kind: str) -> None:
@@ -236,7 +251,7 @@ def _check_model(model: Path, detector: Any, fail_on_anomaly: bool, *, wants_map
         )
 
 
-def _show(tally: Any, output: Path | None, detector: Any) -> None:
+def _show(tally: Any, target: Any, detector: Any) -> None:
     worst = tally.highest
     title = (
         f"the {len(worst)} most anomalous of {tally.scored}" if tally.scored > len(worst) else f"{tally.scored} images"
@@ -261,5 +276,5 @@ def _show(tally: Any, output: Path | None, detector: Any) -> None:
             f"{tally.anomalies} of {tally.scored} above the thresholds of their groups "
             f"(promised false-alarm rate {detector.false_alarm_rate:.2%} in each)"
         )
-    if output is not None:
-        tell(f"wrote {output} ({tally.scored} scored, {tally.unread + tally.others} skipped)")
+    if target is not None:
+        tell(f"wrote {target} ({tally.scored} scored, {tally.unread + tally.others} skipped)")

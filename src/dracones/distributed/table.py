@@ -1,14 +1,16 @@
 """One table of scores, written as the images are read, and taken up where a kill left it."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from dracones.calibration.prediction import Verdict
+from dracones.distributed.parts import ROWS_SO_FAR, PartedJournal
 from dracones.distributed.processes import Helpers
 from dracones.distributed.rows import COLUMNS, Tally, row_of
 from dracones.files.journal import Journal
@@ -22,13 +24,35 @@ Answering = Callable[[range], list[Answer]]
 _UNFINISHED = ".unfinished"
 
 
-def journal_of(output: Path) -> Path:
-    """Where the rows of a table lie until it is whole."""
-    return output.with_name(output.name + _UNFINISHED)
+class Target(NamedTuple):
+    """What a table becomes: a file, or a folder of Parquet files.
+
+    Example:
+        >>> Target.of("scores.csv").journal.name, Target.of("scores.parquet/").journal.parts[-2:]
+        ('scores.csv.unfinished', ('scores.parquet.unfinished', '_rows'))
+    """
+
+    path: Path
+    in_parts: bool = False
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """As it was named: a folder by the slash at its end, or by being one."""
+        path = Path(text)
+        return cls(path, text.endswith(("/", os.sep)) or path.is_dir())
+
+    @property
+    def journal(self) -> Path:
+        """Where the rows lie until the table is whole."""
+        beside = self.path.with_name(self.path.name + _UNFINISHED)
+        return beside / ROWS_SO_FAR if self.in_parts else beside
+
+    def __str__(self) -> str:
+        return f"{self.path}/" if self.in_parts else str(self.path)
 
 
 @contextmanager
-def rows_kept(output: Path | None, facts: Mapping[str, Any], *, resume: bool) -> Iterator[Journal]:
+def rows_kept(output: Target | None, facts: Mapping[str, Any], *, resume: bool) -> Iterator[Journal]:
     """A journal for the rows of a table: beside it, where it outlives the process; in passing where there is none.
 
     Raises:
@@ -39,8 +63,9 @@ def rows_kept(output: Path | None, facts: Mapping[str, Any], *, resume: bool) ->
         if output is None:
             path = Path(stack.enter_context(TemporaryDirectory(prefix="dracones"))) / "rows"
         else:
-            path = journal_of(output)
-        journal = stack.enter_context(Journal.resume(path, facts) if resume else Journal.begin(path, facts))
+            path = output.journal
+        kind = PartedJournal if output is not None and output.in_parts else Journal
+        journal = stack.enter_context(kind.resume(path, facts) if resume else kind.begin(path, facts))
         try:
             yield journal
         except KeyboardInterrupt:
@@ -48,7 +73,7 @@ def rows_kept(output: Path | None, facts: Mapping[str, Any], *, resume: bool) ->
             raise KeyboardInterrupt(f"stopped{kept}") from None
 
 
-def place(journal: Journal, output: Path) -> None:
+def place(journal: Journal, output: Target) -> None:
     """Write the table, whole or not at all, and let the journal go.
 
     Raises:
@@ -57,7 +82,10 @@ def place(journal: Journal, output: Path) -> None:
     from dracones.report import write_rows
 
     try:
-        write_rows(output, COLUMNS, journal.rows())
+        if isinstance(journal, PartedJournal):
+            journal.place(output.path)
+            return
+        write_rows(output.path, COLUMNS, journal.rows())
     except OSError as error:
         raise OSError(
             f"{error}; all rows are whole in {journal.path}, and --resume writes the table from them"

@@ -96,7 +96,13 @@ class Journal:
         with self.path.open("rb") as file:
             file.readline()
             for _ in range(self.count):
-                yield json.loads(file.readline())
+                yield self.row_of_line(file.readline())
+
+    @staticmethod
+    def row_of_line(line: bytes) -> dict[str, Any]:
+        """A row as it was written."""
+        row: dict[str, Any] = json.loads(line)
+        return row
 
     def close(self) -> None:
         """Write no more."""

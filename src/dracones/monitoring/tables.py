@@ -79,7 +79,7 @@ def take(monitor: Monitor, tables: Iterable[str | Path]) -> None:
         ValueError: one that it was fed before: its images would count twice.
     """
     for table in tables:
-        digest = hashlib.blake2b(Path(table).read_bytes(), digest_size=16).hexdigest()
+        digest = _digest(Path(table))
         if digest in monitor.tables:
             raise ValueError(f"{table} was watched before; each image counts once: give the tables that are new")
         monitor.tables.append(digest)
@@ -136,3 +136,11 @@ def _source_of(row: Mapping[str, Any], source: str, place: str) -> str:
     if found in (None, ""):
         raise ValueError(f"{place}: the source of {row['path']!r} is not known by {source!r}")
     return str(found)
+
+
+def _digest(table: Path) -> str:
+    """A hash of a table's bytes, of all files where it is a folder of them."""
+    state = hashlib.blake2b(digest_size=16)
+    for path in sorted(table.glob("part-*.parquet")) if table.is_dir() else [table]:
+        state.update(path.read_bytes())
+    return state.hexdigest()

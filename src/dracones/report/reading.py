@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from dracones.report.tables import FORMULA, SUFFIXES
 
 def read_table(path: str | Path) -> Iterator[dict[str, Any]]:
     """The rows of a `.csv`, `.jsonl` or `.parquet`, one by one; an empty field of a CSV is None, others are text.
+
+    A folder of Parquet files is one table, in the order of their names.
 
     Raises:
         FileNotFoundError: no such file.
@@ -28,6 +31,8 @@ def read_table(path: str | Path) -> Iterator[dict[str, Any]]:
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
         raise ValueError(f"{path}: tables are {', '.join(SUFFIXES)}")
+    if kind == ".parquet" and path.is_dir():
+        return chain.from_iterable(map(_parquet_rows, sorted(path.glob("part-*.parquet"))))
     if not path.is_file():
         raise FileNotFoundError(f"no table at {path}")
     return {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}[kind](path)

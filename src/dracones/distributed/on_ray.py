@@ -37,7 +37,7 @@ def on_ray(
 
     Raises:
         ImportError: ray is not installed.
-        ConnectionError: nothing answers at the address.
+        ConnectionError: nothing answers at the address, or Ray does not start here.
         RuntimeError: no core becomes free, or a shard's actors keep dying.
     """
     if not shards:
@@ -132,13 +132,16 @@ def _connected(address: str, workers: int | None) -> Any:
     except ImportError as error:
         raise ImportError("--ray needs ray, which is not installed: pip install 'dracones[distributed]'") from error
     if address == "local":
-        ray.init(
-            address="local",
-            num_cpus=workers or os.cpu_count(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=workers or os.cpu_count(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:  # Ray raises bare ones
+            raise ConnectionError(f"Ray could not start on this machine: {_first_line(error)}") from error
         return ray
     _refuse_silence(address)
     try:

@@ -23,7 +23,7 @@ from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext, Parts, Trainee
 from dracones.methods.memories.padim import PaDiM
 from dracones.methods.memories.patchcore import PatchCore
-from dracones.methods.on_features import FeatureConfig, FeatureMethod, FeatureReader, Preset
+from dracones.methods.on_features import FeatureMethod, FeatureReader, MapConfig, Preset
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
 from dracones.methods.witness_weights import Standard, witness_weights
@@ -41,7 +41,7 @@ _POOLING: tuple[Statistic, ...] = ("mean", "max", "std")
 _AT_ONCE = 16
 
 
-class EnsembleConfig(FeatureConfig):
+class EnsembleConfig(MapConfig):
     """What is asked, and how the answers are merged; each witness has the defaults of its own method otherwise.
 
     ``fast`` leaves out the Gaussian of each place and halves the memory; ``balanced`` has the three that need no
@@ -283,11 +283,11 @@ class Ensemble(FeatureMethod):
 def _witness(name: WitnessName, config: EnsembleConfig) -> FeatureMethod:
     """A method that reads the ensemble's maps: its own defaults, the ensemble's backbone, precision and seed."""
     shared: dict[str, Any] = {
-        name: getattr(config, name)
-        for name in ("backbone", "weights", "levels", "precision", "seed", "size", "image_score", "top_share")
+        name: getattr(config, name) for name in ("backbone", "weights", "levels", "precision", "seed", "size")
     }
     if name == "whole":
         return EmbeddingFlow(**shared, pooling=_POOLING, couplings=0)
+    shared |= {"image_score": config.image_score, "top_share": config.top_share}
     if name == "place":
         return PaDiM(**shared)
     if name == "patch":

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
+from typing_extensions import override
 
 from dracones.features import (
     PACKAGED,
@@ -55,10 +56,6 @@ class FeatureConfig(MethodConfig):
         "pretrained", description="'packaged' (by pip), 'pretrained' (from the hub), 'random', or a file (.safetensors)"
     )
     levels: tuple[int, ...] | None = Field((1, 2, 3), description="feature levels; strides 4, 8, 16 are 1, 2, 3")
-    image_score: ImageScore = Field(
-        "top", description="how a heat map becomes a score: top (share; many papers' max hangs on one pixel), max, mean"
-    )
-    top_share: float = Field(0.003, gt=0, le=1, description="share of pixels that image_score=top averages")
     precision: Literal["fp32", "bf16", "auto"] = Field(
         "fp32", description="of convolutions in training and scoring; auto: bf16 where the processor has it"
     )
@@ -100,11 +97,20 @@ class FeatureConfig(MethodConfig):
             given["backbone"] = next(iter(PACKAGED))  # not installed: its error names the ways out
 
 
+class MapConfig(FeatureConfig):
+    """Options of a method whose score is read off its heat map."""
+
+    image_score: ImageScore = Field(
+        "top", description="how a heat map becomes a score: top (share; many papers' max hangs on one pixel), max, mean"
+    )
+    top_share: float = Field(0.003, gt=0, le=1, description="share of pixels that image_score=top averages")
+
+
 class FeatureMethod(Method):
     """Base of methods that see images through a frozen backbone.
 
-    A subclass makes its model in `build_on`, and gives a heat map per image in `heat`, or overrides `score_maps`; both
-    see feature maps alone, so that several methods can share one pass of the backbone.
+    A subclass makes its model in `build_on` and scores in `score_maps`, which sees feature maps alone, so that several
+    methods can share one pass of the backbone; `MapMethod` is for those whose score is read off a heat map.
     Without random augmentation the features are computed once and read from the cache in each epoch.
     """
 
@@ -142,11 +148,6 @@ class FeatureMethod(Method):
         """Float32 within `scoring_precision`: for distances, which lose their digits in bfloat16."""
         return torch.autocast(self.device.type, enabled=False)
 
-    def heat(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
-        """Heat map `[B, H, W]`, for images of `size`, from their feature maps; larger = more anomalous."""
-        del maps, size
-        raise TypeError(f"{type(self).__name__} scores without a heat map and overrides score_maps")
-
     def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
         """Scores `[B]` and heat maps `[B, H, W]` of images `[B, C, H, W]` in [0, 1]."""
         with self.scoring_precision():
@@ -154,9 +155,9 @@ class FeatureMethod(Method):
             return self.score_maps(maps, (images.shape[2], images.shape[3]))
 
     def score_maps(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores:
-        """Scores `[B]` and heat maps `[B, H, W]` of images of `size`, from their feature maps."""
-        heat = at_size(self.heat(maps, size).float(), size)
-        return Scores(image_score(heat, self.config.image_score, self.config.top_share), heat)
+        """Scores `[B]` and heat maps `[B, H, W]`, if any, of images of `size`, from their feature maps."""
+        del maps, size
+        raise TypeError(f"{type(self).__name__} sees more than one view of an image and overrides forward")
 
     def scoring_precision(self) -> AbstractContextManager[Any]:
         """Autocast to bfloat16 where the configuration asks for it."""
@@ -218,6 +219,22 @@ class FeatureMethod(Method):
             raise ValueError("its precision is 'auto': scores would be of another precision than the threshold")
         super().restore(extras, state)
         self._has_weights = True
+
+
+class MapMethod(FeatureMethod):
+    """Base of methods that give a heat map in `heat`, and score an image by it as ``image_score`` says."""
+
+    Config: ClassVar[type[MethodConfig]] = MapConfig
+    config: MapConfig
+
+    @abstractmethod
+    def heat(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
+        """Heat map `[B, H, W]`, for images of `size`, from their feature maps; larger = more anomalous."""
+
+    @override
+    def score_maps(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores:
+        heat = at_size(self.heat(maps, size).float(), size)
+        return Scores(image_score(heat, self.config.image_score, self.config.top_share), heat)
 
 
 def _halved(tensor: Tensor) -> Tensor:

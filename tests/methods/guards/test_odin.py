@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 import dracones
-from dracones.methods.guards import Msp
+from dracones.methods.guards import Msp, Odin
 from dracones.methods.guards.normalization import Normalization
 from dracones.methods.guards.perturbation import input_gradient, perturbed_logits, step
 from dracones.methods.guards.probe import ClassifierProbe
@@ -211,3 +211,15 @@ def test_tune_insists_on_a_name_and_a_fit(tiny):
         guard.tune(tiny.images(3), tiny.images(3), name="x")
     with pytest.raises(ValueError, match="name the validation set"):
         guard.fit(tiny.images(10)).tune(tiny.images(3), tiny.images(3), name=" ")
+
+
+def test_epsilon_is_chosen_on_as_many_images_as_were_asked_for(tiny, monkeypatch):
+    seen = []
+    grid = Odin.grid
+    monkeypatch.setattr(Odin, "grid", lambda self, images, *args: seen.append(len(images)) or grid(self, images, *args))
+    for count in (1000, 3):
+        dracones.create("odin", classifier=tiny.TinyNet(), epsilon=None, validation_share=0.5, tuning_images=count).fit(
+            tiny.images(40)
+        )
+    assert seen[0] > 3
+    assert seen[1] == 3

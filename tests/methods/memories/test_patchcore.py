@@ -177,3 +177,13 @@ def test_the_choice_is_the_plain_greedy_one():
         expected.append(int(distance.argmax()))
         distance = torch.minimum(distance, torch.linalg.vector_norm(points - points[expected[-1]], dim=1))
     assert chosen.tolist() == expected
+
+
+def test_more_patches_are_put_forward_where_that_is_asked(monkeypatch):
+    monkeypatch.setattr(patchcore, "_PART", 64)  # several parts, so that candidates are put forward at all
+    kept = [
+        dracones.create("patchcore", **SMALL, memory_share=0.02, put_forward=count, seed=0).fit(normals()).method.memory
+        for count in (1, 1, 4)
+    ]
+    assert torch.equal(kept[0], kept[1])
+    assert not torch.equal(kept[0], kept[2])

@@ -17,14 +17,14 @@ from dracones.methods.feature_flows.vectors import FeatureVectors
 from dracones.methods.heatmap import at_size
 from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext
-from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
+from dracones.methods.on_features import MapConfig, MapMethod, Preset
 from dracones.methods.registry import register
 from dracones.training import Progress, TrainingConfig
 
 _LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 
 
-class CFlowConfig(FeatureConfig):
+class CFlowConfig(MapConfig):
     """The paper's values, but for batches: see `CFlow`. ``best`` trains at most the paper's 200 epochs."""
 
     presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {
@@ -116,7 +116,7 @@ class VectorFlow(nn.Module):
 
 
 @register
-class CFlow(FeatureMethod):
+class CFlow(MapMethod):
     r"""A flow per level on single feature vectors, conditioned on a sinusoidal code of their position.
 
     With :math:`\ell` the log-density of a vector per channel, :math:`p = \exp(\ell - \max \ell)` is at most 1; the heat

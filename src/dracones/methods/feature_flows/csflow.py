@@ -13,7 +13,7 @@ from dracones.features import ImagePyramid
 from dracones.flows import ActNorm
 from dracones.methods.heatmap import ImageScore, at_size, image_score
 from dracones.methods.info import MethodInfo
-from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
+from dracones.methods.on_features import FeatureMethod, MapConfig, Preset
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
 from dracones.training import TrainingConfig
@@ -21,7 +21,7 @@ from dracones.training import TrainingConfig
 Maps = tuple[Tensor, ...]
 
 
-class CSFlowConfig(FeatureConfig):
+class CSFlowConfig(MapConfig):
     """The paper's values except for the backbone (its EfficientNet-B5 is ``efficientnet_b5``, level 3, size 768).
 
     ``fast`` has hidden layers of 128 channels instead of 1,024 and 20 epochs at 256 pixels; ``balanced`` 256 channels

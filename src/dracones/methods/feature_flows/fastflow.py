@@ -13,7 +13,7 @@ from dracones.methods.feature_flows.map_whitening import MapWhitening
 from dracones.methods.heatmap import mean_at_size
 from dracones.methods.info import MethodInfo
 from dracones.methods.learning import Parts, Trainee
-from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
+from dracones.methods.on_features import MapConfig, MapMethod, Preset
 from dracones.methods.registry import register
 from dracones.training import Progress, TrainingConfig
 
@@ -23,7 +23,7 @@ _VALUES_ON_ACCELERATOR = 2**25
 _AT_ONCE = 16
 
 
-class FastFlowConfig(FeatureConfig):
+class FastFlowConfig(MapConfig):
     """The paper's network; features are whitened by one matrix, and the heat is the exact likelihood: see `FastFlow`.
 
     ``fast`` trains 15 epochs at stride 8 and 16, ``balanced`` at most 60 at all three levels, ``best`` at most the
@@ -121,7 +121,7 @@ class MapFlow(nn.Module):
 
 
 @register
-class FastFlow(FeatureMethod):
+class FastFlow(MapMethod):
     r"""Flows on 2-D feature maps; the heat of a position is how improbable its feature vector is.
 
     With z the latent of a level and :math:`\log|\det|` each position's share of the log-determinant, the heat map is

@@ -16,7 +16,7 @@ from dracones.methods.feature_flows.highest import highest_by_level
 from dracones.methods.heatmap import ImageScore, at_size, image_score
 from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext
-from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
+from dracones.methods.on_features import FeatureMethod, MapConfig, Preset
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
 from dracones.training import TrainingConfig
@@ -24,7 +24,7 @@ from dracones.training import TrainingConfig
 Maps = tuple[Tensor, ...]
 
 
-class MSFlowConfig(FeatureConfig):
+class MSFlowConfig(MapConfig):
     """The paper's values; ``fast`` trains 12 epochs at 256 pixels, ``balanced`` 40, ``best`` the paper's 100 at 512."""
 
     presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {

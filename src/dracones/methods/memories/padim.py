@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from dracones.methods.heatmap import at_size, blur
 from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext
-from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
+from dracones.methods.on_features import MapConfig, MapMethod, Preset
 from dracones.methods.registry import register
 from dracones.methods.whitening import whitening_matrix
 from dracones.training import TrainingConfig
@@ -19,7 +19,7 @@ from dracones.training import TrainingConfig
 _POSITIONS = 256
 
 
-class PaDiMConfig(FeatureConfig):
+class PaDiMConfig(MapConfig):
     """The paper's values for ResNet-18: 100 of its 448 dimensions, at stride 4."""
 
     presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {
@@ -43,7 +43,7 @@ class _Sums(NamedTuple):
 
 
 @register
-class PaDiM(FeatureMethod):
+class PaDiM(MapMethod):
     """Mahalanobis distance of each position's feature to the Gaussian of normal features there; not trained.
 
     Levels are brought to the finest one's size and concatenated, `dimensions` of them drawn at random. The heat map is

@@ -12,7 +12,7 @@ from dracones.features import FeatureDataset
 from dracones.methods.heatmap import at_size, blur, image_score
 from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext
-from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
+from dracones.methods.on_features import FeatureMethod, MapConfig, Preset
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
 from dracones.training import Progress, TrainingConfig, counting
@@ -21,7 +21,7 @@ _ROWS = 512  # of the memory, compared with at once
 _PART = 16_384  # patches that are chosen among at once: so few stay in a processor's cache, pass after pass
 
 
-class PatchCoreConfig(FeatureConfig):
+class PatchCoreConfig(MapConfig):
     """The paper's values but for `put_forward` and `memory_limit`.
 
     The paper reports memories of 25 %, 10 % and 1 % of the patches, within .001 of each other.

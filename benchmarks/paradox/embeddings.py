@@ -1,8 +1,8 @@
 """Flows on embeddings: `python -m benchmarks.paradox.embeddings`. Likelihood works where pixels fail.
 
 A tabular RealNVP learns the pooled maps of a frozen ImageNet backbone (ResNet-18, levels 2 and 3: 128 + 256 numbers)
-of the normal training images, all sets brought to 64x64 alike, and scores by plain likelihood, DoSE and the rest. Last,
-its likelihood joins `auto` on pixels as one witness more: a flow on two representations at once.
+of the normal training images, all sets brought to 64x64 alike, and scores by plain likelihood, DoSE and the rest. What
+an embedding adds to `auto` on pixels is measured in `auto.py`.
 Kirichenko et al. 2020, section 8, with a smaller backbone. The backbone has seen ImageNet: this is another kind of
 knowledge than that of a density of pixels, and has its own table.
 """
@@ -18,18 +18,15 @@ from torch.nn.functional import interpolate
 
 from benchmarks.paradox.datasets import data_root, test_images, train_images
 from benchmarks.paradox.evaluate import AGAINST, RESULTS, scored, shuffled
-from benchmarks.paradox.runs import RUNS
-from benchmarks.paradox.train import MODELS, load
 from benchmarks.provenance import provenance
 from benchmarks.records import write
 from dracones.densities import create_tabular
 from dracones.features import FeatureExtractor
 from dracones.metrics import Ranking, auroc_interval
-from dracones.rules import EmpiricalTail, create, create_for
+from dracones.rules import create
 from dracones.training import TrainingConfig, train
 
 TRAINED_ON, TESTED_ON = 8000, 1000
-GLOWS = {"FashionMNIST": "fashionmnist", "MNIST": "mnist", "CIFAR-10": "cifar10", "CelebA": "celeba"}
 RULES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("likelihood", "likelihood", {}),
     ("latent term", "latent", {}),
@@ -51,7 +48,7 @@ def embed(extractor: FeatureExtractor, images: Tensor) -> Tensor:
     return torch.cat(rows)
 
 
-def evaluate(name: str, models: Path, seed: int = 0) -> dict[str, Any]:
+def evaluate(name: str, seed: int = 0) -> dict[str, Any]:
     """Embed, train, score one normal set against its others."""
     started = time.process_time()
     weights = data_root() / "backbones" / "resnet18_tv_layer123_fp16.safetensors"
@@ -88,13 +85,6 @@ def evaluate(name: str, models: Path, seed: int = 0) -> dict[str, Any]:
         rule = create(rule_name, **options)
         rule.fit(fitted)
         table[title] = row({each: rule.score(found) for each, found in sets.items()}, name)
-    pixels = pixel_evidence(name, models, held_out)
-    if pixels:
-        tail = EmpiricalTail()
-        tail.fit({"value": -fitted["log_prob"]})
-        table["`auto` on pixels, same images"] = row(pixels, name)
-        both = {each: pixels[each] - tail.log_p(-found["log_prob"].double()) for each, found in sets.items()}
-        table["`auto` on pixels + likelihood of the embedding"] = row(both, name)
     return {
         "trained_on": name,
         "backbone": "resnet18 (torchvision IMAGENET1K_V1, layers 1-3), levels 2 and 3 pooled, images at 64x64",
@@ -118,34 +108,14 @@ def row(scores: dict[str, Tensor], normal: str) -> dict[str, Any]:
     return found
 
 
-def pixel_evidence(name: str, models: Path, held_out: Tensor) -> dict[str, Tensor]:
-    """Scores of the same images by `auto` on the Glow of pixels, fitted on the same held-out images.
-
-    Empty where that Glow has not been trained and evaluated.
-    """
-    run = RUNS[f"{GLOWS[name]}-glow-seed0"]
-    if not (models / f"{run.key}.statistics.pt").exists():
-        return {}
-    known = torch.load(models / f"{run.key}.statistics.pt", weights_only=True)
-    if any(each not in known for each in (name, *AGAINST[name])):
-        return {}
-    rule = create_for("auto", load(run, models)[0])
-    rule.fit({each: known["train"][each][held_out] for each in rule.requires})
-    return {
-        each: rule.score({key: shuffled(known[each][key], TESTED_ON) for key in rule.requires})
-        for each in (name, *AGAINST[name])
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=list(GLOWS))
-    parser.add_argument("--models", type=Path, default=MODELS)
+    parser.add_argument("names", nargs="*", default=list(AGAINST))
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name in arguments.names:
-        result = evaluate(name, arguments.models)
+        result = evaluate(name)
         file = arguments.results / f"embeddings-{name.lower().replace('-', '')}.json"
         write(file, result)
         for title, row in result["auroc"].items():

@@ -55,7 +55,6 @@ RULES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("gradient norm", "gradient_norm", {}),
     ("intrinsic dimension", "intrinsic_dimension", {}),
     ("likelihood regret", "likelihood_regret", {}),
-    ("auto", "auto", {}),
 )
 FITTED_ON = 8000  # images of the training set that the rules learn from
 COSTLY_ON = {"gradient_norm": 1000, "intrinsic_dimension": 16, "likelihood_regret": 250}

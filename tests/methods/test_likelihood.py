@@ -45,6 +45,59 @@ def test_every_density_with_the_default_rule(name, tmp_path):
     np.testing.assert_allclose(loaded.predict(stripes(5, seed=1)).scores, found, rtol=1e-5)
 
 
+def test_auto_says_which_witness_spoke():
+    detector = small("glow").fit(stripes())
+    assert detector.method.voices == (
+        "all statistics together",
+        "likelihood, given its statistics",
+        "latents, given its statistics",
+        "layout, given its statistics",
+        "likelihood, given a codec's size",
+    )
+    turned = detector.predict(stripes(5, seed=1).transpose(2, 3))
+    assert {verdict.witness for verdict in turned} <= set(detector.method.voices)
+    assert small("glow", rule="likelihood").fit(stripes()).predict(stripes(2, seed=1))[0].witness is None
+
+
+@pytest.fixture
+def backbone(tmp_path):
+    """Random weights of a ResNet-18 as a file, as somebody without a hub would bring their own."""
+    from safetensors.torch import save_file
+    from torchvision.models import resnet18
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(resnet18().state_dict(), tmp_path / "resnet18.safetensors")
+    return {"backbone": "resnet18", "weights": str(tmp_path / "resnet18.safetensors"), "channels": 3}
+
+
+def test_an_embedding_is_one_witness_more_in_the_same_file(tmp_path, backbone):
+    detector = small("glow", **backbone).fit(stripes().expand(-1, 3, -1, -1))
+    assert detector.method.voices[-1] == "embedding"
+    images = stripes(5, seed=1).expand(-1, 3, -1, -1)
+    found = detector.predict(images).scores
+    (tmp_path / "resnet18.safetensors").unlink()  # the file of the model brings the network along
+    loaded = dracones.load(detector.save(tmp_path / "m.safetensors"))
+    np.testing.assert_allclose(loaded.predict(images).scores, found, rtol=1e-4)
+    assert loaded.config.backbone == "resnet18"
+
+
+def test_a_rule_that_reads_no_embedding_refuses_the_network(backbone):
+    with pytest.raises(ValueError, match="rule 'likelihood' reads no embedding: leave out backbone"):
+        small("glow", rule="likelihood", **backbone).fit(stripes())
+
+
+def test_the_auto_of_before_is_refused_by_name(tmp_path):
+    from safetensors import safe_open
+
+    detector = small("glow").fit(stripes())
+    names = [name for name in detector.method.saved_state() if not name.startswith("layout.")]
+    with pytest.raises(ValueError, match=r"its rule is the auto of before 'layout_log_prob'.*fit it again"):
+        detector.method.refuse_outdated(names)
+    with safe_open(detector.save(tmp_path / "m.safetensors"), "pt") as file:
+        assert any(name.startswith("state.layout.") for name in file.keys())  # noqa: SIM118 (not a mapping)
+
+
 @pytest.mark.parametrize("name", ["glow", "pixelcnn"])
 def test_likelihood_scores_are_nats_of_the_8_bit_image(name):
     detector = small(name, rule="likelihood").fit(stripes())

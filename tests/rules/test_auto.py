@@ -64,7 +64,13 @@ def test_witnesses_say_which_one_speaks(rule):
     assert float(evidence["joint"].median()) > 4
     assert float(evidence["surprise"].median()) < 4
     total = rule.score(images_of("volume", 200, 3))
-    torch.testing.assert_close(total, sum(evidence.values()))
+    torch.testing.assert_close(total, -rule.tail_of_pixels.log_p(sum(evidence.values())))
+    assert len(rule.voices) == len(evidence)
+
+
+def test_the_score_is_evidence_itself(rule):
+    """Witnesses that agree are not counted as if they were strangers: the merged p-value is calibrated once more."""
+    assert 0.6 < float(rule.score(images_of("normal", 3000, 4)).mean()) < 1.15
 
 
 def test_evidence_of_normal_images_is_exponential(rule):
@@ -76,10 +82,68 @@ def test_evidence_of_normal_images_is_exponential(rule):
         assert 0.6 < float(values.mean()) < 1.15
 
 
+def with_companions(kind, count, seed):
+    """The same images with a layout and an embedding that see nothing of them but what `kind` says."""
+    generator = torch.Generator().manual_seed(seed + 100)
+    layout, embedding = torch.randn(2, count, generator=generator).double()
+    statistics = images_of("normal" if kind in ("layout", "embedding") else kind, count, seed)
+    own = 40 * (statistics["complexity_webp"] - 3000) / 300
+    return {
+        **statistics,
+        "layout_log_prob": -100 - own + 10 * layout - (60 if kind == "layout" else 0),
+        "embedding_log_prob": -300 + 20 * embedding - (60 if kind == "embedding" else 0),
+    }
+
+
+@pytest.fixture(scope="module")
+def companions():
+    rule = create("auto", statistics=[*NAMES, "layout_log_prob", "embedding_log_prob"])
+    rule.fit(with_companions("normal", 600, 0))
+    return rule
+
+
+def of_companions(rule, kind, witness=None):
+    def scores(which, seed):
+        statistics = with_companions(which, 500, seed)
+        return rule.score(statistics) if witness is None else rule.evidence(statistics)[witness]
+
+    normal, other = scores("normal", 1), scores(kind, 2)
+    return auroc(torch.cat([normal, other]), torch.cat([torch.zeros(500), torch.ones(500)]))
+
+
+@pytest.mark.parametrize("kind", ["layout", "embedding"])
+def test_what_one_companion_alone_sees_is_not_lost(companions, kind):
+    alone = of_companions(companions, kind, kind)
+    assert alone > 0.95
+    assert of_companions(companions, kind) > alone - 0.05
+    evidence = companions.evidence(with_companions(kind, 300, 3))
+    loudest = torch.stack(list(evidence.values()), dim=1).argmax(dim=1).mode().values
+    assert list(evidence)[int(loudest)] == kind
+
+
+def test_pixels_and_embedding_have_one_say_each(companions):
+    """Four witnesses of pixels that see nothing cost the embedding no more than one would."""
+    assert set(companions.witnesses) == {"joint", "surprise", "layout", "complexity", "embedding"}
+    statistics = with_companions("normal", 200, 5)
+    evidence = companions.evidence(statistics)
+    pixels = sum(values for name, values in evidence.items() if name != "embedding")
+    expected = -companions.tail_of_pixels.log_p(pixels) + evidence["embedding"]
+    torch.testing.assert_close(companions.score(statistics), expected)
+
+
+def test_an_embedding_alone_is_a_rule():
+    rule = create("auto", statistics=["embedding_log_prob"])
+    rule.fit(with_companions("normal", 100, 0))
+    assert of_companions(rule, "embedding") > 0.95
+
+
 def test_witnesses_follow_the_statistics_at_hand():
     assert set(create("auto", statistics=["log_prob", "log_det"]).witnesses) == {"joint"}
     assert set(create("auto", statistics=["log_prob", "contrast"]).witnesses) == {"joint", "surprise"}
     assert set(create("auto", statistics=["complexity_png"]).witnesses) == {"joint"}
+    latent = create("auto", statistics=["log_prob", "log_prob_latent", "contrast"])
+    assert set(latent.witnesses) == {"joint", "surprise", "surprise_latent"}
+    assert set(create("auto", statistics=["layout_log_prob", "contrast"]).witnesses) == {"joint", "layout"}
 
 
 @pytest.mark.parametrize("count", [2, 3, 8, 50])

@@ -92,6 +92,7 @@ def test_what_nothing_supplies_is_named(density):
 def test_rules_are_set_up_for_the_density(density):
     auto = create_for("auto", density)
     assert set(auto.requires) == set(density.available_statistics) | set(image_statistics((1, 8, 8)))
+    assert create_for("auto", density, further=["layout_log_prob"]).requires[-1] == "layout_log_prob"
     assert create_for("auto", density, statistics=["log_prob"]).requires == ("log_prob",)
     assert create_for("dose", Counting()).requires == ("log_prob", "log_prob_latent", "log_det")
     lacking = Counting()

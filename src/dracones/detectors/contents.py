@@ -56,6 +56,7 @@ def compared(method: Method, stored: StoredDetector) -> dict[str, Tensor | None]
     others = {name for name in stored.table.places if not name.startswith(STATE)} - {SCORES, PEAKS, OWNERS, INTEREST}
     if others:
         raise ValueError(f"it holds tensors that no detector has: {', '.join(sorted(others)[:3])}")
+    method.refuse_outdated(names)
     parameters, built = dict(method.named_parameters()), method.state_dict()
     unknown: list[str] = []
     for name in names:

@@ -2,6 +2,7 @@
 
 from dracones.features.cache import FeatureCache, features_in_memory
 from dracones.features.dataset import ComputedFeatures, Extractor, FeatureDataset, StoredFeatures
+from dracones.features.enlarged import EnlargedExtractor
 from dracones.features.extractor import FeatureExtractor
 from dracones.features.names import backbone_names
 from dracones.features.packaged import PACKAGED, default_backbone
@@ -16,6 +17,7 @@ from dracones.files.weights import read_weights
 __all__ = [
     "PACKAGED",
     "ComputedFeatures",
+    "EnlargedExtractor",
     "Extractor",
     "FeatureCache",
     "FeatureDataset",

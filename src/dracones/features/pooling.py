@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dracones.features.enlarged import EnlargedExtractor
 from dracones.features.extractor import FeatureExtractor
 from dracones.features.scaled import ScaledExtractor
 
@@ -43,7 +44,9 @@ class StatisticPool(nn.Module):
         torch.Size([2, 768])
     """
 
-    def __init__(self, extractor: FeatureExtractor | ScaledExtractor, statistics: Sequence[Statistic]) -> None:
+    def __init__(
+        self, extractor: FeatureExtractor | ScaledExtractor | EnlargedExtractor, statistics: Sequence[Statistic]
+    ) -> None:
         super().__init__()
         self.extractor = extractor
         self.statistics = tuple(statistics)

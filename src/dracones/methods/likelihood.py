@@ -1,8 +1,8 @@
 """Density × rule: learns p(image) on pixels and scores by a rule on what the density tells."""
 
 import warnings
-from collections.abc import Iterator
-from typing import Any, ClassVar, cast
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -12,18 +12,32 @@ from torch import Tensor, nn
 from dracones import densities, rules
 from dracones.images import ImageCollection
 from dracones.methods.config import MethodConfig
+from dracones.methods.embedding_witness import EmbeddingWitness
 from dracones.methods.info import MethodInfo
+from dracones.methods.layout import Layout
 from dracones.methods.learning import FitContext, Parts, Trainee
 from dracones.methods.learnt import learnt
 from dracones.methods.method import Method
+from dracones.methods.on_features import FeatureConfig
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
-from dracones.rules import codec_statistics, create_for, gather, replace_pixels, statistics_graph
+from dracones.rules import (
+    EMBEDDING,
+    LAYOUT,
+    Auto,
+    Further,
+    codec_statistics,
+    create_for,
+    gather,
+    replace_pixels,
+    statistics_graph,
+)
 from dracones.training import Progress, TrainingConfig
 
 _BATCH = 128
 _JUDGED = 200
 """Held-out images on which it is seen whether anything was learnt."""
+_EMBEDDING_STATE = "embedding."
 
 
 class LikelihoodConfig(MethodConfig):
@@ -33,6 +47,12 @@ class LikelihoodConfig(MethodConfig):
     density: dict[str, Any] = Field({}, description="options of the density that differ from the preset")
     rule: str = Field("auto", description="how statistics become a score; see `dracones.rules.names`")
     rule_options: dict[str, Any] = Field({}, description="options of the rule")
+    backbone: str | None = Field(
+        None, description="network whose embedding's likelihood is a witness of the rule auto; none by default"
+    )
+    weights: str | None = Field(
+        None, description="of that network: 'packaged' (by pip), 'pretrained' (from the hub), or a file (.safetensors)"
+    )
     members: int = Field(
         1, ge=1, description="densities learned from different seeds; the rule `waic` needs two or more"
     )
@@ -47,6 +67,19 @@ class LikelihoodConfig(MethodConfig):
         TrainingConfig(epochs=20, batch_size=64, learning_rate=1e-3, optimizer="adam", clip_norm=100.0, patience=5),
         description="how the density is trained",
     )
+
+    @classmethod
+    def from_options(cls, **options: Any) -> Self:
+        """As `MethodConfig.from_options`; one of ``backbone`` and ``weights`` names the other.
+
+        Raises:
+            ValueError: unknown option or a value that does not fit.
+        """
+        named = {name: options[name] for name in ("backbone", "weights") if options.get(name) is not None}
+        if named:
+            network = FeatureConfig.from_options(**named)
+            options |= {"backbone": network.backbone, "weights": network.weights}
+        return super().from_options(**options)
 
 
 class Likelihood(Method):
@@ -69,15 +102,30 @@ class Likelihood(Method):
         rules.create(self.config.rule, **self.config.rule_options)  # unknown names are refused before any image is read
 
     def build(self, image_shape: tuple[int, int, int]) -> None:
-        """Make the density for ``image_shape``, the rule, and the further densities that the rule asks for."""
+        """Make the density for ``image_shape``, the rule, and what else the rule reads."""
         self.density = self._new_density(image_shape, self.config.seed)
-        self.rule = create_for(self.config.rule, self.density, **self.config.rule_options)
+        embedding = self._new_embedding()
+        offered = [LAYOUT, *([EMBEDDING] if embedding is not None else [])]
+        self.rule = create_for(self.config.rule, self.density, further=offered, **self.config.rule_options)
+        if embedding is not None and EMBEDDING not in self.rule.requires:
+            raise ValueError(
+                f"rule {self.config.rule!r} reads no embedding: leave out backbone and weights, or take rule=auto"
+            )
         if self.rule_compares_members and self.config.members < 2:
             raise ValueError(f"rule {self.config.rule!r} compares several densities; set members to 2 or more, got 1")
         # Only what the rule reads is made, trained and saved.
         members = self.config.members if self.rule_compares_members else 1
         self.others = nn.ModuleList(self._new_density(image_shape, self.config.seed + i) for i in range(1, members))
         self.background = self._new_density(image_shape, self.config.seed) if self.rule_contrasts else None
+        self.layout = Layout(image_shape) if LAYOUT in self.rule.requires else None
+        self.embedding = embedding
+        if self.embedding is not None:
+            self.embedding.build(image_shape)
+
+    def _new_embedding(self) -> EmbeddingWitness | None:
+        if self.config.backbone is None or self.config.weights is None:
+            return None
+        return EmbeddingWitness(backbone=self.config.backbone, weights=self.config.weights, seed=self.config.seed)
 
     def _new_density(self, image_shape: tuple[int, int, int], seed: int) -> densities.Density:
         options = {"seed": seed, **self.config.density}
@@ -93,8 +141,24 @@ class Likelihood(Method):
         """Whether the rule sets the density beside a background model."""
         return "background_log_prob" in self.rule.requires
 
+    @property
+    def further(self) -> dict[str, Further]:
+        """What gives the statistics that are neither the density's nor the image's, by name."""
+        found: dict[str, Further] = {}
+        if self.layout is not None:
+            found[LAYOUT] = self.layout
+        if self.embedding is not None:
+            found[EMBEDDING] = self.embedding.log_prob
+        return found
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """The witnesses of the rule `auto`, in the words of a verdict; other rules are one voice."""
+        rule = getattr(self, "rule", None)
+        return rule.voices if isinstance(rule, Auto) else ()
+
     def trainees(self, parts: Parts, progress: Progress | None = None) -> Iterator[Trainee]:
-        """The density, then the ensemble's other members, then the background model on noised images."""
+        """The density, the ensemble's other members, the background model on noised images; the embedding's own."""
         data = self.training_data(parts.train, progress)
         validation = self.training_data(parts.validation, progress) if len(parts.validation) else None
         training = self.config.training
@@ -103,6 +167,8 @@ class Likelihood(Method):
         if self.background is not None:
             decayed = training.model_copy(update={"weight_decay": self.config.background_weight_decay})
             yield Trainee(1 + len(self.others), self.background, decayed, data, validation, self._background_loss)
+        if self.embedding is not None:
+            yield from self.embedding.trainees(parts, progress)
 
     def _background_loss(self, background: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Bits per dimension of images with pixels replaced by noise (Ren et al., 2019, section 3.2)."""
@@ -110,7 +176,9 @@ class Likelihood(Method):
         return cast(densities.Density, background).training_loss(noised, generator=generator)
 
     def fit_statistics(self, context: FitContext) -> None:
-        """Fit the rule on statistics of held-out normal images."""
+        """Take the layout from the training images, then fit the rule on statistics of held-out normal images."""
+        if self.layout is not None:
+            self.layout.fit(context.train)
         images = context.held_out if len(context.held_out) else context.train
         if context.progress is not None:
             context.progress.start(len(images), "statistics of held-out normal images")
@@ -151,7 +219,34 @@ class Likelihood(Method):
     def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:
         """The rule's score ``[B]`` of images ``[B, C, H, W]`` in [0, 1]."""
         host = self.host_statistics(images) if host is None else host
-        return Scores(self.rule(self._statistics(images, host)).float())
+        statistics = self._statistics(images, host)
+        if not isinstance(self.rule, Auto):
+            return Scores(self.rule(statistics).float())
+        evidence = self.rule.evidence(statistics)
+        return Scores(self.rule.merged(evidence).float(), evidence=torch.stack(list(evidence.values()), dim=1).float())
+
+    def saved_state(self) -> dict[str, Tensor]:
+        """The state; a frozen backbone in half precision where that loses nothing."""
+        state = dict(self.state_dict())
+        if self.embedding is not None:
+            state |= {_EMBEDDING_STATE + name: tensor for name, tensor in self.embedding.saved_state().items()}
+        return state
+
+    def refuse_outdated(self, names: Collection[str]) -> None:
+        """Refuse the rule `auto` of three witnesses by name: this one would give other scores than its threshold's."""
+        if self.layout is not None and not any(name.startswith("layout.") for name in names):
+            raise ValueError(
+                f"its rule is the auto of before {LAYOUT!r} was one of its witnesses, and its scores and threshold are "
+                "not this one's: fit it again, or score it with the version that wrote it"
+            )
+
+    def restore(self, extras: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+        """Take over a saved state, that of the embedding's network included."""
+        super().restore(extras, state)
+        if self.embedding is not None:
+            own = {name.removeprefix(_EMBEDDING_STATE): tensor for name, tensor in state.items()}
+            held = self.embedding.state_dict()
+            self.embedding.restore({}, {name: own[name] for name in held})
 
     def _statistics(self, images: Tensor, host: Tensor | None) -> dict[str, Tensor]:
         codecs = codec_statistics(self.rule.requires)
@@ -161,6 +256,7 @@ class Likelihood(Method):
             [name for name in self.rule.requires if name not in codecs],
             background=self.background,
             ensemble=[self.density, *self.others] if len(self.others) else (),
+            further=self.further,
         )
         if host is not None:
             found |= {name: host[:, i] for i, name in enumerate(codecs)}

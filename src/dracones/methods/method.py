@@ -1,7 +1,7 @@
 """What a paper describes: tensors in, tensors out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -152,6 +152,13 @@ class Method(nn.Module, ABC):
     def header_extras(self) -> dict[str, Any]:
         """What a method adds to a file's header, such as the fingerprint of a model that it wraps."""
         return {}
+
+    def refuse_outdated(self, names: Collection[str]) -> None:
+        """Refuse a state with tensors of these names that an earlier version wrote, and say what to do.
+
+        Raises:
+            ValueError: the method knows the state and cannot give its scores again.
+        """
 
     def restore(self, extras: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:  # noqa: ARG002
         """Take over what `saved_state` and `header_extras` gave; sizes of buffers follow the file.

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from dracones.features import (
     PACKAGED,
+    EnlargedExtractor,
     Extractor,
     FeatureCache,
     FeatureDataset,
@@ -132,7 +133,7 @@ class FeatureMethod(Method):
         self._has_weights = False
         self.build_on(self.extractor.channels, self.extractor.map_sizes(height, width))
 
-    def make_extractor(self, channels: int) -> FeatureExtractor | ScaledExtractor:
+    def make_extractor(self, channels: int) -> FeatureExtractor | ScaledExtractor | EnlargedExtractor:
         """The frozen network: the backbone, alone unless a method looks at several sizes of an image."""
         return self.make_backbone(channels)
 

@@ -1,7 +1,7 @@
 """From a density's statistics to a score, larger = more anomalous: the baselines that lie, and the repairs."""
 
 from dracones.images.codecs import codecs
-from dracones.rules.auto import Auto
+from dracones.rules.auto import EMBEDDING, LAYOUT, Auto
 from dracones.rules.complexity import Complexity, complexity
 from dracones.rules.contrast import WAIC, LikelihoodRatio, LikelihoodRegret, replace_pixels
 from dracones.rules.dose import DoSE
@@ -11,6 +11,7 @@ from dracones.rules.levels import level_statistics
 from dracones.rules.likelihood import Latent, Likelihood, Term, Typicality, Volume
 from dracones.rules.rule import Rule, create, names, register
 from dracones.rules.statistics import (
+    Further,
     cheap_statistics,
     codec_statistics,
     create_for,
@@ -23,11 +24,14 @@ from dracones.rules.surprise import Surprise
 from dracones.rules.tails import EmpiricalTail
 
 __all__ = [
+    "EMBEDDING",
+    "LAYOUT",
     "WAIC",
     "Auto",
     "Complexity",
     "DoSE",
     "EmpiricalTail",
+    "Further",
     "GradientNorm",
     "IntrinsicDimension",
     "Joint",

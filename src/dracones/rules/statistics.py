@@ -1,6 +1,6 @@
 """Gather the statistics that rules ask for: from the density, from the image alone, from other models."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -49,6 +49,7 @@ def gather(
     generator: torch.Generator | None = None,
     background: Any = None,
     ensemble: Sequence[Any] = (),
+    further: "Mapping[str, Further] | None" = None,
     batch_size: int = 256,
     advance: Callable[[int], None] | None = None,
 ) -> dict[str, Tensor]:
@@ -58,14 +59,15 @@ def gather(
     Names are those of the density (`density.available_statistics`), of the image (`image_statistics`), and
     - `gradient_norm`, `intrinsic_dimension`: for flows;
     - `background_log_prob`: log p of the density `background`;
-    - `ensemble_log_prob_mean`, `ensemble_log_prob_variance`: over the densities in `ensemble`.
+    - `ensemble_log_prob_mean`, `ensemble_log_prob_variance`: over the densities in `ensemble`;
+    - those of `further`, each the name of a function from images [B, C, H, W] to numbers [B].
     `advance(n)` is called after each batch. Raises `ValueError` for a name that nothing given can supply.
 
     >>> gather(None, torch.zeros(2, 1, 8, 8), ["brightness"])["brightness"].tolist()
     [0.0, 0.0]
     """
     wanted = tuple(dict.fromkeys(names))
-    sources = _sources(density, wanted, background, ensemble, checked=True)
+    sources = _sources(density, wanted, background, ensemble, further or {}, checked=True)
     batches = images.split(batch_size) if isinstance(images, Tensor) else images
     parts: dict[str, list[Tensor]] = {name: [] for name in wanted}
     device = _device(density)
@@ -86,13 +88,14 @@ def statistics_graph(
     *,
     background: Any = None,
     ensemble: Sequence[Any] = (),
+    further: "Mapping[str, Further] | None" = None,
 ) -> dict[str, Tensor]:
     """The named statistics [B] of one batch, float64, as a pure graph: nothing is checked, moved or cut.
 
     Densities are called; see `gather` for the names.
     """
     wanted = tuple(dict.fromkeys(names))
-    return _found(_sources(density, wanted, background, ensemble, checked=False), images, None)
+    return _found(_sources(density, wanted, background, ensemble, further or {}, checked=False), images, None)
 
 
 def _found(
@@ -105,15 +108,15 @@ def _found(
     return found
 
 
-def create_for(name: str, density: GivesStatistics, **options: Any) -> Rule:
+def create_for(name: str, density: GivesStatistics, *, further: Sequence[str] = (), **options: Any) -> Rule:
     """The rule `name` set up for what this density gives.
 
-    `auto` takes all cheap statistics of the density and the image, `dose` the density's own where it lacks the
-    three of a flow; the other rules are as `create` makes them. Options given win.
+    `auto` takes all cheap statistics of the density and the image and the `further` ones that are named, `dose` the
+    density's own where it lacks the three of a flow; the other rules are as `create` makes them. Options given win.
     """
     own = density.available_statistics
     if name == "auto" and "statistics" not in options:
-        options["statistics"] = list(cheap_statistics(density))
+        options["statistics"] = [*cheap_statistics(density), *further]
     if name == "dose" and "statistics" not in options and "log_det" not in own:
         options["statistics"] = [each for each in own if each not in _EXPENSIVE]
     return create(name, **options)
@@ -137,11 +140,19 @@ def cheap_statistics(density: GivesStatistics) -> tuple[str, ...]:
     return own + image_statistics(density.image_shape)
 
 
+Further = Callable[[Tensor], Tensor]
+"""Numbers [B] of images [B, C, H, W] that something beside the density gives: a graph of tensors."""
 _Source = Callable[[Tensor, tuple[str, ...], torch.Generator | None], dict[str, Tensor]]
 
 
 def _sources(
-    density: Any, names: tuple[str, ...], background: Any, ensemble: Sequence[Any], *, checked: bool
+    density: Any,
+    names: tuple[str, ...],
+    background: Any,
+    ensemble: Sequence[Any],
+    further: Mapping[str, Further],
+    *,
+    checked: bool,
 ) -> list[tuple[_Source, tuple[str, ...]]]:
     """Which function supplies which names; every name is claimed once."""
     left = list(names)
@@ -167,6 +178,7 @@ def _sources(
         found.append(
             (_ensemble_source([_answer(each, checked) for each in ensemble]), claim(lambda name: name in _ENSEMBLE))
         )
+    found.append((_further_source(further), claim(lambda name: name in further)))
     found.append((_complexity_source, claim(lambda name: name.removeprefix("complexity_") in codecs())))
     found.append((_level_source, claim(lambda name: name in LEVEL_STATISTICS)))
     found.append((_subband_source, claim(lambda name: name in _SUBBANDS)))
@@ -175,7 +187,7 @@ def _sources(
         raise ValueError(
             f"gather: nothing given supplies the statistics {left}. The density gives {given};"
             " background_log_prob needs `background`, ensemble_log_prob_* need `ensemble`,"
-            " likelihood_regret a VAE, intrinsic_dimension a flow"
+            " likelihood_regret a VAE, intrinsic_dimension a flow; `further` may give any other"
         )
     return [(source, claimed) for source, claimed in found if claimed]
 
@@ -239,6 +251,14 @@ def _ensemble_source(ensemble: Sequence[_Answer]) -> _Source:
             "ensemble_log_prob_variance": each.var(dim=0, correction=0),
         }
         return {name: found[name] for name in names}
+
+    return source
+
+
+def _further_source(further: Mapping[str, Further]) -> _Source:
+    @torch.no_grad()
+    def source(images: Tensor, names: tuple[str, ...], _: torch.Generator | None) -> dict[str, Tensor]:
+        return {name: further[name](images) for name in names}
 
     return source
 

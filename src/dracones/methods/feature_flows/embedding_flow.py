@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dracones.features import (
+    EnlargedExtractor,
     Extractor,
     FeatureExtractor,
     ImagePyramid,
@@ -94,7 +95,7 @@ class EmbeddingFlow(FeatureMethod):
         self.whitening = Whitening(self.dims, ridge=self.config.ridge)
         self.flow = Flow(_real_nvp(self.dims, self.config), StandardNormal())
 
-    def make_extractor(self, channels: int) -> FeatureExtractor | ImagePyramid:
+    def make_extractor(self, channels: int) -> FeatureExtractor | ImagePyramid | EnlargedExtractor:
         """The backbone, at one or several image sizes."""
         backbone = self.make_backbone(channels)
         return backbone if self.config.scales == 1 else ImagePyramid(backbone, self.config.scales)

@@ -29,7 +29,7 @@ def forms(records: list[Record]) -> list[str]:
                     *(f"{row[f'held_out_nll{part}']:.3f}" for part in ("", "_at_border", "_inside")),
                     heat,
                     f"{row['hottest_at_border'][heat]:.0%}",
-                    _short(row["image_auroc"][heat]),
+                    _short(row["image_auroc"][heat]) if row["image_auroc"] else "",
                 ]
                 lines.append(_row(cells))
         lines.append("")

@@ -129,10 +129,11 @@ class FastFlow(MapMethod):
     channel, brought to the image's size. The paper's heat, :math:`-\exp(-\frac{1}{2C} \sum_c z_c^2)`
     (``heat="probability"``), leaves the log-determinant out and saturates; ``heat="latent"`` does not saturate.
 
-    Deviations, each an option. The paper's code brings each image's map to mean 0 and variance 1: then most good images
-    are hottest at their border, where the backbone's own padding makes features unlike all others; one whitening
-    matrix has them among its directions. Convolutions pad by reflection: zeros tell the flow of content that is not
-    there, and held-out good images are less likely (`benchmarks/inspection`).
+    Deviations, each an option. The paper's code brings each image's map to mean 0 and variance 1, which takes out how
+    far a whole image is from the normal ones, and leaves features near the border, where the backbone's own padding
+    makes them unlike all others, the least likely; one whitening matrix has them among its directions. Convolutions pad
+    by reflection: zeros tell the flow of content that is not there, and good images that it has not seen are less
+    likely, most of all at the border (`benchmarks/inspection`, forms of FastFlow).
 
     Trained with the exact negative log-likelihood, divided by the number of feature values so that levels count
     alike. The image score is the mean of the map's top .3 % (the paper: its maximum, which hangs on one pixel).

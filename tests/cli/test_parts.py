@@ -118,6 +118,6 @@ def test_what_is_no_table_is_not_replaced(run, place, tmp_path):
         ("file.parquet/", "it is a file; name a folder"),
         ("kept.parquet/", "it holds thesis.txt, which is no part of a table"),
         ("s.csv/", "-o takes one file or NAME.parquet/"),
-        ("missing/s.parquet/", "the folder"),
+        ("missing/s.parquet/", f"cannot write {tmp_path}/missing/s.parquet: the folder"),
     ):
         assert said in run(*command, f"{tmp_path}/{named}", code=2)[1]

@@ -211,7 +211,8 @@ def _checked(output: str | None, resume: bool, *, maps: Path | None, masks: Path
 
     target = Target.of(output)
     if target.in_parts and target.path.suffix.lower() == ".parquet":
-        require_folder_of(target.path.with_name(f"{target.path.name}.beside"))
+        if not target.path.is_dir():
+            require_folder_of(target.path)
         refuse_other_folder(target.path)
     else:
         require_folder_of(target.path)

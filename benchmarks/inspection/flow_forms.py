@@ -23,12 +23,13 @@ from benchmarks.inspection.entries import options
 from benchmarks.inspection.sets import SETS, unpacked
 from benchmarks.provenance import Stopwatch, provenance
 from benchmarks.records import write
-from dracones.images import MvtecLayout
+from dracones.images import ImageCollection, MvtecLayout
 from dracones.methods.feature_flows.fastflow import FastFlow, MapFlow
 from dracones.methods.heatmap import image_score
 from dracones.metrics import auroc
 
 HERE = Path(__file__).parent
+Test = tuple[ImageCollection, Any]  # images as the detector treats them, and their labels
 HEATS = ("probability", "latent", "likelihood")
 
 
@@ -56,7 +57,7 @@ def heats(flow: MapFlow, maps: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def judged(method: FastFlow, held_out: Any, test: Any) -> dict[str, Any]:
+def judged(method: FastFlow, held_out: ImageCollection, test: Test | None) -> dict[str, Any]:
     """Held-out likelihood, where held-out images are hottest, and AUROC of the test images."""
     flow = method.flows[0]
     if not isinstance(flow, MapFlow):
@@ -74,13 +75,14 @@ def judged(method: FastFlow, held_out: Any, test: Any) -> dict[str, Any]:
     }
 
 
-def told(method: FastFlow, flow: MapFlow, test: Any) -> dict[str, float]:
+def told(method: FastFlow, flow: MapFlow, test: Test) -> dict[str, float]:
     """AUROC of the test images by each heat."""
+    images, labels = test
     found: dict[str, list[Tensor]] = {how: [] for how in HEATS}
-    for (maps,) in method.features_of(test).chunks(32):
+    for (maps,) in method.features_of(images).chunks(32):
         for how, heat in heats(flow, maps.float()).items():
             found[how].append(image_score(heat, "top", 0.003))
-    return {how: round(float(auroc(torch.cat(scores).numpy(), test.labels)), 4) for how, scores in found.items()}
+    return {how: round(float(auroc(torch.cat(scores).numpy(), labels)), 4) for how, scores in found.items()}
 
 
 def main() -> None:
@@ -110,7 +112,8 @@ def main() -> None:
         ).fit(learn)
         if not isinstance(detector.method, FastFlow):
             raise TypeError(f"expected FastFlow; got {type(detector.method).__name__}")
-        rows.append({**form, **judged(detector.method, held_out, None if arguments.good_only else layout.test)})
+        test = None if arguments.good_only else (detector.adopt(layout.test), layout.test.labels)
+        rows.append({**form, **judged(detector.method, detector.adopt(held_out), test)})
         print(rows[-1], flush=True)
     record = {
         "set": arguments.set,

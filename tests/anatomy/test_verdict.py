@@ -1,5 +1,7 @@
 """The words follow from the numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -105,3 +107,13 @@ def test_the_saved_rule_is_judged_and_a_better_one_named():
     )
     assert not any("is better than" in point for point in close.points)
     assert "repairs it in part: 0.70" in close.text
+
+
+def test_the_witness_that_speaks_loudest_is_named_where_there_are_several():
+    found = decomposition(-1, 8)
+    rules = table(likelihood=near(0.01), auto=near(0.99))
+    heard = replace(rules, loudest={"digits": "layout, given its statistics"})
+    assert any(
+        "by its witness “layout, given its statistics” above all" in point for point in judge(found, heard).points
+    )
+    assert not any("witness" in point for point in judge(found, rules).points)

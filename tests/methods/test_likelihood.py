@@ -59,6 +59,15 @@ def test_auto_says_which_witness_spoke():
     assert small("glow", rule="likelihood").fit(stripes()).predict(stripes(2, seed=1))[0].witness is None
 
 
+def test_explain_names_the_witness_that_spoke():
+    detector = small("glow").fit(stripes())
+    turned = stripes(30, seed=1).transpose(2, 3)
+    skipped = ("couplings", "second order", "checks", "latents", "graying", "complexity", "co-adaptation")
+    found = detector.explain(stripes(30, seed=2), {"turned": turned}, skip=skipped)
+    heard = found.findings["rules"].loudest["turned"]
+    assert heard in detector.method.voices
+
+
 @pytest.fixture
 def backbone(tmp_path):
     """Random weights of a ResNet-18 as a file, as somebody without a hub would bring their own."""

@@ -1,9 +1,10 @@
 """Every analysis that a model supports, on one pair of sides, and the verdict in words."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dracones.anatomy.co_adaptation import co_adaptation
@@ -30,6 +31,9 @@ from dracones.methods.learnt import Learnt, learnt
 from dracones.methods.likelihood import Likelihood
 from dracones.report.plain import plain
 from dracones.training import Progress, Silent, TrainingConfig
+
+_HEARD = 200
+"""Images of each set whose loudest witness is asked for: it is a word, not a figure."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,7 @@ def _rules(work: _Work) -> Repairs:
         own = (f"this model, as saved ({rule})", lambda images: detector.score(images.to(detector.device)).image)
         parts = detector.provenance.get("images", {})
         fitted_on = parts.get("validation") or parts.get("train")
-    return repairs(
+    found = repairs(
         work.density,
         work.sides.normal,
         work.sides.others,
@@ -228,6 +232,22 @@ def _rules(work: _Work) -> Repairs:
         thorough=work.thorough,
         batch_size=work.batch_size,
     )
+    return replace(found, loudest=_loudest(work)) if isinstance(work.model, Detector) else found
+
+
+def _loudest(work: _Work) -> dict[str, str]:
+    """The witness of the saved rule that speaks loudest against most images of each set, where there are several."""
+    detector = work.model
+    found: dict[str, str] = {}
+    if not isinstance(detector, Detector) or not detector.method.voices:
+        return found
+    for name, images in work.sides.others.items():
+        parts = images[:_HEARD].split(work.batch_size)
+        with torch.no_grad():
+            said = [detector.score(part.to(detector.device)).evidence for part in parts]
+        evidence = torch.cat([each for each in said if each is not None])
+        found[name] = detector.method.voices[int(evidence.argmax(dim=1).mode().values)]
+    return found
 
 
 def _ensemble(work: _Work) -> Finding | None:

@@ -1,7 +1,7 @@
 """Which rule to use instead: every rule that the density can feed, fitted on normal images alone."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -55,6 +55,8 @@ class Repairs(Finding):
     """The row of the detector as it was saved, where there is one: with the rule that scores, fitted as it was."""
     saved_fitted_on: int | None = None
     """Images that the saved rule was fitted on, none of them here."""
+    loudest: Mapping[str, str] = field(default_factory=dict)
+    """Set to the witness of the saved rule that speaks loudest against most of its images; empty for one voice."""
 
     @property
     def judged(self) -> str:

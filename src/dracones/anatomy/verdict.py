@@ -143,8 +143,13 @@ def _about(name: str, decomposition: Decomposition, repairs: Repairs) -> str:
     own = repairs.auroc[repairs.judged][name]
     return (
         f"{name} is {what} by the likelihood: AUROC {area.value:.2f} ({area.low:.2f} to {area.high:.2f}); its terms "
-        f"alone: {parts}; “{repairs.judged}” {own.value:.2f} ({own.low:.2f} to {own.high:.2f})."
+        f"alone: {parts}; “{repairs.judged}” {own.value:.2f} ({own.low:.2f} to {own.high:.2f}){_heard(name, repairs)}."
     )
+
+
+def _heard(name: str, repairs: Repairs) -> str:
+    """Which witness of the judged rule made its answer, where it has several."""
+    return f", by its witness “{repairs.loudest[name]}” above all" if name in repairs.loudest else ""
 
 
 def _cautions(repairs: Repairs, checks: Sensitivity | None) -> list[str]:

@@ -35,7 +35,7 @@ def test_dropouts_of_every_kind_are_known_by_their_base():
 
 
 def test_the_constructors_that_take_a_device_are_listed():
-    """`methods/hollow.py`: a constructor that is not listed takes memory before the budget of a file is asked."""
+    """`features/hollow.py`: a constructor that is not listed takes memory before the budget of a file is asked."""
     from torch.utils._device import _device_constructors
 
     relied_on = {torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye, torch.arange, torch.randperm}

@@ -101,11 +101,11 @@ def test_a_forged_header_is_refused_by_name_and_at_once(saved, tmp_path, path, v
         header[last] = value
 
     target = forge(saved, tmp_path / "forged.safetensors", change)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ValueError, match=message) as caught:
         dracones.load(target)
     assert str(target) in str(caught.value)
-    assert time.perf_counter() - started < 20  # seconds; a machine under load
+    assert time.process_time() - started < 20  # CPU seconds: another's load is no matter
 
 
 @pytest.mark.parametrize(
@@ -229,3 +229,16 @@ def test_a_row_that_is_broadcast_against_one_image_is_refused(tiny, tmp_path):
     target = forge(path, tmp_path / "stood.safetensors", stood_up)
     with pytest.raises(ValueError, match=r"stood\.safetensors: its tensors do not fit one another"):
         dracones.load(target, classifier=tiny.TinyNet())
+
+
+def test_backbones_that_compute_with_their_weights_while_they_are_made_come_back(tmp_path, monkeypatch):
+    """Swin V2 copies a table from the device of its weights: fitted and saved, it could not be loaded."""
+    options = {"backbone": "swinv2_tiny_window8_256", "weights": "random", "levels": (0,), "cache": False}
+    images = normals(10, side=64)
+    detector = dracones.create("padim", size=(64, 64), dimensions=8, **options).fit(images)
+    path = detector.save(tmp_path / "swin.safetensors")
+    again = dracones.load(path)
+    assert again.predict(images[:2]).scores.tolist() == detector.predict(images[:2]).scores.tolist()
+    monkeypatch.setattr("dracones.features.hollow._FILLED_BYTES", 1024**2)
+    with pytest.raises(ValueError, match="network takes more than 1 MB and cannot be made empty"):
+        dracones.load(path)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dracones.features.architectures import Backbone, build_backbone
 from dracones.features.fusion import fold_batch_norm
+from dracones.features.hollow import filled, within_hollow
 from dracones.features.packaged import PACKAGED, read_packaged
 from dracones.features.shapes import is_hollow, shapes_alone
 from dracones.features.weights import WeightReport, load_weights
@@ -77,7 +78,13 @@ class FeatureExtractor(nn.Module):
     def load(self, weights: str | Path) -> Self:
         """Fill the network from `weights`, as in the class's arguments; what a file gave is in `report`."""
         try:
-            return self._load(weights)
+            try:
+                return self._load(weights)
+            except _NO_BACKBONE:
+                if not within_hollow():
+                    raise
+                with filled():
+                    return self._load(weights)
         except _NO_BACKBONE as error:
             raise ValueError(
                 f"{self.name} cannot be taken as a backbone: its library builds it, and not for feature maps "

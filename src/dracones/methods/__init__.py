@@ -4,8 +4,8 @@
 True
 """
 
+from dracones.features.hollow import Limits, hollow
 from dracones.methods.config import MethodConfig
-from dracones.methods.hollow import Limits, hollow
 from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext, Parts, Trainee
 from dracones.methods.method import FileExtras, Method, build, load_state

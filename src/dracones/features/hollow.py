@@ -14,6 +14,10 @@ from torch.utils._device import _device_constructors
 
 _SLACK_TENSORS = 10_000
 _SLACK_BYTES = 64 * 1024**2
+_FILLED_BYTES = 1024**3
+"""Of parameters that `filled` makes in full: enough for any network of its kind that timm had, and never 40 GB."""
+
+_making = threading.local()
 
 
 @dataclass(frozen=True)
@@ -50,36 +54,75 @@ def hollow(limits: Limits) -> Iterator[None]:
     >>> layer.weight.device
     device(type='meta')
     """
-    owner, count = threading.get_ident(), 0
-
-    def counted() -> None:
-        nonlocal count
-        count += 1
-        if count > limits.tensors:
-            raise ValueError(f"its configuration asks for more than {limits.tensors} tensors, and it has far fewer")
-
-    def emptied(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
-        if parameter is None or threading.get_ident() != owner:
-            return None
-        counted()
-        if parameter.is_meta:
-            return None
-        return nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)
-
-    def noted(_module: nn.Module, _name: str, _buffer: Tensor | None) -> None:
-        if threading.get_ident() == owner:
-            counted()
-
+    here = _Making(threading.get_ident(), limits.tensors)
     handles = [
-        registration.register_module_parameter_registration_hook(emptied),  # type: ignore[arg-type]
-        registration.register_module_buffer_registration_hook(noted),
+        registration.register_module_parameter_registration_hook(here.parameter),  # type: ignore[arg-type]
+        registration.register_module_buffer_registration_hook(here.buffer),
     ]
+    before, _making.here = getattr(_making, "here", None), here
     try:
         with _Budget(limits.bytes):
             yield
     finally:
+        _making.here = before
         for handle in handles:
             handle.remove()
+
+
+def within_hollow() -> bool:
+    """Whether this thread's new modules are made hollow."""
+    return getattr(_making, "here", None) is not None
+
+
+@contextmanager
+def filled() -> Iterator[None]:
+    """Within `hollow`, new modules are made in full after all: for networks that compute with their weights as they are
+    made (Swin V2 copies its table of positions from the device of its weights).
+
+    Raises:
+        ValueError: their parameters take more than 1 GiB.
+    """
+    here: _Making = _making.here
+    here.left = _FILLED_BYTES
+    try:
+        yield
+    finally:
+        here.left = None
+
+
+class _Making:
+    """What becomes of each parameter and buffer that a thread registers."""
+
+    def __init__(self, owner: int, tensors: int) -> None:
+        self.owner = owner
+        self.tensors = tensors
+        self.count = 0
+        self.left: int | None = None
+        """Bytes that may still be filled; none: parameters are emptied."""
+
+    def parameter(self, _module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        """The parameter as it is kept; ``None`` keeps it as it is."""
+        if parameter is None or threading.get_ident() != self.owner:
+            return None
+        self._counted()
+        if parameter.is_meta:
+            return None
+        if self.left is None:
+            return nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)
+        self.left -= parameter.nbytes  # counted as it is registered: what fills it comes after
+        if self.left < 0:
+            raise ValueError(f"its network takes more than {_FILLED_BYTES / 1024**2:.0f} MB and cannot be made empty")
+        return None
+
+    def buffer(self, _module: nn.Module, _name: str, _buffer: Tensor | None) -> None:
+        """Buffers are counted alone."""
+        if threading.get_ident() == self.owner:
+            self._counted()
+
+    def _counted(self) -> None:
+        self.count += 1
+        if self.count > self.tensors:
+            raise ValueError(f"its configuration asks for more than {self.tensors} tensors, and it has far fewer")
 
 
 class _Budget(TorchFunctionMode):

@@ -1,6 +1,9 @@
 """Exported files against the detectors they came from: difference, verdicts, CPU seconds, size, seconds to export.
 
-python -m benchmarks.export.race -o benchmarks/export/race.json
+    python -m benchmarks.export.race -o benchmarks/export/race.json [--only METHOD ...] [--models FOLDER]
+
+A run of some methods leaves the others' rows, each of which says its own commit; the table in docs/deployment.md is
+made anew. `--models` keeps the fitted models, so that a run that was stopped fits none twice.
 """
 
 import argparse
@@ -9,137 +12,108 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import dracones
 from benchmarks import provenance, records
+from benchmarks.export.models import MODELS, SCORED, fitted, images_of
+from benchmarks.export.page import PAGE, written
 from dracones import runtime
-from dracones.export import export
-from dracones.images import open_images
+from dracones.detectors import Detector
+from dracones.export import export, refusal
+from dracones.export.deployed import Deployed
+from dracones.export.proof import expected
 from dracones.runtime.agreement import disagreement
+from dracones.runtime.openvino import OpenVinoSession
 
-BATCHES = (1, 7, 64)
-TINY = {"training": {"epochs": 1}}
-LIKELIHOODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "glow, likelihood": ("glow", {"rule": "likelihood"}),
-    "glow, auto": ("glow", {}),
-    "realnvp, likelihood": ("realnvp", {"rule": "likelihood"}),
-    "vae, likelihood": ("vae", {"rule": "likelihood"}),
-    "pixelcnn, likelihood": ("pixelcnn", {"rule": "likelihood"}),
-}
-FEATURES: dict[str, tuple[str, dict[str, Any]]] = {
-    "padim": ("padim", {"dimensions": 60}),
-    "patchcore": ("patchcore", {"memory_share": 0.05}),
-    "fastflow": ("fastflow", {}),
-    "cflow": ("cflow", {}),
-    "msflow": ("msflow", {}),
-    "embedding_flow": ("embedding_flow", {}),
-}
-
-_CIFAR = ("cifar10/cifar10_train_lossless_20k.npz", "cifar10/cifar10_test_lossless.npz")
+BATCHES = (1, 7, SCORED)
+TIMED = (1, 32)
 
 
-def images_of(data: Path, family: str) -> tuple[np.ndarray, np.ndarray]:
-    """Real images ``[N, C, H, W]`` uint8 to fit on, and others to score."""
-    likelihood = family == "likelihood"
-    count = 600 if likelihood else 120
-    files = ("FashionMNIST:train", "FashionMNIST:test") if likelihood else _CIFAR
-    sets = []
-    for file, size in zip(files, (count, max(BATCHES)), strict=True):
-        found = open_images(str(data / file)).subset(range(size))
-        sets.append(np.stack([np.asarray(found.read_native(i)) for i in range(size)]))
-    return sets[0], sets[1]
+def seconds(work: Callable[[], Any], other: Callable[[], Any], least: float = 0.5) -> tuple[float, float]:
+    """CPU seconds of a call of each, taken in turns: the least of several, after one that warms up."""
+    found: list[list[float]] = [[], []]
+    begun = None
+    while begun is None or ((len(found[0]) < 3 or time.process_time() - begun < least) and len(found[0]) < 20):
+        for times, each in zip(found, (work, other), strict=True):
+            start = time.process_time()
+            each()
+            if begun is not None:
+                times.append(time.process_time() - start)
+        begun = begun or time.process_time()
+    return min(found[0]), min(found[1])
 
 
-def seconds(work: Callable[[], Any], least: float = 1.0) -> float:
-    """CPU seconds of one call: the least of several, after one that warms up."""
-    work()
-    found, begun = [], time.process_time()
-    while len(found) < 3 or time.process_time() - begun < least:
-        start = time.process_time()
-        work()
-        found.append(time.process_time() - start)
-        if len(found) >= 20:
-            break
-    return min(found)
-
-
-def openvino_difference(path: Path, detector: Any, images: np.ndarray, line: runtime.ExportedDetector) -> Any:
-    """Largest relative difference in OpenVINO in float32, or what it raised."""
-    import openvino
-
+def openvino_differences(path: Path, line: runtime.ExportedDetector, wanted: dict[int, Any], images: Any) -> Any:
+    """Largest relative difference of the same graph in OpenVINO in float32 for each batch, or what it raised."""
     try:
-        compiled = openvino.compile_model(openvino.convert_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        arrays = [images, *line._host(images)]
-        answers = compiled(arrays)
-        score = next(iter(answers.values()))  # the first output
-        return disagreement({"score": score}, {"score": expected(detector, images)["score"]}, np.empty(0))[0]
-    except Exception as error:
-        return str(error).splitlines()[0][:80]
+        session = OpenVinoSession(path.read_bytes(), path.name)
+        session.outputs = list(wanted[1])
+        calibration = np.array(line.facts["calibration"]["scores"], dtype=np.float32)
+        row = {}
+        for count, want in wanted.items():
+            found = session.run([images[:count], *line._host(images[:count])])
+            row[f"openvino_{count}"] = disagreement(found, want, calibration)[0]
+            row[f"openvino_verdicts_{count}"] = float((found["is_anomaly"] == want["is_anomaly"]).mean())
+        return row
+    except ValueError as error:
+        return {"openvino": str(error).splitlines()[0][:160]}
 
 
-def expected(detector: Any, images: np.ndarray) -> dict[str, np.ndarray]:
-    """What the detector says, batch as a whole."""
-    from dracones.export.deployed import Deployed
-    from dracones.export.proof import expected as answer
-
-    return answer(detector, Deployed(detector.pipeline, with_map=detector.gives_maps), images)
-
-
-def entry(kind: str, options: dict[str, Any], fit: np.ndarray, score: np.ndarray, folder: Path) -> dict[str, Any]:
+def entry(detector: Detector, images: Any, folder: Path) -> dict[str, Any]:
     """One method's figures."""
-    detector = dracones.create(kind, calibration_share=0.3, false_alarm_rate=0.1, **options)
-    detector.fit(torch.from_numpy(fit))
+    started = time.process_time()
     made = export(detector, folder / "line.onnx")
+    row: dict[str, Any] = {
+        "megabytes": made.path.stat().st_size / 1e6,
+        "export_cpu_seconds": time.process_time() - started,
+        "export_seconds": made.seconds,
+    }
     line = runtime.load(made.path)
+    deployed = Deployed(detector.pipeline, with_map=detector.gives_maps).eval()
     calibration = detector.calibration.scores.astype(np.float32)
-    row: dict[str, Any] = {"megabytes": made.path.stat().st_size / 1e6, "export_seconds": made.seconds}
-    for count in BATCHES:
-        images = score[:count]
-        want, found = expected(detector, images), line.answer(images)
+    wanted = {count: expected(detector, deployed, images[:count]) for count in BATCHES}
+    for count, want in wanted.items():
+        found = line.answer(images[:count])
         row[f"difference_{count}"] = disagreement(found, want, calibration)[0]
         row[f"verdicts_{count}"] = float((found["is_anomaly"] == want["is_anomaly"]).mean())
-        row[f"openvino_{count}"] = openvino_difference(made.path, detector, images, line)
-    for count in (1, 32):
-        images = score[:count]
-        row[f"eager_ms_{count}"] = 1e3 * seconds(lambda images=images: expected(detector, images))
-        row[f"line_ms_{count}"] = 1e3 * seconds(lambda images=images: line.answer(images))
-        row[f"speed_{count}"] = row[f"eager_ms_{count}"] / row[f"line_ms_{count}"]
+    row |= openvino_differences(made.path, line, wanted, images)
+    for count in TIMED:
+        ways = partial(expected, detector, deployed, images[:count]), partial(line.answer, images[:count])
+        eager, exported = seconds(*ways)
+        row |= {f"eager_ms_{count}": 1e3 * eager, f"line_ms_{count}": 1e3 * exported}
+        row[f"speed_{count}"] = eager / exported
     return row
 
 
 def main() -> None:
-    """Run what is named and write the record."""
+    """Run what is named, write the record and the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", default=[*LIKELIHOODS, *FEATURES])
+    parser.add_argument("--only", nargs="*", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--models", type=Path)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    data = Path(os.environ["DRACONES_TEST_DATA"])
-    weights = data / "backbones" / "resnet18_tv_layer123_fp16.safetensors"
-    # A run of some methods leaves the others' rows; each says its own commit.
     rows: dict[str, Any] = records.read(arguments.output)["rows"] if arguments.output.exists() else {}
     for name in arguments.only:
-        family = "likelihood" if name in LIKELIHOODS else "features"
-        kind, options = (LIKELIHOODS | FEATURES)[name]
-        if family == "features":
-            options = {"backbone": "resnet18", "weights": str(weights), "size": (128, 128), "cache": False, **options}
-        if kind not in ("padim", "patchcore"):
-            options = {**options, **TINY}
+        detector = fitted(name, arguments.models)
+        images, _ = images_of(MODELS[name].family, "score")
+        reason = refusal(detector)
         with tempfile.TemporaryDirectory() as folder:
             try:
-                found = entry(kind, options, *images_of(data, family), Path(folder))
-                rows[name] = {**found, "commit": provenance.commit()}
+                row = {"refused": reason} if reason else entry(detector, images, Path(folder))
             except ValueError as error:
-                rows[name] = {"refused": str(error)}
+                row = {"refused": str(error)}
+        rows[name] = {**row, "commit": provenance.commit()}
         print(name, rows[name], flush=True)
-        records.write(arguments.output, {**provenance.provenance(), "rows": rows}, digits=3)
+        records.write(arguments.output, {**provenance.provenance(), "rows": dict(sorted(rows.items()))}, digits=3)
+    PAGE.write_text(written(PAGE.read_text(), records.read(arguments.output)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dracones.cli.output import emit, tell
 
 def export(
     model: Model,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write: .onnx, or .pt2.")] = Path(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write: .onnx, .xml or .pt2.")] = Path(
         "line.onnx"
     ),
     classifier: Classifier = None,

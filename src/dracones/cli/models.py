@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from dracones.cli.options import runtime, use_threads
 
-EXPORTED = (".onnx",)
+EXPORTED = (".onnx", ".xml")
 
 
 def is_exported(model: Path) -> bool:

@@ -1,7 +1,7 @@
 """What each method exports to, as far as it was measured."""
 
-MEASURED = ("fastflow", "glow", "padim", "patchcore", "vae")
-"""Methods of which `benchmarks/export` holds a file against the detector."""
+MEASURED = {"fastflow": "onnx", "glow": "onnx", "padim": "onnx", "patchcore": "onnx", "vae": "onnx"}
+"""Methods of which `benchmarks/export` holds a file against the detector, and the formats that it held."""
 
 LIMITS = {
     "odin": "no: its score needs gradients",
@@ -17,4 +17,4 @@ def exports_to(name: str) -> str:
     """
     if name in LIMITS:
         return LIMITS[name]
-    return "onnx" if name in MEASURED else "tried when asked; refused where it would differ"
+    return MEASURED.get(name, "tried when asked; refused where it would differ")

@@ -15,16 +15,17 @@ import torch
 from dracones.detectors import Detector
 from dracones.export.deployed import Deployed, Input, Treatment, host_names, input_of, refusal
 from dracones.export.graph import OPSET, onnx_of, program_of
+from dracones.export.openvino import openvino_of
 from dracones.export.proof import expected, host_of, proof_images, stride_of
 from dracones.files.atomic import write_bytes
 from dracones.images.codecs import codec_versions
 from dracones.runtime import FORMAT, seal
 from dracones.runtime.agreement import TOLERANCE, disagreement
 from dracones.runtime.container import CHECKS, DIGEST, FACTS, PLACEHOLDER, TREATMENT, Checks, UnfitFileError
-from dracones.runtime.detector import ExportedDetector, from_bytes
+from dracones.runtime.detector import from_bytes
 
 _BATCHES = (1, 7)
-_LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow", "timm")
+_LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy", "pillow", "timm")
 _MOST_BYTES = 2**31 - 1
 
 
@@ -54,7 +55,8 @@ def export(detector: Detector, path: str | Path) -> Exported:
 
     Args:
         detector: fitted; one that is not calibrated gives scores alone.
-        path: ends in ``.onnx``, or in ``.pt2`` for torch's own format.
+        path: ends in ``.onnx``, in ``.xml`` for OpenVINO (its weights are written beside it, in a ``.bin``), or in
+            ``.pt2`` for torch's own format.
 
     Raises:
         ValueError: not fitted, a method that no graph holds (by name), an unknown ending.
@@ -63,8 +65,10 @@ def export(detector: Detector, path: str | Path) -> Exported:
     """
     path = Path(path)
     detector.fitted()
-    if path.suffix not in (".onnx", ".pt2"):
-        raise ValueError(f"{path.name}: an export ends in .onnx, or in .pt2 for torch.export's format")
+    if path.suffix not in (".onnx", ".xml", ".pt2"):
+        raise ValueError(
+            f"{path.name}: an export ends in .onnx, in .xml for OpenVINO, or in .pt2 for torch.export's format"
+        )
     reason = refusal(detector)
     if reason is not None:
         raise ValueError(f"{detector.info.name} cannot be exported: {reason}")
@@ -74,9 +78,11 @@ def export(detector: Detector, path: str | Path) -> Exported:
     try:
         detector.method.eval()
         found = _Export(detector)
-        data, difference = found.pt2() if path.suffix == ".pt2" else found.onnx()
+        data, weights, difference = {".pt2": found.pt2, ".xml": found.openvino, ".onnx": found.onnx}[path.suffix]()
     finally:
         detector.to(device)
+    if weights is not None:  # first: beside others, the old file is refused by its digest
+        write_bytes(path.with_suffix(".bin"), weights)
     write_bytes(path, data)
     return Exported(path, difference, time.monotonic() - started, len(detector.calibration) > 0)
 
@@ -96,8 +102,8 @@ class _Export:
         self.arguments = (tensor,) if host is None else (tensor, host)
         self.program = program_of(self.deployed, self.arguments, self.takes)
 
-    def pt2(self) -> tuple[bytes, float]:
-        """torch.export's file, and how far it is from the detector."""
+    def pt2(self) -> tuple[bytes, None, float]:
+        """torch.export's file, nothing beside it, and how far it is from the detector."""
         import io
 
         stream = io.BytesIO()
@@ -113,14 +119,34 @@ class _Export:
                 answers = graph(tensor) if host is None else graph(tensor, host)
             return {name: each.numpy() for name, each in zip(self.deployed.names, answers, strict=True)}
 
-        return data, self._proven(answer)
+        return data, None, self._proven(answer)
 
-    def onnx(self) -> tuple[bytes, float]:
-        """The sealed ONNX file, and how far it is from the detector."""
+    def onnx(self) -> tuple[bytes, None, float]:
+        """The sealed ONNX file, nothing beside it, and how far it is from the detector."""
         import onnx
 
-        inputs = ["image", "host"][: len(self.arguments)]
-        model = onnx_of(self.program, inputs, self.deployed.names)
+        model = self._graph()
+        onnx.helper.set_model_props(model, self._metadata())
+        data = seal(self._bytes(model))
+        return data, None, self._proven(from_bytes(data, Path("the exported file")).answer)
+
+    def openvino(self) -> tuple[bytes, bytes, float]:
+        """The sealed ``.xml``, its ``.bin``, and how far they are from the detector."""
+        data, weights = openvino_of(self._bytes(self._graph()), self.deployed.names, self._metadata())
+        data = seal(data, weights)
+        return data, weights, self._proven(from_bytes(data, Path("the exported file"), weights).answer)
+
+    def _graph(self) -> Any:
+        return onnx_of(self.program, ["image", "host"][: len(self.arguments)], self.deployed.names)
+
+    def _bytes(self, model: Any) -> bytes:
+        if model.ByteSize() > _MOST_BYTES:
+            raise ValueError(f"the file would have {model.ByteSize():,} bytes, and ONNX ends at {_MOST_BYTES:,}")
+        data: bytes = model.SerializeToString()
+        return data
+
+    def _metadata(self) -> dict[str, str]:
+        """Description, self-check, the place of the digest, and the treatment where host inputs need it."""
         stride = stride_of(self.images)
         outputs = expected(self.detector, self.deployed, self.images)
         if "map" in outputs:
@@ -132,12 +158,7 @@ class _Export:
         }
         if len(self.arguments) > 1 and not self.detector.pipeline.preprocess.changes_nothing:
             metadata[TREATMENT] = base64.b64encode(self._treatment()).decode()
-        onnx.helper.set_model_props(model, metadata)
-        if model.ByteSize() > _MOST_BYTES:
-            raise ValueError(f"the file would have {model.ByteSize():,} bytes, and ONNX ends at {_MOST_BYTES:,}")
-        data = seal(model.SerializeToString())
-        running: ExportedDetector = from_bytes(data, Path("the exported file"))
-        return data, self._proven(running.answer)
+        return metadata
 
     def _treatment(self) -> bytes:
         program = program_of(Treatment(self.detector.pipeline.preprocess), self.arguments[:1], self.takes)

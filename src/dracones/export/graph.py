@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dracones.export.deployed import Input
+from dracones.export.lowering import lower, taken_as_it_is
 
 OPSET = 21
 
@@ -50,19 +51,48 @@ def onnx_of(program: torch.export.ExportedProgram, inputs: Sequence[str], output
         raise ImportError(
             f"exporting needs {error.name}, which is not installed: pip install 'dracones[export]'"
         ) from error
+    lower(program)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            made = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                verbose=False,
-            )
-    except Exception as error:
-        raise ValueError(f"the graph has no form in ONNX: {str(error).splitlines()[-1]}") from error
+        with taken_as_it_is(program):
+            return _converted(program, inputs, outputs)
+    except Exception:  # an operation that is known to torch's decompositions alone
+        try:
+            return _converted(program, inputs, outputs)
+        except Exception as error:
+            raise ValueError(f"the graph has no form in ONNX: {str(error).strip().splitlines()[-1]}") from error
+
+
+def _converted(program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+    import onnx_ir.passes.common as passes
+    from onnxscript.optimizer import fold_constants_ir
+
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        made = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            optimize=False,
+            verbose=False,
+        )
     if made is None:
-        raise ValueError("the graph has no form in ONNX: torch.onnx.export made no program")
+        raise ValueError("torch.onnx.export made no program")
+    # Constants are folded, for runtimes that do not. Its rewriting, which takes as long as all else together, is left
+    # out: runtimes do it when they load.
+    graph = made.model
+    passes.InlinePass()(graph)
+    fold_constants_ir(graph)
+    for each in (
+        passes.RemoveUnusedNodesPass(),
+        passes.RemoveUnusedFunctionsPass(),
+        passes.RemoveUnusedOpsetsPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.OutputFixPass(),
+        passes.NameFixPass(),
+    ):
+        each(graph)
     return made.model_proto

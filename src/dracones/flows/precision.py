@@ -8,5 +8,9 @@ from torch import Tensor
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """Switches autocast off around matrix products: in bfloat16 they would cost z and the log-det five digits."""
-    kind = x.device.type
+    return without_autocast(x.device.type)
+
+
+def without_autocast(kind: str) -> AbstractContextManager[object]:
+    """Switches autocast off on devices of a kind; where it is off nothing, as a traced graph would hold the switch."""
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()

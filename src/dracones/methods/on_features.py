@@ -24,6 +24,7 @@ from dracones.features import (
     default_backbone,
     features_in_memory,
 )
+from dracones.flows.precision import without_autocast
 from dracones.images import ImageCollection
 from dracones.methods.config import MethodConfig
 from dracones.methods.heatmap import ImageScore, at_size, image_score
@@ -147,7 +148,7 @@ class FeatureMethod(Method):
 
     def full_precision(self) -> AbstractContextManager[Any]:
         """Float32 within `scoring_precision`: for distances, which lose their digits in bfloat16."""
-        return torch.autocast(self.device.type, enabled=False)
+        return without_autocast(self.device.type)
 
     def forward(self, images: Tensor, host: Tensor | None = None) -> Scores:  # noqa: ARG002
         """Scores `[B]` and heat maps `[B, H, W]` of images `[B, C, H, W]` in [0, 1]."""
@@ -162,7 +163,8 @@ class FeatureMethod(Method):
 
     def scoring_precision(self) -> AbstractContextManager[Any]:
         """Autocast to bfloat16 where the configuration asks for it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        kind = self.device.type
+        return torch.autocast(kind, torch.bfloat16) if self.config.precision == "bf16" else without_autocast(kind)
 
     def settle(self, device: torch.device) -> None:
         """What ``precision="auto"`` means here: scores and threshold are of one precision, wherever it is loaded."""

@@ -53,8 +53,8 @@ class Checks:
             return cls(held["images"], outputs, int(held["stride"]))
 
 
-def seal(data: bytes) -> bytes:
-    """A file's bytes with their own SHA-256 in the place of `PLACEHOLDER`, which has to be there once.
+def seal(data: bytes, beside: bytes = b"") -> bytes:
+    """A file's bytes with their own SHA-256, and of what lies beside it, in the place of `PLACEHOLDER`, there once.
 
     >>> sealed = seal(b"graph " + PLACEHOLDER.encode())
     >>> is_whole(sealed), is_whole(sealed.replace(b"graph", b"grape"))
@@ -63,14 +63,14 @@ def seal(data: bytes) -> bytes:
     placeholder = PLACEHOLDER.encode()
     if data.count(placeholder) != 1:
         raise ValueError(f"a file to seal holds the placeholder once; got {data.count(placeholder)}")
-    return data.replace(placeholder, b"sha256:" + hashlib.sha256(data).hexdigest().encode())
+    return data.replace(placeholder, b"sha256:" + hashlib.sha256(data + beside).hexdigest().encode())
 
 
-def is_whole(data: bytes) -> bool:
-    """Whether a sealed file is still what was sealed."""
+def is_whole(data: bytes, beside: bytes = b"") -> bool:
+    """Whether a sealed file, and what lies beside it, is still what was sealed."""
     for found in _SEALED.finditer(data):
         blank = data[: found.start()] + PLACEHOLDER.encode() + data[found.end() :]
-        if hashlib.sha256(blank).hexdigest().encode() == found.group()[7:]:
+        if hashlib.sha256(blank + beside).hexdigest().encode() == found.group()[7:]:
             return True
     return False
 
@@ -82,7 +82,7 @@ def facts_of(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         UnfitFileError: no file of dracones, or one of a newer format.
     """
     if FACTS not in metadata:
-        raise UnfitFileError(f"{path} is an ONNX file, but not one that `dracones export` wrote: it has no description")
+        raise UnfitFileError(f"{path} is a graph, but not one that `dracones export` wrote: it has no description")
     facts: dict[str, Any] = json.loads(metadata[FACTS])
     if facts["format"] > FORMAT:
         raise UnfitFileError(

@@ -1,7 +1,7 @@
 """An exported file as a detector that scores: the same answers as the model it came from, without torch."""
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +17,7 @@ from dracones.runtime import container
 from dracones.runtime.agreement import disagreement
 from dracones.runtime.calibrated import Calibrated
 from dracones.runtime.images import open_line_images
+from dracones.runtime.openvino import OpenVinoSession
 from dracones.runtime.session import Session
 
 _PREFIX = "complexity_"
@@ -29,12 +30,13 @@ class ExportedDetector:
         facts: what the file says of itself: method, configuration, input, calibration, provenance, versions.
     """
 
-    def __init__(self, session: Session, facts: dict[str, Any], checks: container.Checks) -> None:
+    def __init__(self, session: Session | OpenVinoSession, facts: dict[str, Any], checks: container.Checks) -> None:
         self._session = session
         self.facts = facts
         self._checks = checks
         treatment = session.metadata.get(container.TREATMENT)
-        self._treatment = None if treatment is None else Session(base64.b64decode(treatment), "the treatment")
+        running = type(session)
+        self._treatment = None if treatment is None else running(base64.b64decode(treatment), "the treatment")
         self.info = SimpleNamespace(**{**facts["method"], "gives": tuple(facts["method"]["gives"])})
 
     @property
@@ -235,22 +237,32 @@ class ExportedDetector:
 def load(path: str | Path) -> ExportedDetector:
     """Read a file that `Detector.export` wrote, and let it prove itself on this machine.
 
+    Args:
+        path: an ``.onnx``, or an ``.xml`` with its ``.bin`` beside it.
+
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file, or no ``.bin``.
         UnfitFileError: foreign, cut off, edited or newer, or its answers here are not those of the export.
-        ImportError: onnxruntime is not installed.
+        ImportError: onnxruntime, or for an ``.xml`` openvino, is not installed.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    return from_bytes(path.read_bytes(), path)
+    if path.suffix.lower() != ".xml":
+        return from_bytes(path.read_bytes(), path)
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise FileNotFoundError(f"{path} has its weights in {weights.name} beside it, and there is none; copy both")
+    return from_bytes(path.read_bytes(), path, weights.read_bytes())
 
 
-def from_bytes(data: bytes, path: Path, *, session: Callable[[bytes, str], Session] = Session) -> ExportedDetector:
-    """As `load`, from a file's bytes."""
-    running = session(data, str(path))
+def from_bytes(data: bytes, path: Path, weights: bytes | None = None) -> ExportedDetector:
+    """As `load`, from a file's bytes, and where it is OpenVINO's those of its weights."""
+    running: Session | OpenVinoSession = (
+        Session(data, str(path)) if weights is None else OpenVinoSession(data, str(path), weights)
+    )
     facts = container.facts_of(path, running.metadata)
-    if not container.is_whole(data):
+    if not container.is_whole(data, weights or b""):
         raise container.UnfitFileError(f"{path} is not what was exported: its digest differs; copy or export it again")
     detector = ExportedDetector(running, facts, container.Checks.from_text(running.metadata[container.CHECKS]))
     detector.prove(str(path))

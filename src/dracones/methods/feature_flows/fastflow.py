@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dracones.flows import AllInOne, Chain, ConvNet, PaddingMode
+from dracones.flows.precision import full_precision
 from dracones.methods.feature_flows.by_parts import mean_loss_by_parts
 from dracones.methods.feature_flows.map_whitening import MapWhitening
 from dracones.methods.heatmap import mean_at_size
@@ -114,7 +115,7 @@ class MapFlow(nn.Module):
         # A map has 10^5 values: sums in float32 at least, under autocast too.
         wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
         if self.whitening is not None:
-            with torch.autocast(maps.device.type, enabled=False):
+            with full_precision(maps):
                 white: Tensor = self.whitening(wide)
                 return white
         return nn.functional.layer_norm(wide.contiguous(), maps.shape[1:])

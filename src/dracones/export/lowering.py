@@ -1,0 +1,100 @@
+"""A traced program in operations that torch's ONNX converter knows, without a second trace.
+
+The converter has every program decomposed first, which runs all of it twice more with imagined tensors and takes as
+long as the first trace. Of what detectors are made of, few operations need it, and each has a form that is known.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from operator import getitem
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+_ATEN = torch.ops.aten
+
+
+def lower(program: ExportedProgram) -> None:
+    """Rewrite a program in place; what is not known here is left standing."""
+    for module in program.graph_module.modules():
+        if not isinstance(module, fx.GraphModule):
+            continue
+        for node in list(module.graph.nodes):
+            rewrite = _REWRITES.get(node.target) if node.op == "call_function" else None
+            if rewrite is None:
+                continue
+            with module.graph.inserting_before(node):
+                made = rewrite(module.graph, node)
+            if made is not None:
+                node.replace_all_uses_with(_like(made, node))
+                module.graph.erase_node(node)
+        module.recompile()
+
+
+@contextmanager
+def taken_as_it_is(program: ExportedProgram) -> Iterator[None]:
+    """Have the converter find nothing to decompose."""
+    program.run_decompositions = lambda *_: program  # it has no switch
+    try:
+        yield
+    finally:
+        del program.run_decompositions
+
+
+def _like(made: fx.Node, node: fx.Node) -> fx.Node:
+    """The new node, with what is known of the value that it stands for."""
+    for key, known in node.meta.items():
+        made.meta.setdefault(key, known)
+    return made
+
+
+def _cast(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """`to` in all its forms: another type, or nothing, as a graph has one device."""
+    source = node.all_input_nodes[0]
+    dtype = node.meta["val"].dtype
+    if source.meta["val"].dtype == dtype:
+        return source
+    return graph.call_function(_ATEN._to_copy.default, (source,), {"dtype": dtype})
+
+
+def _subtracted_from(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """`number - x`, which is `-x + number` to the last bit."""
+    source, number = node.all_input_nodes[0], node.args[1]
+    negative = graph.call_function(_ATEN.neg.default, (source,))
+    return graph.call_function(_ATEN.add.Tensor, (_like(negative, source), number))
+
+
+def _transposed(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    source = node.all_input_nodes[0]
+    order = list(reversed(range(source.meta["val"].ndim)))
+    return graph.call_function(_ATEN.permute.default, (source, order))
+
+
+def _divided(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """In place, of a copy that nobody else reads."""
+    source = node.all_input_nodes[0]
+    if source.target is not _ATEN._to_copy.default or len(source.users) > 1:
+        return None
+    return graph.call_function(_ATEN.div.Tensor, node.args)
+
+
+def _normalised(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """BatchNorm as it is when nothing is learnt."""
+    source, weight, bias, mean, variance, training, momentum, epsilon, *_ = node.args
+    if training or weight is None:
+        return None
+    target = _ATEN._native_batch_norm_legit_no_training.default
+    made = graph.call_function(target, (source, weight, bias, mean, variance, momentum, epsilon))
+    value = node.meta["val"]
+    made.meta["val"] = (value, value.new_empty(0), value.new_empty(0))
+    return graph.call_function(getitem, (made, 0))
+
+
+_REWRITES: dict[object, Callable[[fx.Graph, fx.Node], fx.Node | None]] = {
+    **dict.fromkeys((_ATEN.to.dtype, _ATEN.to.device, _ATEN.to.dtype_layout, _ATEN.to.other), _cast),
+    _ATEN.rsub.Scalar: _subtracted_from,
+    _ATEN.numpy_T.default: _transposed,
+    _ATEN.div_.Tensor: _divided,
+    _ATEN.batch_norm.default: _normalised,
+}

@@ -28,7 +28,6 @@ from dracones.export import export, refusal
 from dracones.export.deployed import Deployed
 from dracones.export.proof import expected
 from dracones.runtime.agreement import disagreement
-from dracones.runtime.openvino import OpenVinoSession
 
 BATCHES = (1, 7, SCORED)
 TIMED = (1, 32)
@@ -48,20 +47,24 @@ def seconds(work: Callable[[], Any], other: Callable[[], Any], least: float = 0.
     return min(found[0]), min(found[1])
 
 
-def openvino_differences(path: Path, line: runtime.ExportedDetector, wanted: dict[int, Any], images: Any) -> Any:
-    """Largest relative difference of the same graph in OpenVINO in float32 for each batch, or what it raised."""
+def openvino_differences(detector: Detector, wanted: dict[int, Any], images: Any, folder: Path) -> dict[str, Any]:
+    """The same of the pair for OpenVINO, for images of one size, or why it is not written."""
     try:
-        session = OpenVinoSession(path.read_bytes(), path.name)
-        session.outputs = list(wanted[1])
-        calibration = np.array(line.facts["calibration"]["scores"], dtype=np.float32)
-        row = {}
-        for count, want in wanted.items():
-            found = session.run([images[:count], *line._host(images[:count])])
-            row[f"openvino_{count}"] = disagreement(found, want, calibration)[0]
-            row[f"openvino_verdicts_{count}"] = float((found["is_anomaly"] == want["is_anomaly"]).mean())
-        return row
+        made = export(detector, folder / "line.xml", image_size=images.shape[2:])
     except ValueError as error:
-        return {"openvino": str(error).splitlines()[0][:160]}
+        return {"openvino": str(error).splitlines()[0]}
+    return differences(runtime.load(made.path), wanted, images, "openvino_")
+
+
+def differences(line: runtime.ExportedDetector, wanted: dict[int, Any], images: Any, kind: str) -> dict[str, Any]:
+    """Largest relative difference and share of equal verdicts for each batch."""
+    calibration = np.array(line.facts["calibration"]["scores"], dtype=np.float32)
+    row = {}
+    for count, want in wanted.items():
+        found = line.answer(images[:count])
+        row[f"{kind or 'difference_'}{count}"] = disagreement(found, want, calibration)[0]
+        row[f"{kind}verdicts_{count}"] = float((found["is_anomaly"] == want["is_anomaly"]).mean())
+    return row
 
 
 def entry(detector: Detector, images: Any, folder: Path) -> dict[str, Any]:
@@ -75,13 +78,9 @@ def entry(detector: Detector, images: Any, folder: Path) -> dict[str, Any]:
     }
     line = runtime.load(made.path)
     deployed = Deployed(detector.pipeline, with_map=detector.gives_maps).eval()
-    calibration = detector.calibration.scores.astype(np.float32)
     wanted = {count: expected(detector, deployed, images[:count]) for count in BATCHES}
-    for count, want in wanted.items():
-        found = line.answer(images[:count])
-        row[f"difference_{count}"] = disagreement(found, want, calibration)[0]
-        row[f"verdicts_{count}"] = float((found["is_anomaly"] == want["is_anomaly"]).mean())
-    row |= openvino_differences(made.path, line, wanted, images)
+    row |= differences(line, wanted, images, "")
+    row |= openvino_differences(detector, wanted, images, folder)
     for count in TIMED:
         ways = partial(expected, detector, deployed, images[:count]), partial(line.answer, images[:count])
         eager, exported = seconds(*ways)

@@ -14,6 +14,10 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write: .onnx, .xml or .pt2.")] = Path(
         "line.onnx"
     ),
+    image_size: Annotated[
+        tuple[int, int] | None,
+        typer.Option("--image-size", help="Height and width of all images that will come; any without. .xml needs it."),
+    ] = None,
     classifier: Classifier = None,
     as_json: AsJson = False,
 ) -> None:
@@ -22,7 +26,7 @@ def export(
     import dracones
     from dracones.export import export as write
 
-    made = write(dracones.load(model, **runtime(classifier)), output)
+    made = write(dracones.load(model, **runtime(classifier)), output, image_size=image_size)
     size = made.path.stat().st_size
     if as_json:
         emit(

@@ -268,8 +268,12 @@ class Detector(Likelihoods, Guarding):
         self.record = files.write(path, self.method, self.config, self.fitted())
         return Path(path)
 
-    def export(self, path: str | Path) -> Path:
+    def export(self, path: str | Path, *, image_size: tuple[int, int] | None = None) -> Path:
         """Write one file that scores the same without torch; see `dracones.export.export`.
+
+        Args:
+            path: ends in ``.onnx``, ``.xml`` or ``.pt2``.
+            image_size: height and width of all images that will come; any where none is given.
 
         Raises:
             ValueError: not fitted, or a method that no graph holds.
@@ -277,7 +281,7 @@ class Detector(Likelihoods, Guarding):
         from importlib import import_module
 
         # The room above: a detector offers its verb and does not depend on it.
-        written: Path = import_module("dracones.export").export(self, path).path
+        written: Path = import_module("dracones.export").export(self, path, image_size=image_size).path
         return written
 
     def tiled(self, size: tuple[int, int], overlap: int = 0) -> "Detector":

@@ -69,15 +69,21 @@ def host_names(method: Method) -> tuple[str, ...]:
     return codec_statistics(method.rule.requires) if isinstance(method, Likelihood) else ()
 
 
-def input_of(detector: Detector) -> Input:
-    """What images the graph of a detector takes."""
+def input_of(detector: Detector, image_size: tuple[int, int] | None = None) -> Input:
+    """What images the graph of a detector takes; of one size alone where that is asked.
+
+    Raises:
+        ValueError: the detector takes images of another size.
+    """
     record = detector.fitted()
     preprocess, shape = record.preprocess, record.image_shape
     converts = preprocess.channels in (1, 3)  # gray is fed as three equal channels, whose gray it is
     channels = 3 if converts else (preprocess.channels or preprocess.native_channels or shape[0])
     free = preprocess.size is not None
     size = None if free else (preprocess.native_size or (shape[1], shape[2]))
-    return Input(channels, size, converts)
+    if image_size is not None and size not in (None, image_size):
+        raise ValueError(f"the model resizes nothing and takes images of {size[0]}x{size[1]}, not {image_size}")
+    return Input(channels, image_size or size, converts)
 
 
 def refusal(detector: Detector) -> str | None:

@@ -46,7 +46,7 @@ class Exported:
     calibrated: bool
 
 
-def export(detector: Detector, path: str | Path) -> Exported:
+def export(detector: Detector, path: str | Path, *, image_size: tuple[int, int] | None = None) -> Exported:
     """Write a fitted detector as one file that scores the same; larger score = more anomalous.
 
     The file takes uint8 images ``[B, C, H, W]`` and gives ``score``, and where they are known ``p_value``,
@@ -57,6 +57,8 @@ def export(detector: Detector, path: str | Path) -> Exported:
         detector: fitted; one that is not calibrated gives scores alone.
         path: ends in ``.onnx``, in ``.xml`` for OpenVINO (its weights are written beside it, in a ``.bin``), or in
             ``.pt2`` for torch's own format.
+        image_size: height and width of all images that will come; without it any is taken. OpenVINO computes nothing
+            in float64, in which a resize is made: for an ``.xml`` of a model that resizes, give it.
 
     Raises:
         ValueError: not fitted, a method that no graph holds (by name), an unknown ending.
@@ -70,14 +72,19 @@ def export(detector: Detector, path: str | Path) -> Exported:
             f"{path.name}: an export ends in .onnx, in .xml for OpenVINO, or in .pt2 for torch.export's format"
         )
     reason = refusal(detector)
+    if reason is None and path.suffix == ".xml" and input_of(detector, image_size).size is None:
+        reason = (
+            "OpenVINO computes nothing in float64, in which a resize from any size is made; say the one height and "
+            "width of all images that will come: image_size=(H, W), --image-size H W"
+        )
     if reason is not None:
-        raise ValueError(f"{detector.info.name} cannot be exported: {reason}")
+        raise ValueError(f"{detector.info.name} cannot be exported to {path.suffix}: {reason}")
     started = time.monotonic()
     device, on_cpu = detector.device, torch.device("cpu")
     detector.to(on_cpu)
     try:
         detector.method.eval()
-        found = _Export(detector)
+        found = _Export(detector, image_size)
         data, weights, difference = {".pt2": found.pt2, ".xml": found.openvino, ".onnx": found.onnx}[path.suffix]()
     finally:
         detector.to(device)
@@ -90,10 +97,10 @@ def export(detector: Detector, path: str | Path) -> Exported:
 class _Export:
     """The steps of one export."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, image_size: tuple[int, int] | None) -> None:
         self.detector = detector
         record = detector.fitted()
-        self.takes: Input = input_of(detector)
+        self.takes: Input = input_of(detector, image_size)
         self.near = (record.image_shape[1], record.image_shape[2])
         self.deployed = Deployed(detector.pipeline, with_map=detector.gives_maps).eval()
         self.images = proof_images(self.takes, self.near, 3)

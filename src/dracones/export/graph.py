@@ -13,6 +13,7 @@ from dracones.export.deployed import Input
 from dracones.export.lowering import lower, taken_as_it_is
 
 OPSET = 21
+_FOLDED = 2**22  # values: the matrices that resize an image of known size
 
 
 def free_sizes(takes: Input) -> dict[int, Any]:
@@ -83,7 +84,7 @@ def _converted(program: torch.export.ExportedProgram, inputs: Sequence[str], out
     # out: runtimes do it when they load.
     graph = made.model
     passes.InlinePass()(graph)
-    fold_constants_ir(graph)
+    fold_constants_ir(graph, input_size_limit=_FOLDED, output_size_limit=_FOLDED)
     for each in (
         passes.RemoveUnusedNodesPass(),
         passes.RemoveUnusedFunctionsPass(),

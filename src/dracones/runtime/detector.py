@@ -186,7 +186,7 @@ class ExportedDetector:
         if wanted["size"] is not None and size != wanted["size"]:
             words = ["x".join(map(str, each)) for each in (size, wanted["size"])]
             raise UnreadableImage(
-                name, f"{words[0]} pixels where {words[1]} are expected and the model resizes nothing"
+                name, f"{words[0]} pixels where {words[1]} are expected: the file takes images of one size"
             )
         return image
 

@@ -63,6 +63,10 @@ def processes_that_win(detector: Any, count: int) -> int:
 
     Larger networks compute long enough in one call that threads of one process are as fast, and hold the model once.
     """
+    from dracones.runtime import ExportedDetector
+
+    if isinstance(detector, ExportedDetector):  # looked at first: where there is one, there may be no torch
+        return 1
     from dracones.detectors import Detector
 
     if not isinstance(detector, Detector) or detector.tiling is not None or not detector.method.scores_in_threads:

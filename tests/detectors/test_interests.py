@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 import dracones
 from dracones.detectors import evaluate, sensitivity
-from dracones.images import open_images, within
+from dracones.images import DEFECT_KINDS, open_images, with_defect, within
 from feature_case import SMALL, anomalies, normals
 
 ROI = torch.zeros(64, 64, dtype=torch.bool)
@@ -142,6 +143,21 @@ def test_made_defects_lie_inside(fitted):
     assert all(not (defect.mask & ~ROI).any() for made in found.examples.values() for defect in made)
 
 
+@pytest.mark.parametrize("kind", DEFECT_KINDS)
+def test_a_made_defect_has_its_place_inside_however_small_that_is(kind):
+    image, inside = normals(1)[0], torch.zeros(64, 64, dtype=torch.bool)
+    inside[60:63, 2:5] = True
+    for seed in range(5):
+        made = with_defect(
+            image, kind, size=0.1, inside=inside, donor=normals(2)[1], generator=torch.Generator().manual_seed(seed)
+        )
+        assert made.mask.any()
+        assert not (made.mask & ~inside).any()
+        assert torch.equal(made.image[:, ~inside], image[:, ~inside])
+    with pytest.raises(ValueError, match="inside: no pixel is marked"):
+        with_defect(image, kind, size=0.1, inside=~inside & inside, generator=torch.Generator())
+
+
 @pytest.fixture
 def folders(tmp_path):
     """Parts whose region is another in each image, and the regions, called like them."""
@@ -184,10 +200,14 @@ def test_no_image_left_is_said(folders):
         dracones.create("padim", **SMALL).fit(folders / "parts", roi=folders / "regions")
 
 
-def test_the_verbs_take_a_region(folders, monkeypatch, capsys):
+@pytest.fixture
+def run(folders, monkeypatch, capsys):
+    """A verb, run in the folder of parts and regions."""
     from dracones.cli import main
 
-    def run(*words, code=0):
+    monkeypatch.chdir(folders)
+
+    def call(*words, code=0):
         monkeypatch.setattr(sys, "argv", ["dracones", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
             main()
@@ -195,7 +215,11 @@ def test_the_verbs_take_a_region(folders, monkeypatch, capsys):
         assert (ended.value.code or 0) == code, err
         return out, err
 
-    monkeypatch.chdir(folders)
+    return call
+
+
+@pytest.mark.usefixtures("folders")
+def test_the_verbs_take_a_region(run):
     Image.fromarray(ROI.numpy().astype(np.uint8)).save("roi.png")
     options = [f"--set={key}={json.dumps(value)}" for key, value in {**SMALL, "dimensions": 10}.items()]
     run("fit", "padim", "parts", "-o", "m.safetensors", "--roi", "roi.png", *options)
@@ -206,3 +230,81 @@ def test_the_verbs_take_a_region(folders, monkeypatch, capsys):
     assert json.loads(same)["images"] == json.loads(out)["images"]
     _, err = run("score", "m.safetensors", "parts", "--roi", "regions", code=2)
     assert "not this detector's" in err
+
+
+def png(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+@pytest.fixture
+def judged(folders, run):
+    """A category of 24 good and 6 odd images; the region of every second odd one leaves out what is odd."""
+    odd, mask = anomalies(6)
+    for kind, images in (("good", normals(24, seed=4)), ("board", odd)):
+        for i, image in enumerate(images):
+            png(folders / "set" / "test" / kind / f"{i}.png", (image.permute(1, 2, 0) * 255).round().byte().numpy())
+            region = np.full((64, 64), 255, np.uint8)
+            region[mask.numpy()] = 255 * (i % 2)
+            png(folders / "regions_of_test" / kind / f"{i}.png", region)
+    (folders / "set" / "train" / "good").mkdir(parents=True)
+    for i in range(6):
+        png(folders / "set" / "ground_truth" / "board" / f"{i}.png", mask.numpy().astype(np.uint8))
+    options = [f"--set={key}={json.dumps(value)}" for key, value in {**SMALL, "memory_share": 0.02}.items()]
+    options = [*options, "--set=calibration_share=0.3", "--false-alarm-rate", "0.2"]
+    run("fit", "patchcore", "parts", "-o", "m.safetensors", "--roi", "regions", *options)
+    return options
+
+
+@pytest.mark.usefixtures("judged")
+def test_each_image_has_its_own_region_in_evaluate_report_sensitivity_and_update(run):
+    _, err = run("evaluate", "m.safetensors", "--category", "set", code=2)
+    assert "each image has a region of its own; give them" in err
+    out, _ = run("evaluate", "m.safetensors", "--category", "set", "--roi", "regions_of_test", "--json")
+    found = json.loads(out)
+    assert found["masked"] == 3
+    told = "The masks of 3 of 6 anomalous images mark nothing inside the region of interest, e.g. board/0.png."
+    assert told in found["notes"]
+    sides = ["--normal", "set/test/good", "--anomalous", "set/test/board"]
+    _, err = run("evaluate", "m.safetensors", *sides, "--roi", "regions_of_test", code=2)
+    assert "is an image of both normal and anomalous" in err
+    for word, kind in (("normal", "good"), ("anomalous", "board")):
+        Path("both").mkdir(exist_ok=True)
+        (Path("regions_of_test") / kind).rename(Path("both") / word)
+    out, _ = run("report", "m.safetensors", *sides, "--roi", "both", "-o", "r.html", "--json")
+    assert json.loads(out)["image"] == found["image"]
+    made = ["--size", "0.3", "--contrast", "1", "--defects", "2", "--json"]
+    out, _ = run("sensitivity", "m.safetensors", "set/test/good", "--roi", "both/normal", *made)
+    assert json.loads(out)["good"]["total"] == 24
+    out, _ = run("update", "m.safetensors", "set/test/good", "--roi", "both/normal", "-o", "n.safetensors", "--json")
+    assert json.loads(out)["update"]["images"]["learnt"] > 0
+
+
+@pytest.mark.usefixtures("judged")
+def test_what_a_region_leaves_nothing_of_is_refused(run):
+    for i in range(24):
+        for folder in ("empty", "sides/normal", "sides/anomalous"):
+            png(Path(folder) / f"{i}.png", np.zeros((64, 64), np.uint8))
+    good = "set/test/good"
+    for words in (
+        ("sensitivity", "m.safetensors", good, "--roi", "empty"),
+        ("update", "m.safetensors", good, "-o", "n.safetensors", "--roi", "empty"),
+        ("evaluate", "m.safetensors", "--normal", good, "--anomalous", good, "--roi", "sides"),
+        ("score", "m.safetensors", good, "--roi", "empty"),
+    ):
+        _, err = run(*words, code=2)
+        assert "region of interest is empty" in err or "regions are empty" in err, (words, err)
+    region = "regions_of_test/board/0.png"
+    _, err = run("update", "m.safetensors", good, "-o", "n.safetensors", "--roi", region, code=2)
+    assert "not this detector's" in err
+
+
+def test_calibration_images_of_a_fit_bring_their_own_regions(run, judged):
+    words = ["fit", "patchcore", "parts", "--calibrate", "set/test/good", "-o", "m.safetensors", *judged]
+    _, err = run(*words, "--roi", "regions", code=2)
+    assert "is an image of both good and calibrate" in err
+    Path("of").mkdir()
+    Path("regions").rename("of/good")
+    Path("regions_of_test/good").rename("of/calibrate")
+    out, _ = run(*words, "--roi", "of", "--json")
+    assert json.loads(out)["calibration_images"] == 24

@@ -1,9 +1,8 @@
 """`dracones evaluate`: every metric, with its interval, for normal against anomalous images."""
 
-from pathlib import Path
 from typing import Any
 
-from dracones.cli.models import load_model, open_data, open_test, read_groups, use_threads_for
+from dracones.cli.models import load_model, read_groups, use_threads_for
 from dracones.cli.options import (
     Anomalous,
     AsJson,
@@ -16,9 +15,11 @@ from dracones.cli.options import (
     Model,
     NoMasks,
     Normal,
+    Roi,
     Threads,
 )
 from dracones.cli.output import emit, report_skipped, skipped_records, table, tell
+from dracones.cli.sides import Sides
 
 
 def evaluate(
@@ -28,6 +29,7 @@ def evaluate(
     masks: Masks = None,
     no_masks: NoMasks = False,
     category: Category = None,
+    roi: Roi = None,
     group: Group = None,
     batch_size: BatchSize = 32,
     classifier: Classifier = None,
@@ -41,11 +43,9 @@ def evaluate(
     from dracones.training import RichProgress
 
     detector = load_model(model, device=device, classifier=classifier)
-    normal_images, anomalous_images = open_sides(model, normal, anomalous, masks, category, no_masks=no_masks)
     found = judge(
         detector,
-        normal_images,
-        anomalous_images,
+        *Sides(normal, anomalous, masks, no_masks, category, roi).opened(model, detector),
         groups=read_groups(group),
         batch_size=batch_size,
         progress=RichProgress(),
@@ -58,46 +58,18 @@ def evaluate(
     report_skipped(skipped)
 
 
-def open_sides(
-    model: Path,
-    normal: str | None,
-    anomalous: str | None,
-    masks: Path | None,
-    category: Path | None,
-    *,
-    no_masks: bool = False,
-) -> tuple[Any, Any]:
-    """The two sides of a comparison, from options or from a whole category; as the model reads images.
-
-    Raises:
-        ValueError: options that contradict each other, or a side that is missing.
-    """
-    if masks is not None and no_masks:
-        raise ValueError("--masks and --no-masks contradict each other; give one of them")
-    if category is not None:
-        if normal or anomalous or masks:
-            raise ValueError("--category names both sides and the masks; leave out --normal, --anomalous and --masks")
-        test, labels = open_test(model, category)
-        test = test.without_masks() if no_masks else test
-        return test.subset(labels == 0), test.subset(labels == 1)
-    if normal is None or anomalous is None:
-        raise ValueError("give --normal DATA and --anomalous DATA, or --category DIR")
-    anomalous_images = open_data(model, anomalous, masks=masks)
-    return open_data(model, normal), anomalous_images.without_masks() if no_masks else anomalous_images
-
-
 def show(found: Any) -> None:
     """Print an evaluation as tables: value, low, high of each metric."""
     counts = found.counts
     if found.alarms is not None:
         shares = {"normal: false alarms": found.alarms["normal"], "anomalous: found": found.alarms["anomalous"]}
         shares |= {f"  {kind}": alarms for kind, alarms in found.kinds.items()}
-        rows = [
-            [what, f"{a.count} of {a.total}", a.share.value, a.share.low, a.share.high] for what, a in shares.items()
-        ]
         if found.outlined is not None:
             shares["normal: with an outline"] = found.outlined.normal
             shares["anomalous: with an outline"] = found.outlined.anomalous
+        rows = [
+            [what, f"{a.count} of {a.total}", a.share.value, a.share.low, a.share.high] for what, a in shares.items()
+        ]
         table("called anomalous at the threshold", ["images", "count", "share", "95 % from", "to"], rows)
     if found.groups:
         promised = next(iter(found.groups.values())).rate

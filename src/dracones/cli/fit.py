@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dracones.cli.interest import regions_for
 from dracones.cli.models import open_normal, read_groups
 from dracones.cli.options import (
     AsJson,
@@ -116,12 +117,16 @@ def fit(
         images = open_normal(data, strict=strict, max_pixels=max_pixels, pages=pages)
     groups = read_groups(group)
     aside = groups if calibrate is None else None
-    detector.fit(images, roi=roi, groups=aside, device=device, progress=progress, checkpoint=checkpoint)
+    more = None if calibrate is None else open_normal(calibrate, strict=strict, max_pixels=max_pixels, pages=pages)
+    regions = regions_for(roi, {"good": images} if more is None else {"good": images, "calibrate": more})
+    detector.fit(images, roi=regions["good"], groups=aside, device=device, progress=progress, checkpoint=checkpoint)
     if not rank.is_main:
         return
     if calibrate is not None or confidence is not None or pixel_rate is not None:
+        if more is not None and roi is not None and roi.is_dir():
+            more = detector.open(more, roi=regions["calibrate"])
         detector.calibrate(
-            calibrate,
+            more,
             false_alarm_rate=false_alarm_rate,
             confidence=confidence,
             pixel_rate=pixel_rate,

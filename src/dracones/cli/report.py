@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from dracones.cli.evaluate import open_sides
 from dracones.cli.models import load_model, use_threads_for
 from dracones.cli.options import (
     Anomalous,
@@ -18,10 +17,12 @@ from dracones.cli.options import (
     Model,
     NoMasks,
     Normal,
+    Roi,
     Threads,
     require_folder_of,
 )
 from dracones.cli.output import emit, tell
+from dracones.cli.sides import Sides
 
 
 def report(
@@ -31,6 +32,7 @@ def report(
     masks: Masks = None,
     no_masks: NoMasks = False,
     category: Category = None,
+    roi: Roi = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Also how small a made defect on the normal images it sees.")
@@ -49,7 +51,7 @@ def report(
     from dracones.training import RichProgress
 
     detector = load_model(model, device=device, classifier=classifier)
-    sides = open_sides(model, normal, anomalous, masks, category, no_masks=no_masks)
+    sides = Sides(normal, anomalous, masks, no_masks, category, roi).opened(model, detector)
     found = judge(detector, *sides, batch_size=batch_size, progress=RichProgress())
     page = evaluation_page(detector, found, *sides)
     if sensitivity:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dracones.cli.interest import within
 from dracones.cli.models import is_exported, load_model, open_data, read_groups, use_threads_for
 from dracones.cli.options import use_threads
 
@@ -31,11 +32,7 @@ class Task(NamedTuple):
     def open(self, detector: Any) -> Any:
         """The images of DATA as they are scored."""
         images = open_data(self.model, self.data, **self.reading)
-        if self.roi is None:
-            return detector.adopt(images)
-        if is_exported(self.model):
-            raise ValueError(f"{self.model} is an exported file, and those know no region of interest; leave out --roi")
-        return detector.adopt(detector.open(images, roi=self.roi))
+        return detector.adopt(within(self.model, detector, images, self.roi))
 
 
 def refuse_processes(

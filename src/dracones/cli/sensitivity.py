@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dracones.cli.interest import within
 from dracones.cli.models import open_normal
 from dracones.cli.options import (
     AsJson,
@@ -12,6 +13,7 @@ from dracones.cli.options import (
     Classifier,
     Device,
     Model,
+    Roi,
     Threads,
     require_folder_of,
     runtime,
@@ -36,6 +38,7 @@ def sensitivity(
     contrasts: Annotated[
         list[float] | None, typer.Option("--contrast", help="Share of the full change; repeatable. .25, .5, 1.")
     ] = None,
+    roi: Roi = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of images, places and shapes.")] = 0,
     batch_size: BatchSize = 32,
     classifier: Classifier = None,
@@ -62,7 +65,7 @@ def sensitivity(
     graded |= {"sizes": sizes} if sizes else {}
     graded |= {"contrasts": contrasts} if contrasts else {}
     detector = dracones.load(model, device=device or "cpu", **runtime(classifier))
-    images = open_normal(data, strict=False)
+    images = within(model, detector, open_normal(data, strict=False), roi)
     found = measure(
         detector, images, defects=defects, seed=seed, batch_size=batch_size, progress=RichProgress(), **graded
     )

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from dracones.cli.interest import regions_for, within
 from dracones.cli.models import open_normal
-from dracones.cli.options import AsJson, Device, Model, Strict, Threads, require_folder_of, use_threads
+from dracones.cli.options import AsJson, Device, Model, Roi, Strict, Threads, require_folder_of, use_threads
 from dracones.cli.output import emit, report_skipped, skipped_records, tell
 
 
@@ -21,6 +22,7 @@ def update(
         bool,
         typer.Option("--anyway", help="Take in images of which MODEL calls most anomalous: a new kind of good part."),
     ] = False,
+    roi: Roi = None,
     device: Device = "cpu",
     threads: Threads = None,
     strict: Strict = False,
@@ -38,8 +40,14 @@ def update(
     from dracones.training import RichProgress
 
     before = dracones.load(model, device=device or "cpu")
-    images = open_normal(data, strict=strict)
-    detector, said = learn_on(before, images, calibrate=calibrate, anyway=anyway, progress=RichProgress())
+    sets = {"good": open_normal(data, strict=strict)}
+    if calibrate is not None:
+        sets["calibrate"] = open_normal(calibrate, strict=strict)
+    regions = regions_for(roi, sets)
+    opened = {word: within(model, before, images, regions[word]) for word, images in sets.items()}
+    detector, said = learn_on(
+        before, opened["good"], calibrate=opened.get("calibrate"), anyway=anyway, progress=RichProgress()
+    )
     detector.save(output)
     step = detector.provenance["updates"][-1]
     if as_json:

@@ -202,12 +202,11 @@ class _Made(Dataset[Tensor]):
         # One seed for a kind and number, whatever the size and contrast.
         drawn = torch.Generator().manual_seed((self.seed * 1_000_003 + kind) * 1_000_003 + number)
         image, donor = self.images.read(place), self._donor(number, image=place)
-        found = with_defect(image, self.kinds[kind], size=size, contrast=contrast, donor=donor, generator=drawn)
-        inside = self.images.inside(place)
-        if inside is not None:
-            # What counts is what lies inside; the colour outside stays as it is.
-            seen = torch.from_numpy(inside)
-            found = Defect(torch.where(seen, found.image, image), found.mask & seen)
+        region = self.images.inside(place)
+        inside = None if region is None else torch.from_numpy(region)
+        found = with_defect(
+            image, self.kinds[kind], size=size, contrast=contrast, donor=donor, inside=inside, generator=drawn
+        )
         # A camera's image has whole levels, and so has one with a defect.
         steps = levels_of(native)
         return found if steps is None else Defect(_levelled(found.image, steps), found.mask)

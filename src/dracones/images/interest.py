@@ -155,7 +155,7 @@ def _read(roi: Any, images: "ImageCollection") -> tuple[NDArray[np.bool_] | None
         mask = np.asarray(roi) != 0
     elif Path(roi).is_dir():
         names = [images.source.item_name(i) for i in range(len(images.source))]
-        found = masks_beside(names, Path(roi))
+        found = masks_beside(names, Path(roi), of_these_alone=False)
         chosen = [path[0] if isinstance(path, tuple) else path for path in found]
         paths = [path for path in chosen if path is not None]
         if len(paths) < len(chosen):

@@ -130,11 +130,16 @@ def _as_tuple(mask: MaskPaths) -> tuple[Path, ...]:
     return () if mask is None else (mask,) if isinstance(mask, Path) else mask
 
 
-def masks_beside(names: Sequence[str], folder: Path) -> list[MaskPaths]:
+def masks_beside(names: Sequence[str], folder: Path, *, of_these_alone: bool = True) -> list[MaskPaths]:
     """For each image name (a path relative to its folder) the mask in `folder` at the same place, or None.
 
     A mask is called like its image, with or without `_mask` behind it, and may be of another file type; a folder called
     like the image holds several (MVTec LOCO).
+
+    Args:
+        names: Of the images.
+        folder: Searched to the bottom.
+        of_these_alone: Refuse masks that belong to none of the images.
 
     Raises:
         ValueError: a mask belongs to no image, two masks to one image, or no mask to any.
@@ -154,7 +159,7 @@ def masks_beside(names: Sequence[str], folder: Path) -> list[MaskPaths]:
         if key in found:
             raise ValueError(f"two masks for one image: {found[key][0]} and {path}")
         found[key] = (path,)
-    strays = sorted(set(found) - set(keys))
+    strays = sorted(set(found) - set(keys)) if of_these_alone else []
     if not found:
         raise ValueError(f"no masks in {folder}")
     if strays:

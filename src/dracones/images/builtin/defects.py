@@ -29,6 +29,7 @@ def with_defect(
     size: float,
     contrast: float = 1.0,
     donor: Tensor | None = None,
+    inside: Tensor | None = None,
     generator: torch.Generator,
 ) -> Defect:
     """A copy of a good image with one made defect at a random place where the image has structure.
@@ -48,10 +49,11 @@ def with_defect(
         size: extent of the defect, as a share of the image's shorter side, in (0, 1]; a scar is twice as long.
         contrast: share of the change that is applied, in (0, 1].
         donor: another good image of the same channels, any size; the image itself if not given.
+        inside: `[H, W]` bool, where the image counts: the defect's centre lies there, and nothing else is changed.
         generator: draws place, shape and content.
 
     Raises:
-        ValueError: unknown kind, or a size or contrast outside (0, 1].
+        ValueError: unknown kind, a size or contrast outside (0, 1], or nothing inside.
 
     Example:
         >>> stripes = torch.linspace(0, 1, 32).repeat(3, 32, 1)
@@ -64,11 +66,14 @@ def with_defect(
     for name, value in (("size", size), ("contrast", contrast)):
         if not 0 < value <= 1:
             raise ValueError(f"{name}: expected a share in (0, 1], got {value}")
+    if inside is not None and not inside.any():
+        raise ValueError("inside: no pixel is marked, so there is no place for a defect")
     extent = max(2, round(size * min(image.shape[1:])))
     donor = image if donor is None else donor
     best: tuple[float, Tensor, Tensor] | None = None
-    for centre in _places(image, generator):
+    for centre in _inside(_places(image, generator), inside, generator):
         mask = _shape(kind, (image.shape[1], image.shape[2]), centre, extent, generator)
+        mask = mask if inside is None else mask & inside
         content = _content(kind, image, mask, centre, extent, donor, generator)
         change = float((content - image).abs().mean(dim=0)[mask].mean()) if mask.any() else 0.0
         if best is None or change > best[0]:
@@ -94,6 +99,16 @@ def _places(image: Tensor, generator: torch.Generator) -> list[tuple[int, int]]:
         (int((cell // 16 + y) * height / 16), int((cell % 16 + x) * width / 16))
         for cell, (y, x) in zip(cells.tolist(), within.tolist(), strict=True)
     ]
+
+
+def _inside(places: list[tuple[int, int]], inside: Tensor | None, generator: torch.Generator) -> list[tuple[int, int]]:
+    """The places that lie inside; where none does, one of all that do."""
+    if inside is None:
+        return places
+    found = [(y, x) for y, x in places if inside[y, x]]
+    pixels = inside.nonzero()
+    drawn = pixels[torch.randint(len(pixels), (1,), generator=generator)][0].tolist()
+    return found or [(drawn[0], drawn[1])]
 
 
 def _shape(

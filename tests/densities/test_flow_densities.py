@@ -240,3 +240,42 @@ def test_a_gradient_that_rounding_would_make_zero_is_refused():
     assert gradient.abs().sum() > 0
     with torch.no_grad():
         assert torch.isfinite(density.log_prob(images)).all()
+
+
+def test_a_split_prior_is_the_gaussian_of_what_leaves_given_what_stays():
+    """log p of three levels by hand: each leaving half under the mean and deviation that its convolution gives."""
+    torch.manual_seed(0)
+    options = {"image_shape": (1, 8, 8), "levels": 3, "steps": 1, "hidden": 4}
+    plain, learnt = create("glow", **options), create("glow", **options, split_prior=True)
+    levels = learnt.flow.bijection.levels
+    priors = [level.layers[-1] for level in levels[:-1]]
+    assert [len(level.layers) for level in levels] == [5, 5, 4]
+    state = {name: value for name, value in learnt.state_dict().items() if name in plain.state_dict()}
+    plain.load_state_dict(state)
+    x = torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        plain.flow.log_prob(x), learnt.flow.log_prob(x)  # ActNorm looks at its first batch
+        assert torch.allclose(plain.flow.log_prob(x), learnt.flow.log_prob(x)), "it starts as N(0, 1)"
+        for prior in priors:
+            for parameter in prior.conditioner.parameters():
+                parameter.normal_(0, 0.2)
+        multiscale = plain.flow.bijection
+        kept, expected, log_det = x, 0.0, 0.0
+        for index, level in enumerate(multiscale.levels):
+            kept, gained = level.encode(kept)
+            log_det = log_det + gained
+            if index == len(multiscale.levels) - 1:
+                expected = expected + torch.distributions.Normal(0, 1).log_prob(kept).flatten(1).sum(1)
+                break
+            stays, leaves = kept.chunk(2, 1)
+            raw = priors[index].conditioner(stays)
+            negative_log_scale, negative_mean = raw.chunk(2, 1)
+            gaussian = torch.distributions.Normal(-negative_mean, (-negative_log_scale).exp())
+            expected = expected + gaussian.log_prob(leaves).flatten(1).sum(1)
+            kept = stays
+        found = learnt.flow.log_prob(x)
+    torch.testing.assert_close(found, expected + log_det, rtol=1e-4, atol=1e-3)
+    assert not torch.allclose(found, plain.flow.log_prob(x))
+    with torch.no_grad():
+        back = learnt.flow.bijection.decode(learnt.flow.bijection.encode(x)[0])[0]
+    torch.testing.assert_close(back, x, rtol=1e-3, atol=1e-4)

@@ -25,6 +25,15 @@ def test_scales_are_the_backbone_on_smaller_images(pyramid):
     assert pyramid.channels == (32, 32, 32)
 
 
+def test_the_papers_pyramid_keeps_every_second_pixel(pyramid):
+    x = images(height=64, width=96)
+    nearest = ImagePyramid(pyramid.extractor, 3, "nearest")
+    maps = nearest(x)
+    assert torch.equal(maps[1], pyramid.extractor(x[:, :, ::2, ::2])[0])
+    assert torch.equal(maps[2], pyramid.extractor(x[:, :, ::4, ::4])[0])
+    assert nearest.fingerprint() == pyramid.fingerprint() + "/nearest"
+
+
 def test_gradient_reaches_the_image_through_every_scale(pyramid):
     x = images(1).requires_grad_()
     for level in pyramid(x):

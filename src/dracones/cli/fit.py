@@ -65,6 +65,9 @@ def fit(
         ),
     ] = None,
     group: Group = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="With ensemble: go on without a witness that fails, and name it.")
+    ] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="Forget a killed run instead of going on with it.")
     ] = False,
@@ -95,6 +98,8 @@ def fit(
         options["false_alarm_rate"] = false_alarm_rate
     if group_by is not None:
         options["group_by"] = group_by
+    if keep_going:
+        options["keep_going"] = True
     if calibrate is not None:
         # The threshold comes from other images: none of these has to be kept aside.
         options.setdefault("calibration_share", 0.0)

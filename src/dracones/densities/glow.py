@@ -22,6 +22,7 @@ from dracones.flows import (
     Squeeze,
     channels,
 )
+from dracones.flows.conditioners import ZeroConv2d
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"steps": 8, "hidden": 64},
@@ -30,7 +31,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "tiny-constant-volume": {"steps": 8, "hidden": 64, "coupling": "additive"},
     "small-constant-volume": {"steps": 16, "hidden": 128, "coupling": "additive"},
     # Kingma and Dhariwal 2018, CIFAR-10
-    "glow-cifar10": {"levels": 3, "steps": 32, "hidden": 512, "scale": "sigmoid"},
+    "glow-cifar10": {"levels": 3, "steps": 32, "hidden": 512, "scale": "sigmoid", "split_prior": True},
     # Kirichenko et al. 2020, appendix; Nalisnick et al. 2019 have the same sizes
     "kirichenko-fashionmnist": {
         "levels": 2,
@@ -57,7 +58,10 @@ class Glow(FlowDensity):
     `affine` or `additive` (then the volume is the same for every image: constant-volume Glow, Nalisnick et al.
     2019). `conditioner` is `convnet` (3x3, 1x1, 3x3) or `highway` (three highway layers); `scale` the bound on
     the log-scale (`tanh`, `atan`, `sigmoid`); `bottleneck` the number l of dimensions that each conditioner may
-    pass on. `memory="constant"` trains in memory that does not grow with `steps`.
+    pass on. `split_prior`: what leaves at a level is a Gaussian whose mean and log-scale a convolution of zeros reads
+    from what stays (as in their code), in place of N(0, 1): a coupling of its own at the end of the level, so that
+    latents are standard normal all the same. The prior of the last level stays N(0, 1), which their code learns as one
+    mean and scale a channel. `memory="constant"` trains in memory that does not grow with `steps`.
 
     Raises `ValueError` where a side cannot be halved `levels` times.
 
@@ -76,6 +80,7 @@ class Glow(FlowDensity):
         scale: str = "tanh",
         lu: bool = True,
         bottleneck: int | None = None,
+        split_prior: bool = False,
         margin: float = 0.05,
         memory: str = "standard",
         seed: int = 0,
@@ -90,12 +95,14 @@ class Glow(FlowDensity):
         if steps < 1:
             raise ValueError(f"glow: steps must be at least 1, got {steps}")
         parts: list[Bijection] = []
-        for _ in range(levels):
+        for level in range(levels):
             count, height, width = 4 * count, height // 2, width // 2
             network = _conditioner(conditioner, hidden, bottleneck, (height, width))
             layers: list[Bijection] = [Squeeze()]
             for _ in range(steps):
                 layers += [ActNorm(count), InvertibleConv1x1(count, lu=lu), _coupling(coupling, count, network, scale)]
+            if split_prior and level + 1 < levels:
+                layers.append(_prior_of_leaving(count))
             parts.append(Chain(*layers, memory=memory))
             count //= 2
         shape = tuple(image_shape)
@@ -139,6 +146,11 @@ def _conditioner(
     if name == "highway":
         return partial(Highway, hidden=hidden, bottleneck=bottleneck, size=size)
     raise ValueError(f"glow: conditioner must be 'convnet' or 'highway', got {name!r}")
+
+
+def _prior_of_leaving(count: int) -> Bijection:
+    """Brings what leaves to N(0, 1), given what stays: `(z - mean) / deviation`, an affine coupling of the halves."""
+    return AffineCoupling(channels(count), partial(ZeroConv2d, log_gain=True), scale=nn.Identity())
 
 
 def _coupling(name: str, count: int, network: Callable[[int, int], nn.Module], scale: str) -> Bijection:

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,7 @@ def learn(
     learnt = Met.of(found[np.concatenate([places.train, places.validation])] if method.learns else found[:0])
     return parts, {
         **facts,
+        **({"notes": list(method.notes)} if method.notes else {}),
         "native": native_shapes(images),
         "met": {"learnt": learnt.text(), "calibrated": Met.of(found[places.calibration]).text()},
     }
@@ -188,23 +189,38 @@ def _train(
     method: Method, parts: Parts, progress: Progress | None, checkpoint: str | Path | None
 ) -> list[TrainingReport]:
     reports = []
-    for trainee in _one_after_the_other(method.trainees(parts, progress), str(method.device)):
-        seed, device = method.config.seed + trainee.number, str(method.device)
-        reports.append(
-            train(
+    device = str(method.device)
+    trainees = _one_after_the_other(method.trainees(parts, progress), device)
+    trainee = next(trainees, None)
+    while trainee is not None:
+        own = {"seed": method.config.seed + trainee.number, "device": device}
+        try:
+            report = train(
                 trainee.module,
                 trainee.data,
-                trainee.config.model_copy(update={"seed": seed, "device": device}),
+                trainee.config.model_copy(update=own),
                 validation=trainee.validation,
                 checkpoint=None if checkpoint is None else _numbered(Path(checkpoint), trainee.number),
                 progress=progress,
                 loss=trainee.loss,
             )
-        )
+        except Exception as error:
+            # The method hears of it where it waits, and may know how to go on; most do not, and then it is raised.
+            trainee = _next_despite(trainees, error)
+            continue
+        reports.append(report)
+        trainee = next(trainees, None)
     return reports
 
 
-def _one_after_the_other(trainees: Iterator[Trainee], device: str) -> Iterator[Trainee]:
+def _next_despite(trainees: Generator[Trainee, None, None], error: Exception) -> Trainee | None:
+    try:
+        return trainees.throw(error)
+    except StopIteration:
+        return None
+
+
+def _one_after_the_other(trainees: Iterator[Trainee], device: str) -> Generator[Trainee, None, None]:
     """The trainees; of several processes the main one makes each first, and the others find its features on disk."""
     if launched().processes == 1:
         yield from trainees

@@ -1,5 +1,6 @@
 """A detector's region of interest, met by images that may bring one."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from dracones.images import ImageCollection, Interest, InterestSource, restricted, within
@@ -36,3 +37,15 @@ def restricted_as(interest: Interest | None, images: ImageCollection) -> ImageCo
             )
         return images
     return images if interest is None else restricted(images, interest)
+
+
+def within_regions_of(images: ImageCollection, made: ImageCollection, places: Iterable[int]) -> ImageCollection:
+    """Images made of others, within the regions of those: ``places[i]`` is where the one is of which ``i`` was made.
+
+    Where one region holds for all, nothing is to be done.
+    """
+    source = images.source
+    if not isinstance(source, InterestSource) or source.paths_of_regions is None:
+        return made
+    paths = [source.paths_of_regions[int(images.places[place])] for place in places]
+    return made.from_source(InterestSource(made.source, source.interest, paths))

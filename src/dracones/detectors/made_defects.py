@@ -11,12 +11,14 @@ from torch.utils.data import Dataset
 from dracones.detectors.alarms import Alarms
 from dracones.detectors.detector import Detector
 from dracones.detectors.familiar import digests, refuse_learnt
+from dracones.detectors.interests import within_regions_of
 from dracones.images import (
     DEFECT_KINDS,
     Defect,
     DefectKind,
     ImageCollection,
     levels_of,
+    open_images,
     with_defect,
 )
 from dracones.training import Progress
@@ -139,7 +141,8 @@ def sensitivity(
     unread = {item.name for item in good.errors}
     readable = fresh.subset([i for i, name in enumerate(fresh.names) if name not in unread])
     made = _Made(readable, list(kinds), sorted(sizes), sorted(contrasts), defects, seed)
-    scored = detector.predict(made, batch_size=batch_size, maps=False, strict=True, progress=progress)
+    with_defects = within_regions_of(readable, open_images(made), (made.place(i) for i in range(len(made))))
+    scored = detector.predict(with_defects, batch_size=batch_size, maps=False, strict=True, progress=progress)
     if scored.is_anomaly is None:
         raise ValueError("no verdicts on the made defects")
     flags = scored.is_anomaly.reshape(len(kinds), len(made.sizes), len(made.contrasts), defects)
@@ -186,6 +189,10 @@ class _Made(Dataset[Tensor]):
 
     def __len__(self) -> int:
         return len(self.kinds) * len(self.sizes) * len(self.contrasts) * self.defects
+
+    def place(self, index: int) -> int:
+        """Where the image is that a defect was made on."""
+        return self.order[index % self.defects]
 
     def __getitem__(self, index: int) -> Tensor:
         if not 0 <= index < len(self):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dracones.features.extractor import FeatureExtractor
-from dracones.features.scaled import ScaledExtractor
+from dracones.features.scaled import ScaledExtractor, Shrinking
 
 __all__ = ["ImagePyramid", "RotatedEmbedding", "rotated"]
 
@@ -19,6 +19,7 @@ class ImagePyramid(ScaledExtractor):
     Args:
         extractor: of exactly one level.
         scales: how many sizes, each half the one before.
+        shrinking: bilinear, or nearest; see `ScaledExtractor`.
 
     Raises:
         ValueError: the extractor has several levels; no scale.
@@ -29,10 +30,10 @@ class ImagePyramid(ScaledExtractor):
         [(1, 128, 8, 8), (1, 128, 4, 4), (1, 128, 2, 2)]
     """
 
-    def __init__(self, extractor: FeatureExtractor, scales: int) -> None:
+    def __init__(self, extractor: FeatureExtractor, scales: int, shrinking: Shrinking = "bilinear") -> None:
         if len(extractor.channels) != 1:
             raise ValueError(f"an image pyramid takes one level of the backbone; got levels={extractor.levels}")
-        super().__init__(extractor, scales)
+        super().__init__(extractor, scales, shrinking)
 
 
 class RotatedEmbedding(nn.Module):

@@ -1,26 +1,31 @@
 """All levels of a backbone for the image as it is, and the deepest one again for the image at smaller sizes."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dracones.features.extractor import FeatureExtractor
 from dracones.features.shapes import shapes_alone
 from dracones.images.resize import resize
 
-__all__ = ["ScaledExtractor"]
+__all__ = ["ScaledExtractor", "Shrinking"]
+
+Shrinking = Literal["bilinear", "nearest"]
 
 
 class ScaledExtractor(nn.Module):
     """One pass that serves methods of positions (all levels) and of the whole image (the deepest level, several sizes).
 
-    Images are shrunk bilinearly with antialiasing. Stands in for a `FeatureExtractor`.
+    Stands in for a `FeatureExtractor`.
 
     Args:
         extractor: of any levels.
         scales: how many image sizes, each half the one before; 1 adds nothing.
+        shrinking: bilinear, with antialiasing; or nearest, which keeps every second pixel of the size before, as the
+            code of DifferNet and CS-Flow does: fine textures then alias into coarse ones.
 
     Raises:
         ValueError: no scale.
@@ -31,12 +36,13 @@ class ScaledExtractor(nn.Module):
         [(1, 64, 16, 16), (1, 128, 8, 8), (1, 128, 4, 4)]
     """
 
-    def __init__(self, extractor: FeatureExtractor, scales: int) -> None:
+    def __init__(self, extractor: FeatureExtractor, scales: int, shrinking: Shrinking = "bilinear") -> None:
         super().__init__()
         if scales < 1:
             raise ValueError(f"an image is seen at one scale at least; got scales={scales}")
         self.extractor = extractor
         self.scales = scales
+        self.shrinking = shrinking
         self.channels = extractor.channels + extractor.channels[-1:] * (scales - 1)
         self.name = f"{extractor.name} at {scales} scales"
 
@@ -67,12 +73,20 @@ class ScaledExtractor(nn.Module):
             )
         maps = list(self.extractor(images))
         for scale in range(1, self.scales):
-            maps.append(self.extractor(resize(images, _shrunk(images, scale)))[-1])
+            maps.append(self.extractor(self._smaller(images, scale))[-1])
         return tuple(maps)
 
     def fingerprint(self) -> str:
-        """The extractor's, and the scales."""
-        return f"{self.extractor.fingerprint()}/{self.scales}"
+        """The extractor's, the scales, and how images are shrunk where it is not bilinearly."""
+        how = "" if self.shrinking == "bilinear" else f"/{self.shrinking}"
+        return f"{self.extractor.fingerprint()}/{self.scales}{how}"
+
+    def _smaller(self, images: Tensor, scale: int) -> Tensor:
+        size = _shrunk(images, scale)
+        if self.shrinking == "bilinear":
+            return resize(images, size)
+        # `resize` would take the pixel nearest to each cell's middle; the papers' code takes the cell's first.
+        return F.interpolate(images, size=size, mode="nearest")
 
 
 def _shrunk(images: Tensor, scale: int) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """The answer of several methods over one pass of the backbone, on the scale of normal images."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
@@ -65,6 +66,9 @@ class EnsembleConfig(MapConfig):
     made_defects: int = Field(150, ge=20, description="made defects that weigh the witnesses")
     scales: int = Field(3, ge=1, description="image sizes of the whole image's embedding, each half the one before")
     memory_share: float = Field(0.02, gt=0, le=1, description="share of the training patches that patchcore keeps")
+    keep_going: bool = Field(
+        False, description="go on without a witness that fails, and name it; otherwise the fit stops there"
+    )
     flow_epochs: int = Field(12, ge=1, description="epochs of cflow, where it is asked")
     validation_share: float = Field(
         0.2, gt=0, lt=0.9, description="share of the normal images that brings the witnesses to one scale"
@@ -128,8 +132,12 @@ class Ensemble(FeatureMethod):
             witness = _witness(name, self.config)
             witness.build_on(tuple(channels[i] for i in seen), tuple(sizes[i] for i in seen))
             self.witnesses[name] = witness
+        self._failures: tuple[str, ...] = ()
+        self._make_scale()
+
+    def _make_scale(self) -> None:
         for buffer in ("centre", "spread", "map_centre", "map_spread", "weights"):
-            self.register_buffer(buffer, torch.ones(len(self.witnesses)))
+            self.register_buffer(buffer, torch.ones(len(self.witnesses), device=self.device))
 
     @property
     def voices(self) -> tuple[str, ...]:
@@ -137,7 +145,7 @@ class Ensemble(FeatureMethod):
         return tuple(_WORDS[name] for name in self.config.witnesses)
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def names(self) -> tuple[WitnessName, ...]:
         """Of the witnesses, in the order of `Scores.evidence`."""
         return self.config.witnesses
 
@@ -147,10 +155,13 @@ class Ensemble(FeatureMethod):
         """The runs of all witnesses, one after the other."""
         number = 0
         self._share()
-        for witness in self._members():
-            for trainee in witness.trainees(parts, progress):
-                yield trainee._replace(number=number)
-                number += 1
+        for name, witness in zip(self.names, self._members(), strict=True):
+            try:
+                for trainee in witness.trainees(parts, progress):
+                    yield trainee._replace(number=number)
+                    number += 1
+            except Exception as error:  # whatever it is: it is named, and the others may do without
+                self._go_on_without(name, error)
 
     def fit_statistics(self, context: FitContext) -> None:
         """What each witness gathers; then the scale of held-out normal images, and the weights.
@@ -163,8 +174,11 @@ class Ensemble(FeatureMethod):
                 f"ensemble: {len(context.held_out)} normal images are held out; at least 2 bring the witnesses to one "
                 "scale (validation_share)"
             )
-        for witness in self._members():
-            witness.fit_statistics(context)
+        for name, witness in zip(self.names, self._members(), strict=True):
+            try:
+                witness.fit_statistics(context)
+            except Exception as error:
+                self._go_on_without(name, error)
         self._weigh(context)
 
     @property
@@ -204,6 +218,12 @@ class Ensemble(FeatureMethod):
             low.append(_per_map(answers, lambda heat: heat.mean(dim=(1, 2))))
             high.append(_per_map(answers, lambda heat: heat.square().mean(dim=(1, 2))))
         found = torch.cat(scores)
+        failed = [
+            name for name, known in zip(self.names, found.isfinite().all(dim=0).tolist(), strict=True) if not known
+        ]
+        if failed:
+            self._go_on_without(failed[0], ValueError("its scores of held-out normal images are not finite"))
+            return self._standardise(context)
         standard = Standard.of(found)
         self.centre.copy_(standard.centre)
         self.spread.copy_(standard.spread)
@@ -230,6 +250,28 @@ class Ensemble(FeatureMethod):
                 if advance is not None:
                     advance(len(chosen))
         return torch.cat(found)
+
+    def _go_on_without(self, name: WitnessName, error: Exception) -> None:
+        """Leave a witness out that failed, and say so.
+
+        Raises:
+            RuntimeError: it was not asked to go on, or nobody is left.
+        """
+        what = f"the witness {name} ({_WORDS[name]}) failed: {error}"
+        rest = tuple(each for each in self.names if each != name)
+        if not self.config.keep_going or not rest:
+            hint = "; the others go on without it with keep_going=True (--keep-going)" if rest else ""
+            raise RuntimeError(f"ensemble: {what}{hint}") from error
+        self._failures = (*self._failures, f"{what}; the ensemble is {', '.join(rest)}")
+        warnings.warn(f"ensemble: {self._failures[-1]}", RuntimeWarning, stacklevel=2)
+        self.config = self.config.model_copy(update={"witnesses": rest})
+        del self.witnesses[name]
+        self._make_scale()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which witnesses failed, and who is left."""
+        return self._failures
 
     def _share(self) -> None:
         """Have every witness read its levels of the one pass, which is made once a fit for each part."""

@@ -129,3 +129,33 @@ def test_fit_finds_the_square_and_saves(tmp_path):
     assert heat[:, mask].mean() > heat[:, ~mask].mean()
     again = dracones.load(detector.save(tmp_path / "m.safetensors"))
     np.testing.assert_array_equal(again.predict(images).scores, loud.scores)
+
+
+def test_reflection_shows_the_networks_no_zeros():
+    torch.manual_seed(0)
+    zeros, reflected = (CrossScaleConv((2, 2), (2, 2), 4, 3, padding) for padding in ("zeros", "reflect"))
+    reflected.load_state_dict(zeros.state_dict())
+    for network in (zeros, reflected):
+        nn.init.ones_(network.gain)
+    flat = [torch.ones(1, 2, 8, 8), torch.ones(1, 2, 4, 4)]
+    for at_border, even in zip(zeros(flat), reflected(flat), strict=True):
+        assert even.flatten(2).std(dim=2).max() < 1e-6, "an even map stays even up to its border"
+        assert at_border.flatten(2).std(dim=2).max() > 0.01
+
+
+@pytest.mark.parametrize("options", [{"padding": "reflect"}, {"pyramid": "nearest"}])
+def test_the_options_learn_score_and_come_back(options, tmp_path):
+    detector = dracones.create("csflow", **TINY, scales=2, epochs=1, **options).fit(normals(20))
+    images = anomalies(3)[0]
+    loaded = dracones.load(detector.save(tmp_path / "m.safetensors"))
+    scores = detector.predict(images).scores
+    assert np.array_equal(loaded.predict(images).scores, scores)
+    plain = dracones.create("csflow", **TINY, scales=2, epochs=1).fit(normals(20))
+    assert not np.allclose(plain.predict(images).scores, scores)
+
+
+def test_maps_too_small_to_be_reflected_are_named():
+    with pytest.raises(
+        ValueError, match=r"padding='reflect' needs maps of 3x3 positions at least; got scales of .*2, 2"
+    ):
+        dracones.create("csflow", **{**TINY, "levels": (3,)}, scales=2, epochs=1, padding="reflect").fit(normals(20))

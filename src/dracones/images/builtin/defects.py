@@ -72,8 +72,7 @@ def with_defect(
     donor = image if donor is None else donor
     best: tuple[float, Tensor, Tensor] | None = None
     for centre in _inside(_places(image, generator), inside, generator):
-        mask = _shape(kind, (image.shape[1], image.shape[2]), centre, extent, generator)
-        mask = mask if inside is None else mask & inside
+        mask = _shape(kind, (image.shape[1], image.shape[2]), centre, extent, inside, generator)
         content = _content(kind, image, mask, centre, extent, donor, generator)
         change = float((content - image).abs().mean(dim=0)[mask].mean()) if mask.any() else 0.0
         if best is None or change > best[0]:
@@ -112,20 +111,27 @@ def _inside(places: list[tuple[int, int]], inside: Tensor | None, generator: tor
 
 
 def _shape(
-    kind: DefectKind, size: tuple[int, int], centre: tuple[int, int], extent: int, generator: torch.Generator
+    kind: DefectKind,
+    size: tuple[int, int],
+    centre: tuple[int, int],
+    extent: int,
+    inside: Tensor | None,
+    generator: torch.Generator,
 ) -> Tensor:
+    """The marked pixels `[H, W]`, of those inside; never none where the centre lies inside."""
     angle = math.pi * float(torch.rand((), generator=generator))
     y = torch.arange(size[0])[:, None] - centre[0]
     x = torch.arange(size[1])[None, :] - centre[1]
     along = x * math.cos(angle) + y * math.sin(angle)
     across = y * math.cos(angle) - x * math.sin(angle)
     half = extent / 2
+    seen = torch.ones(size, dtype=torch.bool) if inside is None else inside
     if kind == "scar":
-        return (along.abs() <= extent) & (across.abs() <= max(0.5, extent / 16))
+        return (along.abs() <= extent) & (across.abs() <= max(0.5, extent / 16)) & seen
     aspect = 0.5 + float(torch.rand((), generator=generator))
     if kind == "patch":
-        return (along.abs() <= half) & (across.abs() <= half * aspect)
-    ellipse = (along / half).square() + (across / (half * aspect)).square() <= 1
+        return (along.abs() <= half) & (across.abs() <= half * aspect) & seen
+    ellipse = ((along / half).square() + (across / (half * aspect)).square() <= 1) & seen
     if kind == "texture":
         rough = ellipse & (_perlin(size, max(2, extent // 2), generator) > 0)
         return rough if rough.any() else ellipse

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dracones.features import ImagePyramid
+from dracones.features.scaled import Shrinking
 from dracones.flows import ActNorm
+from dracones.flows.conditioners import PaddingMode
 from dracones.methods.heatmap import ImageScore, at_size, image_score
 from dracones.methods.info import MethodInfo
 from dracones.methods.on_features import FeatureMethod, MapConfig, Preset
@@ -37,6 +39,12 @@ class CSFlowConfig(MapConfig):
     levels: tuple[int, ...] | None = Field((3,), min_length=1, max_length=1, description="the level that is used")
     size: tuple[int, int] | None = Field((384, 384), description="height, width of the largest of the scales")
     scales: int = Field(3, ge=2, description="image sizes, each half the one before")
+    pyramid: Shrinking = Field(
+        "bilinear", description="how images are shrunk: bilinear (antialiased), or nearest as in the paper's code"
+    )
+    padding: PaddingMode = Field(
+        "zeros", description="what the networks see beyond a map's border: zeros as in the paper, or the map reflected"
+    )
     kernels: tuple[int, ...] = Field((3, 3, 3, 5), min_length=1, description="kernel of each block")
     hidden: int = Field(1024, ge=1, description="hidden channels of the cross-scale networks")
     clamp: float = Field(3.0, gt=0, description="bound of the log-scale")
@@ -65,13 +73,15 @@ class CrossScaleConv(nn.Module):
     a learnt gain per scale that starts at zero, so a new block only permutes. Neighbours need not be exact halves.
     """
 
-    def __init__(self, read: Sequence[int], out: Sequence[int], hidden: int, kernel: int) -> None:
+    def __init__(
+        self, read: Sequence[int], out: Sequence[int], hidden: int, kernel: int, padding: PaddingMode = "zeros"
+    ) -> None:
         super().__init__()
         pad = kernel // 2
 
         def layers(inputs: Sequence[int], outputs: Sequence[int], stride: int = 1) -> nn.ModuleList:
             widths = zip(inputs, outputs, strict=True)
-            return nn.ModuleList(nn.Conv2d(i, o, kernel, stride, pad) for i, o in widths)
+            return nn.ModuleList(nn.Conv2d(i, o, kernel, stride, pad, padding_mode=padding) for i, o in widths)
 
         inner = [hidden] * len(read)
         self.first = layers(read, inner)
@@ -110,7 +120,14 @@ class CrossScaleStep(nn.Module):
     """
 
     def __init__(
-        self, channels: Sequence[int], *, hidden: int, kernel: int, clamp: float, generator: torch.Generator
+        self,
+        channels: Sequence[int],
+        *,
+        hidden: int,
+        kernel: int,
+        clamp: float,
+        generator: torch.Generator,
+        padding: PaddingMode = "zeros",
     ) -> None:
         super().__init__()
         self.clamp = clamp
@@ -118,8 +135,8 @@ class CrossScaleStep(nn.Module):
         rest = [width - half for width, half in zip(channels, self.first_half, strict=True)]
         for scale, width in enumerate(channels):
             self.register_buffer(f"order{scale}", torch.randperm(width, generator=generator))
-        self.from_second = CrossScaleConv(rest, [2 * width for width in self.first_half], hidden, kernel)
-        self.from_first = CrossScaleConv(self.first_half, [2 * width for width in rest], hidden, kernel)
+        self.from_second = CrossScaleConv(rest, [2 * width for width in self.first_half], hidden, kernel, padding)
+        self.from_first = CrossScaleConv(self.first_half, [2 * width for width in rest], hidden, kernel, padding)
 
     def encode(self, maps: Maps) -> tuple[Maps, Maps]:
         """Latent maps, and the log-det per position `[B, h_s, w_s]` of each scale."""
@@ -169,7 +186,9 @@ class CSFlow(FeatureMethod):
     z²/2 of the finest scale (sections 3.3 and 4.4). Trained with the negative log-likelihood per dimension.
 
     Deviation: an ActNorm for each scale comes first, because the features of other backbones than EfficientNet-B5
-    differ in scale by orders of magnitude.
+    differ in scale by orders of magnitude. Smaller images are antialiased; ``pyramid="nearest"`` is the code's, which
+    keeps every second pixel and aliases. Beyond a map's border the convolutions see zeros, as in the paper;
+    ``padding="reflect"`` shows them the map itself.
 
     Reference:
         Rudolph, Wehrbein, Rosenhahn, Wandt 2022, "Fully Convolutional Cross-Scale-Flows for Image-based Defect
@@ -192,15 +211,30 @@ class CSFlow(FeatureMethod):
 
     def make_extractor(self, channels: int) -> ImagePyramid:
         """The backbone at several image sizes."""
-        return ImagePyramid(self.make_backbone(channels), self.config.scales)
+        return ImagePyramid(self.make_backbone(channels), self.config.scales, self.config.pyramid)
 
-    def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:  # noqa: ARG002
-        """The blocks."""
+    def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:
+        """The blocks.
+
+        Raises:
+            ValueError: a scale's map is too small to be reflected.
+        """
+        widest = max(self.config.kernels) // 2
+        if self.config.padding == "reflect" and min(min(size) for size in sizes) <= widest:
+            raise ValueError(
+                f"csflow: padding='reflect' needs maps of {widest + 1}x{widest + 1} positions at least; got scales of "
+                f"{list(sizes)}: take larger images, fewer scales, a finer level or padding='zeros'"
+            )
         generator = torch.Generator().manual_seed(self.config.seed)
         self.norms = nn.ModuleList(ActNorm(width) for width in channels)
         self.steps = nn.ModuleList(
             CrossScaleStep(
-                channels, hidden=self.config.hidden, kernel=kernel, clamp=self.config.clamp, generator=generator
+                channels,
+                hidden=self.config.hidden,
+                kernel=kernel,
+                clamp=self.config.clamp,
+                generator=generator,
+                padding=self.config.padding,
             )
             for kernel in self.config.kernels
         )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dracones.features import FeatureDataset, ImagePyramid, RotatedEmbedding, rotated
+from dracones.features.scaled import Shrinking
 from dracones.flows import MLP, ActNorm, AffineCoupling, AtanScale, Chain, Permutation, channels
 from dracones.flows.bijection import Bijection
 from dracones.images import ImageCollection
@@ -54,6 +55,9 @@ class DifferNetConfig(FeatureConfig):
     levels: tuple[int, ...] | None = Field((-1,), min_length=1, max_length=1, description="the level that is averaged")
     size: tuple[int, int] | None = Field((448, 448), description="height, width of the largest of the scales")
     scales: int = Field(3, ge=1, description="image sizes, each half the one before")
+    pyramid: Shrinking = Field(
+        "bilinear", description="how images are shrunk: bilinear (antialiased), or nearest as in the paper's code"
+    )
     blocks: int = Field(8, ge=1, description="coupling blocks")
     hidden: int = Field(2048, ge=1, description="width of the s,t-networks, which have three hidden layers")
     clamp: float = Field(3.0, gt=0, description="bound of the log-scale")
@@ -116,8 +120,9 @@ class DifferNet(FeatureMethod):
     the paper's, and 12 such epochs are its 192. Scores take ``rotations`` of the same angles (so it must divide
     ``training_rotations``): the black corners of an angle never learnt from look like an anomaly of every image.
     Where parts lie one way or are square to the image, quarter turns (``training_rotations=4, rotations=4``) say more
-    than many angles: they leave no corners. Turned images are interpolated bilinearly (the code: nearest). An ActNorm
-    comes first, because features of other backbones than AlexNet differ in scale by orders of magnitude; with
+    than many angles: they leave no corners. Turned images are interpolated bilinearly (the code: nearest); smaller ones
+    are antialiased (``pyramid="nearest"`` is the code's, which keeps every second pixel and aliases). An ActNorm comes
+    first, because features of other backbones than AlexNet differ in scale by orders of magnitude; with
     ``scaling="whitening"`` it is the inverse of the training embeddings' covariance, and the flow starts as the
     Mahalanobis distance: for few images. The backbone is in eval mode; the code leaves it in train mode.
 
@@ -142,7 +147,7 @@ class DifferNet(FeatureMethod):
 
     def make_extractor(self, channels: int) -> ImagePyramid:
         """The backbone at several image sizes."""
-        return ImagePyramid(self.make_backbone(channels), self.config.scales)
+        return ImagePyramid(self.make_backbone(channels), self.config.scales, self.config.pyramid)
 
     def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:  # noqa: ARG002
         """The flow on all scales' channels together.

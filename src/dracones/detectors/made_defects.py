@@ -192,7 +192,7 @@ class _Made(Dataset[Tensor]):
 
     def place(self, index: int) -> int:
         """Where the image is that a defect was made on."""
-        return self.order[index % self.defects]
+        return int(self.order[index % self.defects])
 
     def __getitem__(self, index: int) -> Tensor:
         if not 0 <= index < len(self):

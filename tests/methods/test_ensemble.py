@@ -152,9 +152,10 @@ def test_weights_follow_from_held_out_images_and_their_made_defects(fitted):
     """The method whose answers to made defects are no better than chance is not heard."""
     method = deepcopy(fitted).method
     seen = {}
-    method._standardise = lambda context: seen.setdefault("normal", torch.randn(40, 3))
+    method._standardise = lambda context: seen.setdefault("normal", torch.randn(40, 1).expand(-1, 3))
     method._answers_to_defects = lambda context: torch.cat([seen["normal"]] * 2) + torch.tensor([2.0, -1.0, 2.0])
-    method._members = list
+    for witness in method.witnesses.values():
+        witness.fit_statistics = lambda context: None
     method.fit_statistics(FitContext([1, 2], [1, 2], torch.Generator(), None))
     torch.testing.assert_close(method.weights, torch.tensor([0.5, 0.0, 0.5]), atol=0.06, rtol=0)
 

@@ -50,6 +50,8 @@ FEATURES = {
             "image_score": ({}, "mean", "max"),
             "top_share": ({"image_score": "top"}, 0.003, 0.5),
             "scales": ({}, 2, 3),
+            "pyramid": ({}, "bilinear", "nearest"),
+            "padding": ({}, "zeros", "reflect"),
             "kernels": ({}, (3,), (5,)),
             "hidden": ({}, 8, 4),
             "clamp": ({}, 3.0, 0.1),
@@ -69,6 +71,7 @@ FEATURES = {
         {
             "levels": ({}, (2,), (1,)),
             "scales": ({}, 1, 2),
+            "pyramid": ({"scales": 2}, "bilinear", "nearest"),
             "blocks": ({}, 2, 1),
             "hidden": ({}, 8, 4),
             "clamp": ({}, 3.0, 0.1),
@@ -200,6 +203,7 @@ SMALL_GUARDS = {
     "vim": {"dimensions": 4},
 }
 SEEN_ELSEWHERE = {
+    "ensemble": {"keep_going"},  # where a witness fails: test_witness_failures.py
     "feature_density": {"width"},  # found while fitting
     "fastflow": {"images_at_once"},  # learns the same however many: feature_flows/test_by_parts.py
     "odin": {"gradient_precision", "tuning_images"},  # guards/test_acceleration.py, guards/test_odin.py

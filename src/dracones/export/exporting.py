@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -67,7 +68,7 @@ def export(detector: Detector, path: str | Path, *, image_size: tuple[int, int] 
     """
     path = Path(path)
     detector.fitted()
-    if path.suffix not in (".onnx", ".xml", ".pt2"):
+    if path.suffix not in _FORMS:
         raise ValueError(
             f"{path.name}: an export ends in .onnx, in .xml for OpenVINO, or in .pt2 for torch.export's format"
         )
@@ -85,7 +86,7 @@ def export(detector: Detector, path: str | Path, *, image_size: tuple[int, int] 
     try:
         detector.method.eval()
         found = _Export(detector, image_size)
-        data, weights, difference = {".pt2": found.pt2, ".xml": found.openvino, ".onnx": found.onnx}[path.suffix]()
+        data, weights, difference = _FORMS[path.suffix](found)
     finally:
         detector.to(device)
     if weights is not None:  # first: beside others, the old file is refused by its digest
@@ -223,6 +224,14 @@ class _Export:
             "model": {"sha256": _digest(detector)},
             "versions": {name: found for name in _LIBRARIES if (found := _installed(name)) is not None},
         }
+
+
+_FORMS: dict[str, Callable[[_Export], tuple[bytes, bytes | None, float]]] = {
+    ".onnx": _Export.onnx,
+    ".pt2": _Export.pt2,
+    ".xml": _Export.openvino,
+}
+"""By a file's ending: its bytes, those of a file beside it, and how far they are from the detector."""
 
 
 def _digest(detector: Detector) -> str:

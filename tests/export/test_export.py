@@ -140,6 +140,30 @@ def test_a_codecs_sizes_are_computed_by_the_runner(tmp_path):
     np.testing.assert_array_equal(found.is_anomaly, expected.is_anomaly)
 
 
+def test_auto_brings_its_layout_and_an_embedding_along(tmp_path):
+    from safetensors.torch import save_file
+    from torchvision.models import resnet18
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(resnet18().state_dict(), tmp_path / "weights.safetensors")
+    detector = dracones.create(
+        "glow",
+        density={"levels": 1, "steps": 1, "hidden": 4},
+        size=(8, 8),
+        channels=3,
+        training={"epochs": 1},
+        validation_share=0.5,
+        backbone="resnet18",
+        weights=str(tmp_path / "weights.safetensors"),
+    )
+    detector.fit(pictures(120, 20, 18))
+    path = detector.export(tmp_path / "glow.onnx")
+    images = pictures(9, 20, 18, seed=3)
+    found, expected = runtime.load(path).predict(images), detector.predict(images)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-3)
+
+
 def test_without_calibration_scores_alone_are_exported(padim, tmp_path):
     bare = padim.tiled((64, 64))
     bare.config = padim.config

@@ -43,28 +43,13 @@ def _kills(record: dict[str, Any]) -> list[str]:
 
 
 def _cores(record: dict[str, Any]) -> list[str]:
-    lines = ["| threads | wall s, median | CPU s, median |", "|---|---|---|"]
-    for threads in (1, 2):
-        turns = [turn for turn in record["turns"] if turn["threads"] == threads]
-        wall, cpu = (median(turn[what] for turn in turns) for what in ("seconds", "cpu_seconds"))
-        lines.append(f"| {threads} | {wall:.1f} | {cpu:.1f} |")
-    met = "met" if record["times_as_fast"] >= ASKED else "not met"
-    lines += [
-        "",
-        f"Two threads are {record['times_as_fast']:.2f} times as fast as one (asked: {ASKED}; {met}), at "
-        f"{record['cpu_of_two_to_one']:.2f} times the CPU time.",
-    ]
-    return lines
-
-
-def _processes(record: dict[str, Any]) -> list[str]:
     lines = ["| way | wall s, median | CPU s, median | times as fast | CPU to one thread |", "|---|---|---|---|---|"]
     for way, called in (("one", "one thread"), ("threads", "two threads"), ("processes", "two processes")):
         turns = [turn for turn in record["turns"] if turn["way"] == way]
         wall, cpu = (median(turn[what] for turn in turns) for what in ("seconds", "cpu_seconds"))
-        fast = record.get(way, {"times_as_fast": 1.0, "cpu_to_one": 1.0})
+        fast = record["ways"].get(way, {"times_as_fast": 1.0, "cpu_to_one": 1.0})
         lines.append(f"| {called} | {wall:.1f} | {cpu:.1f} | {fast['times_as_fast']:.2f} | {fast['cpu_to_one']:.2f} |")
-    fast, loads = record["processes"], [turn["load"] for turn in record["turns"]]
+    fast, loads = record["ways"]["processes"], [turn["load"] for turn in record["turns"]]
     rows = "equal" if record["equal_rows"] else "NOT equal"
     lines += ["", f"The start of the second process is counted. All rows are {rows}. Asked: {ASKED} times as fast."]
     if max(loads) <= BUSY:
@@ -85,9 +70,7 @@ def _stamp(record: dict[str, Any]) -> str:
 
 def text() -> str:
     """The page."""
-    memory, kills, cores, processes = (
-        read(HERE / f"{name}.json") for name in ("memory", "kills", "cores", "processes")
-    )
+    memory, kills, cores = (read(HERE / f"{name}.json") for name in ("memory", "kills", "cores"))
     lines = [
         "# Scale: memory, kills, cores",
         "",
@@ -105,17 +88,9 @@ def text() -> str:
         "",
         "`python -m benchmarks.scale.cores --work DIR -o benchmarks/scale/cores.json`. " + _stamp(cores),
         "",
-        f"{cores['turns'][0]['images']:,} images ({cores['image']}) with a tiny Glow, one thread and two in turn.",
+        f"{cores['turns'][0]['images']:,} images ({cores['image']}) with a tiny Glow, as `dracones score` takes them.",
         "",
         *_cores(cores),
-        "",
-        "`python -m benchmarks.scale.cores --work DIR --images 6000 --repeats 1 -o benchmarks/scale/processes.json`. "
-        + _stamp(processes),
-        "",
-        f"{processes['turns'][0]['images']:,} of these images, as `dracones score` takes them since: small ones in "
-        "several processes.",
-        "",
-        *_processes(processes),
     ]
     return "\n".join(lines) + "\n"
 

@@ -84,3 +84,67 @@ def test_a_division_in_place_of_what_others_read_is_left_alone(images):
     program = program_of(Shared(), (images,), TAKES)
     lower(program)
     torch.testing.assert_close(program.module()(images), Shared()(images))
+
+
+def test_residual_blocks_that_work_in_place_are_lowered_too(images):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+            self.norm, self.act = nn.BatchNorm2d(3).eval(), nn.ReLU(inplace=True)
+
+        def forward(self, images):
+            before = self.act(self.norm(self.first(images.float().div(255))))
+            after = self.second(before)
+            after += before
+            return (self.act(after) + before).mean(dim=(1, 2, 3))
+
+    module = Block()
+    program = program_of(module, (images,), TAKES)
+    lower(program)
+    torch.testing.assert_close(program.module()(images), module(images), rtol=0, atol=1e-7)
+    assert not {str(node.target) for node in program.graph.nodes} & {"aten.relu_.default", "aten.add_.Tensor"}
+
+
+def test_what_is_changed_in_place_and_read_again_is_left(images):
+    class Read(nn.Module):
+        def forward(self, images):
+            values = images.float().add(-100)
+            before = values.mean(dim=(1, 2, 3))
+            changed = torch.relu_(values)
+            return before + changed.mean(dim=(1, 2, 3)) + values.amax(dim=(1, 2, 3))
+
+    program = program_of(Read(), (images,), TAKES)
+    lower(program)
+    assert "aten.relu_.default" in {str(node.target) for node in program.graph.nodes}
+    torch.testing.assert_close(program.module()(images), Read()(images))
+
+
+def test_a_part_of_another_value_is_never_changed_beside_it(images):
+    class Halves(nn.Module):
+        def forward(self, images):
+            values = images.float().add(-100)
+            left, _ = values.split([4, values.shape[3] - 4], dim=3)
+            torch.relu_(left)
+            return values.mean(dim=(1, 2, 3))
+
+    program = program_of(Halves(), (images,), TAKES)
+    lower(program)
+    torch.testing.assert_close(program.module()(images), Halves()(images))
+
+
+def test_an_answer_that_is_rewritten_keeps_its_place(images):
+    class Casts(nn.Module):
+        def forward(self, images):
+            values = images.float().square().mean(dim=(1, 2, 3))
+            return values.to(torch.float32), values.to(torch.float64)
+
+    program = program_of(Casts(), (images,), TAKES)
+    lower(program)
+    for found, wanted in zip(program.module()(images), Casts()(images), strict=True):
+        assert torch.equal(found, wanted)
+    model = onnx_of(program, ["image"], ["single", "double"])
+    session = pytest.importorskip("onnxruntime").InferenceSession(model.SerializeToString())
+    single, double = session.run(None, {"image": images.numpy()})
+    assert (single.dtype, double.dtype) == (np.float32, np.float64)
+    np.testing.assert_allclose(single, Casts()(images)[0].numpy(), rtol=1e-6)

@@ -6,7 +6,9 @@ long as the first trace. Of what detectors are made of, few operations need it, 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from operator import getitem
+from typing import Any
 
 import torch
 from torch import fx
@@ -17,10 +19,14 @@ _ATEN = torch.ops.aten
 
 def lower(program: ExportedProgram) -> None:
     """Rewrite a program in place; what is not known here is left standing."""
+    renamed: dict[str, str] = {}
     for module in program.graph_module.modules():
         if not isinstance(module, fx.GraphModule):
             continue
         for node in list(module.graph.nodes):
+            if node.target in _QUESTIONS and not node.users:
+                module.graph.erase_node(node)
+                continue
             rewrite = _REWRITES.get(node.target) if node.op == "call_function" else None
             if rewrite is None:
                 continue
@@ -28,8 +34,12 @@ def lower(program: ExportedProgram) -> None:
                 made = rewrite(module.graph, node)
             if made is not None:
                 node.replace_all_uses_with(_like(made, node))
+                renamed[node.name] = made.name
                 module.graph.erase_node(node)
         module.recompile()
+    for output in program.graph_signature.output_specs:  # they are known by the names of their nodes
+        while output.arg.name in renamed:
+            output.arg = replace(output.arg, name=renamed[output.arg.name])
 
 
 @contextmanager
@@ -71,12 +81,23 @@ def _transposed(graph: fx.Graph, node: fx.Node) -> fx.Node:
     return graph.call_function(_ATEN.permute.default, (source, order))
 
 
-def _divided(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
-    """In place, of a copy that nobody else reads."""
-    source = node.all_input_nodes[0]
-    if source.target is not _ATEN._to_copy.default or len(source.users) > 1:
-        return None
-    return graph.call_function(_ATEN.div.Tensor, node.args)
+def _squared(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    return graph.call_function(_ATEN.mul.Tensor, (node.args[0], node.args[0]))
+
+
+def _beside(target: Any) -> Callable[[fx.Graph, fx.Node], fx.Node | None]:
+    """What was done in place, of a value that was just made and that nobody else reads, is done beside it."""
+
+    def rewrite(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+        source = node.args[0]
+        if not isinstance(source, fx.Node) or len(source.users) > 1:
+            return None
+        maker = source.args[0] if source.target is getitem else source  # of a BatchNorm, which gives three
+        if not isinstance(maker, fx.Node) or maker.target not in _MAKES_ANEW:
+            return None
+        return graph.call_function(target, node.args, node.kwargs)
+
+    return rewrite
 
 
 def _normalised(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
@@ -91,10 +112,26 @@ def _normalised(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     return graph.call_function(getitem, (made, 0))
 
 
+_QUESTIONS = {_ATEN.promote_types.default}
+"""What tracing leaves behind that computes nothing: its answer is in the types of other nodes."""
+
+_MAKES_ANEW = {
+    _ATEN._to_copy.default,
+    _ATEN.add.Tensor,
+    _ATEN.conv2d.default,
+    _ATEN.conv2d.padding,
+    _ATEN.linear.default,
+    _ATEN._native_batch_norm_legit_no_training.default,
+}
+"""Operations whose result is no view of another value."""
+
 _REWRITES: dict[object, Callable[[fx.Graph, fx.Node], fx.Node | None]] = {
     **dict.fromkeys((_ATEN.to.dtype, _ATEN.to.device, _ATEN.to.dtype_layout, _ATEN.to.other), _cast),
     _ATEN.rsub.Scalar: _subtracted_from,
     _ATEN.numpy_T.default: _transposed,
-    _ATEN.div_.Tensor: _divided,
+    _ATEN.square.default: _squared,
+    _ATEN.div_.Tensor: _beside(_ATEN.div.Tensor),
+    _ATEN.relu_.default: _beside(_ATEN.relu.default),
+    _ATEN.add_.Tensor: _beside(_ATEN.add.Tensor),
     _ATEN.batch_norm.default: _normalised,
 }

@@ -95,11 +95,12 @@ def test_helpers_that_cannot_start_leave_the_work_to_this_process():
 
 
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
 import process_case
 from dracones.distributed.processes import Helpers
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have it ignored
     with Helpers(process_case.naming, 1) as helpers:
         print(helpers._helpers[0].process.pid, flush=True)
         for _ in helpers.share(range(10**6), process_case.own_names):
@@ -119,7 +120,10 @@ def test_no_process_outlives_its_parent(tmp_path, how):
         helper = int(parent.stdout.readline())
         time.sleep(1)
         parent.send_signal(how)
-        said = parent.communicate(timeout=60)[1]
+        try:
+            said = parent.communicate(timeout=60)[1]
+        finally:
+            parent.kill()
     deadline = time.monotonic() + 60
     while Path(f"/proc/{helper}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -408,6 +408,8 @@ def test_every_option_that_is_written_down_exists(name):
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
     others = {
         "--create-home",
+        "--directory",
+        "--owner",
         "--uid",
         "--no-cache-dir",
         "--constraint",

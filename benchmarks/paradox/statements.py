@@ -81,7 +81,8 @@ def _variants(found: dict[str, Any]) -> list[Row]:
         "checkerboard": "the other sets get less likely from checkerboard to horizontal to cycle",
         "l =": "the other sets get less likely with smaller l",
     }
-    short = f"the model is small (a guess: 8 couplings, {found['training']['max_steps']} steps to where held-out images level off)"
+    steps = found["training"]["max_steps"]
+    short = f"the model is small (a guess: 8 couplings, {steps} steps to where held-out images level off)"
     rows: list[Row] = []
     for words in found["words"]:
         told, verdict = words.rstrip(".").split("; it ", 1)

@@ -139,12 +139,13 @@ def _unseen_scores(witness: Rule, statistics: dict[str, Tensor]) -> Tensor:
     """
     count = len(next(iter(statistics.values())))
     folds = [torch.arange(start, count, 2) for start in (0, 1)]
-    scores = torch.zeros(count, dtype=torch.float64)
+    scores = []
     for learnt, judged in (folds, folds[::-1]):
         apprentice = copy.deepcopy(witness)
         apprentice.fit(_rows(statistics, learnt if len(learnt) > 1 else torch.arange(count)))
-        scores[judged] = apprentice.score(_rows(statistics, judged))
-    return scores
+        scores.append(apprentice.score(_rows(statistics, judged)))
+    # On whatever device the witness is: nothing is written into a tensor of another one.
+    return torch.cat(scores)[torch.cat(folds[::-1]).argsort()]
 
 
 def is_of_the_image(name: str) -> bool:

@@ -1,19 +1,15 @@
 """A backbone shown small images at the size that its levels need."""
 
-from pathlib import Path
-from typing import Self
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from dracones.features.extractor import FeatureExtractor
-from dracones.features.shapes import shapes_alone
+from dracones.features.stand_in import StandIn
 
 __all__ = ["EnlargedExtractor"]
 
 
-class EnlargedExtractor(nn.Module):
+class EnlargedExtractor(StandIn):
     """Images whose shorter side is below `side` brought there bilinearly, others as they are; then the backbone.
 
     All images pass the same way, so that enlarging tells none from another. Stands in for a `FeatureExtractor`.
@@ -32,29 +28,12 @@ class EnlargedExtractor(nn.Module):
     """
 
     def __init__(self, extractor: FeatureExtractor, side: int) -> None:
-        super().__init__()
+        super().__init__(extractor)
         if side < 1:
             raise ValueError(f"an image has at least one pixel a side; got side={side}")
-        self.extractor = extractor
         self.side = side
         self.channels = extractor.channels
         self.name = f"{extractor.name} from {side} pixels on"
-
-    @property
-    def mean(self) -> Tensor:
-        """The extractor's; tells the device."""
-        return self.extractor.mean
-
-    def load(self, weights: str | Path) -> Self:
-        """Fill the backbone; see `FeatureExtractor.load`."""
-        self.extractor.load(weights)
-        return self
-
-    def map_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
-        """Height and width of every map for images of this size."""
-        with shapes_alone(self):
-            blank = torch.zeros(1, self.extractor.image_channels, height, width, device=self.mean.device)
-            return tuple((level.shape[2], level.shape[3]) for level in self(blank))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Maps `[B, C_l, h_l, w_l]` of the enlarged images, finest first."""

@@ -1,14 +1,12 @@
 """All levels of a backbone for the image as it is, and the deepest one again for the image at smaller sizes."""
 
-from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from dracones.features.extractor import FeatureExtractor
-from dracones.features.shapes import shapes_alone
+from dracones.features.stand_in import StandIn
 from dracones.images.resize import resize
 
 __all__ = ["ScaledExtractor", "Shrinking"]
@@ -16,7 +14,7 @@ __all__ = ["ScaledExtractor", "Shrinking"]
 Shrinking = Literal["bilinear", "nearest"]
 
 
-class ScaledExtractor(nn.Module):
+class ScaledExtractor(StandIn):
     """One pass that serves methods of positions (all levels) and of the whole image (the deepest level, several sizes).
 
     Stands in for a `FeatureExtractor`.
@@ -37,30 +35,13 @@ class ScaledExtractor(nn.Module):
     """
 
     def __init__(self, extractor: FeatureExtractor, scales: int, shrinking: Shrinking = "bilinear") -> None:
-        super().__init__()
+        super().__init__(extractor)
         if scales < 1:
             raise ValueError(f"an image is seen at one scale at least; got scales={scales}")
-        self.extractor = extractor
         self.scales = scales
         self.shrinking = shrinking
         self.channels = extractor.channels + extractor.channels[-1:] * (scales - 1)
         self.name = f"{extractor.name} at {scales} scales"
-
-    @property
-    def mean(self) -> Tensor:
-        """The extractor's; tells the device."""
-        return self.extractor.mean
-
-    def load(self, weights: str | Path) -> Self:
-        """Fill the backbone; see `FeatureExtractor.load`."""
-        self.extractor.load(weights)
-        return self
-
-    def map_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
-        """Height and width of every map for images of this size."""
-        with shapes_alone(self):
-            blank = torch.zeros(1, self.extractor.image_channels, height, width, device=self.mean.device)
-            return tuple((level.shape[2], level.shape[3]) for level in self(blank))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Maps `[B, C, h, w]`: the levels, finest first, then the deepest of each smaller image."""

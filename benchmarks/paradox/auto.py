@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.paradox.datasets import data_root, test_images, train_images
-from benchmarks.paradox.evaluate import AGAINST, FITTED_ON, RESULTS, shuffled
+from benchmarks.paradox.evaluate import AGAINST, FITTED_ON, RESULTS, row_of, shuffled
 from benchmarks.paradox.runs import RUNS
 from benchmarks.paradox.train import MODELS, load
 from benchmarks.provenance import provenance
@@ -25,7 +25,6 @@ from dracones.images import open_images
 from dracones.methods import Parts
 from dracones.methods.embedding_witness import EmbeddingWitness
 from dracones.methods.layout import Layout
-from dracones.metrics import Ranking, auroc_interval
 from dracones.rules import EMBEDDING, LAYOUT, Auto, cheap_statistics, gather
 
 GLOWS = {"FashionMNIST": "fashionmnist", "MNIST": "mnist", "CIFAR-10": "cifar10", "CelebA": "celeba"}
@@ -60,7 +59,7 @@ def evaluate(name: str, models: Path, at_most: int | None) -> dict[str, Any]:
         "test_images_at_most": at_most,
         **provenance(),
         "cpu_seconds": round(time.process_time() - started, 1),
-        "auroc": {title: row(found, name) for title, found in scores.items()},
+        "auroc": {title: row_of(found, name) for title, found in scores.items()},
     }
 
 
@@ -128,16 +127,6 @@ def _fitted(statistics: Statistics) -> Auto:
     rule = Auto(statistics=list(statistics["held out"]))
     rule.fit(statistics["held out"])
     return rule
-
-
-def row(scores: Mapping[str, Tensor], normal: str) -> dict[str, Any]:
-    """AUROC with its 95 % interval of the normal set against each other one."""
-    found = {}
-    for other in AGAINST[normal]:
-        labels = torch.cat([torch.zeros(len(scores[normal])), torch.ones(len(scores[other]))])
-        estimate = auroc_interval(Ranking(torch.cat([scores[normal], scores[other]]), labels))
-        found[other] = {key: round(value, 4) for key, value in estimate.to_dict().items()}
-    return found
 
 
 def result_file(name: str, results: Path) -> Path:

@@ -17,12 +17,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from benchmarks.paradox.datasets import data_root, test_images, train_images
-from benchmarks.paradox.evaluate import AGAINST, RESULTS, scored, shuffled
+from benchmarks.paradox.evaluate import AGAINST, RESULTS, row_of, scored, shuffled
 from benchmarks.provenance import provenance
 from benchmarks.records import write
 from dracones.densities import create_tabular
 from dracones.features import FeatureExtractor
-from dracones.metrics import Ranking, auroc_interval
 from dracones.rules import create
 from dracones.training import TrainingConfig, train
 
@@ -84,7 +83,7 @@ def evaluate(name: str, seed: int = 0) -> dict[str, Any]:
     for title, rule_name, options in RULES:
         rule = create(rule_name, **options)
         rule.fit(fitted)
-        table[title] = row({each: rule.score(found) for each, found in sets.items()}, name)
+        table[title] = row_of({each: rule.score(found) for each, found in sets.items()}, name)
     return {
         "trained_on": name,
         "backbone": "resnet18 (torchvision IMAGENET1K_V1, layers 1-3), levels 2 and 3 pooled, images at 64x64",
@@ -96,16 +95,6 @@ def evaluate(name: str, seed: int = 0) -> dict[str, Any]:
         "cpu_seconds": round(time.process_time() - started, 1),
         "auroc": table,
     }
-
-
-def row(scores: dict[str, Tensor], normal: str) -> dict[str, Any]:
-    """AUROC of the normal set against each other one."""
-    found = {}
-    for other in AGAINST[normal]:
-        labels = torch.cat([torch.zeros(len(scores[normal])), torch.ones(len(scores[other]))])
-        estimate = auroc_interval(Ranking(torch.cat([scores[normal], scores[other]]), labels))
-        found[other] = {key: round(value, 4) for key, value in estimate.to_dict().items()}
-    return found
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ out-of-distribution image.
 
 import argparse
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,18 @@ def evaluate(run: Run, models: Path, skip: tuple[str, ...] = (), at_most: int | 
     }
 
 
+def auroc_of(inside: Tensor, outside: Tensor) -> dict[str, Any]:
+    """AUROC, with its 95 % interval, of scores of normal images and of others."""
+    labels = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))])
+    estimate = auroc_interval(Ranking(torch.cat([inside, outside]), labels))
+    return {key: round(value, 4) for key, value in estimate.to_dict().items()}
+
+
+def row_of(scores: Mapping[str, Tensor], normal: str) -> dict[str, Any]:
+    """The same of the normal set against each other one, from the scores of each."""
+    return {other: auroc_of(scores[normal], scores[other]) for other in AGAINST[normal]}
+
+
 def _row(
     name: str,
     options: dict[str, Any],
@@ -184,9 +197,7 @@ def _row(
     row = {}
     for other in others:
         outside = rule.score(needed[other])
-        labels = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))])
-        estimate = auroc_interval(Ranking(torch.cat([inside, outside]), labels))
-        row[other] = {key: round(value, 4) for key, value in estimate.to_dict().items()}
+        row[other] = auroc_of(inside, outside)
         row[other] |= {"normal_images": len(inside), "other_images": len(outside)}
     return row
 

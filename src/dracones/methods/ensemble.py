@@ -2,10 +2,8 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -14,8 +12,6 @@ from dracones.features import (
     FeatureDataset,
     ScaledExtractor,
     Statistic,
-    StoredFeatures,
-    pooled_statistics,
 )
 from dracones.images import DEFECT_KINDS, ImageCollection, with_defect
 from dracones.methods.feature_flows.cflow import CFlow
@@ -24,9 +20,10 @@ from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext, Parts, Trainee
 from dracones.methods.memories.padim import PaDiM
 from dracones.methods.memories.patchcore import PatchCore
-from dracones.methods.on_features import FeatureMethod, FeatureReader, MapConfig, Preset
+from dracones.methods.on_features import FeatureMethod, MapConfig, Preset
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
+from dracones.methods.shared_pass import SharedReader
 from dracones.methods.witness_weights import Standard, witness_weights
 from dracones.training import Progress, counting
 
@@ -277,7 +274,8 @@ class Ensemble(FeatureMethod):
         """Have every witness read its levels of the one pass, which is made once a fit for each part."""
         self._passes: dict[ImageCollection, FeatureDataset] = {}
         for name, witness in zip(self.names, self._members(), strict=True):
-            witness.read_from(_Reader(self._pass, self._levels_of(name), name == "whole"))
+            pooling = _POOLING if name == "whole" else None
+            witness.read_from(SharedReader(self._pass, self._levels_of(name), pooling))
 
     def _pass(self, images: ImageCollection, progress: Progress | None) -> FeatureDataset:
         if images not in self._passes:
@@ -335,48 +333,6 @@ def _witness(name: WitnessName, config: EnsembleConfig) -> FeatureMethod:
     if name == "patch":
         return PatchCore(**shared, memory_share=config.memory_share)
     return CFlow(**shared, epochs=config.flow_epochs)
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """What a witness reads of the shared pass; no closure, so that a fitted ensemble can be copied and pickled."""
-
-    shared: FeatureReader
-    levels: tuple[int, ...]
-    embedded: bool
-
-    def __call__(self, images: ImageCollection, progress: Progress | None) -> FeatureDataset:
-        features = self.shared(images, progress)
-        return _embedded(features, self.levels) if self.embedded else _some_levels(features, self.levels)
-
-
-def _embedded(features: FeatureDataset, levels: tuple[int, ...]) -> StoredFeatures:
-    rows = [pooled_statistics([maps[i] for i in levels], _POOLING).cpu().numpy() for maps in features.chunks(_AT_ONCE)]
-    return StoredFeatures([np.concatenate(rows)], f"{features.fingerprint()}/embedded")
-
-
-def _some_levels(features: FeatureDataset, levels: tuple[int, ...]) -> FeatureDataset:
-    key = f"{features.fingerprint()}/{levels}"
-    if isinstance(features, StoredFeatures):
-        return StoredFeatures([features.levels[i] for i in levels], key)
-    return _SomeLevels(features, levels, key)
-
-
-class _SomeLevels(FeatureDataset):
-    """A view of some of the levels of features that are computed when asked for."""
-
-    def __init__(self, features: FeatureDataset, levels: tuple[int, ...], key: str) -> None:
-        self.features, self.levels, self.key = features, levels, key
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
-        maps = self.features.batch(indices)
-        return tuple(maps[i] for i in self.levels)
-
-    def fingerprint(self) -> str:
-        return self.key
 
 
 def _scores(answers: Sequence[Scores]) -> Tensor:

@@ -8,7 +8,6 @@ Localization", 2022, section 4.2.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +15,7 @@ import numpy as np
 from typing_extensions import override
 
 from dracones.images.areas import DefectArea
-from dracones.images.limits import Limits
-from dracones.images.masks import MaskedFiles, MaskPaths, mask_labels
+from dracones.images.masks import MaskedFiles, mask_labels
 
 CONFIG = "defects_config.json"
 
@@ -68,18 +66,8 @@ def read_saturations(path: Path) -> dict[int, Saturation]:
 class LocoFiles(MaskedFiles):
     """Image files with several masks each, every one of which is one defect of a kind that its gray value names."""
 
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        root: Path,
-        name: str,
-        limits: Limits,
-        masks: Sequence[MaskPaths],
-        labels: np.ndarray,
-        saturations: dict[int, Saturation],
-    ) -> None:
-        super().__init__(paths, root, name, limits, masks, labels)
-        self.saturations = saturations
+    saturations: dict[int, Saturation]
+    """By the gray value that marks a kind of defect."""
 
     @override
     def areas(self, index: int) -> list[DefectArea] | None:

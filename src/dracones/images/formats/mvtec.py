@@ -156,7 +156,9 @@ def mvtec_source(root: Path, part: str, limits: Limits) -> tuple[ImageSource, li
         masks = masks_beside(names, truth)
     name, config = f"{root.name}:{part}", root / CONFIG
     if split == "test" and config.is_file():
-        source: MaskedFiles = LocoFiles(images, folder, name, limits, masks, labels, read_saturations(config))
+        loco = LocoFiles(images, folder, name, limits, masks, labels)
+        loco.saturations = read_saturations(config)
+        source: MaskedFiles = loco
     else:
         source = MaskedFiles(images, folder, name, limits, masks, labels)
     source.has_masks = split == "test" and (truth.is_dir() or not labels.any())

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from dracones.metrics import auroc
-from dracones.rules import create
+from dracones.rules import Rule, create
+from dracones.rules.auto import _unseen_scores
 from dracones.rules.mixture import Mixture
 
 NAMES = ["log_prob", "level0_log_det", "complexity_webp", "subband1_diagonal"]
@@ -194,3 +195,30 @@ def test_surprise_is_the_residual_of_a_regression():
     assert bool((rule.score(raised) < scores).all())
     with pytest.raises(ValueError, match="at least one statistic"):
         create("surprise", given=[])
+
+
+class Remembers(Rule):
+    """1 for numbers that it was fitted on, 0 for others."""
+
+    requires = ("number",)
+
+    def _fit(self, statistics):
+        self.seen = statistics["number"].clone()
+
+    def _score(self, statistics):
+        return torch.isin(statistics["number"], self.seen).double()
+
+
+@pytest.mark.parametrize(("count", "seen"), [(40, 0.0), (41, 0.0), (2, 1.0)])
+def test_p_values_rest_on_images_that_their_witness_has_not_seen_unless_there_are_too_few(count, seen):
+    numbers = torch.arange(count, dtype=torch.float64)
+    assert _unseen_scores(Remembers(), {"number": numbers}).tolist() == [seen] * count
+
+
+def test_scores_of_unseen_images_stand_in_the_images_order():
+    class Itself(Remembers):
+        def _score(self, statistics):
+            return statistics["number"]
+
+    numbers = torch.arange(9, dtype=torch.float64)
+    assert torch.equal(_unseen_scores(Itself(), {"number": numbers}), numbers)

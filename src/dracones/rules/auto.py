@@ -144,7 +144,6 @@ def _unseen_scores(witness: Rule, statistics: dict[str, Tensor]) -> Tensor:
         apprentice = copy.deepcopy(witness)
         apprentice.fit(_rows(statistics, learnt if len(learnt) > 1 else torch.arange(count)))
         scores.append(apprentice.score(_rows(statistics, judged)))
-    # On whatever device the witness is: nothing is written into a tensor of another one.
     return torch.cat(scores)[torch.cat(folds[::-1]).argsort()]
 
 

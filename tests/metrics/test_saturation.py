@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dracones.metrics import PixelRanking, aupro, evaluate_maps
+from dracones.metrics.coverage import areas_inside
 from dracones.metrics.regions import label_regions
 
 
@@ -125,3 +126,10 @@ def test_evaluate_maps_gives_it_with_an_interval():
     plain = evaluate_maps(maps, masks)
     assert "auspro" not in plain
     assert all(plain[name] == found[name] for name in plain)
+
+
+def test_a_defect_smaller_than_what_saturates_its_kind_is_found_when_all_of_it_is_marked():
+    small, large = np.zeros((4, 4), dtype=bool), np.zeros((4, 4), dtype=bool)
+    small[0, :2], large[2:, :] = True, True
+    found = areas_inside([(small, 10.0), (large, 5.0)], small | large, 0)
+    assert [saturation for _, saturation in found] == [2.0, 5.0]

@@ -28,8 +28,8 @@ class Saturation(NamedTuple):
     relative: bool
 
     def pixels(self, area: int) -> float:
-        """Of a defect of so many pixels: a share of them, or a number that no defect has to exceed."""
-        return self.threshold * area if self.relative else min(self.threshold, float(area))
+        """Of a defect of so many pixels: a share of them, or a number whatever its size (a smaller one takes all)."""
+        return self.threshold * area if self.relative else self.threshold
 
 
 def read_saturations(path: Path) -> dict[int, Saturation]:

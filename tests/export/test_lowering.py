@@ -59,6 +59,24 @@ def test_it_is_converted_without_another_trace(images, monkeypatch):
     np.testing.assert_allclose(session.run(None, {"image": batch})[0], expected, atol=1e-6)
 
 
+def test_an_identity_and_two_truths_have_a_form_too(images):
+    class Between(nn.Module):
+        def forward(self, images):
+            means = images.double().mean(dim=(2, 3))
+            between = ((means > 100) & (means < 130)).double()
+            return between @ (2 * torch.eye(3, dtype=torch.float64)), images[:, 0, 0, 0] & 3
+
+    program = program_of(Between(), (images,), TAKES)
+    lower(program)
+    wanted = Between()(images)
+    assert wanted[0].unique().tolist() == [0, 2]
+    for found, want in zip(program.module()(images), wanted, strict=True):
+        assert torch.equal(found, want)
+    names = {str(node.target) for node in program.graph.nodes}
+    assert "aten.eye.default" not in names
+    assert "aten.__and__.Scalar" in names, "of numbers it is another operation"
+
+
 def test_what_is_not_known_here_goes_torchs_own_way(images):
     class Rare(nn.Module):
         def forward(self, images):

@@ -91,6 +91,22 @@ def test_normal_scores_keep_far_values_far_and_in_order():
     assert float(z[0]) == pytest.approx(-200, rel=0.3)
 
 
+def test_each_statistic_has_a_scale_of_its_own():
+    generator = torch.Generator().manual_seed(5)
+    made = torch.randn(400, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 50.0, 0.01])
+    fitted = {"a": made[:, 0], "b": made[:, 1].exp().clamp_max(1e9), "c": made[:, 2].clamp_min(0)}
+    seen = {name: values[:40] * 1.5 for name, values in fitted.items()}
+
+    def scored(*names):
+        scores = NormalScores(names)
+        scores.fit(fitted)
+        return scores.transform(seen)
+
+    together = scored("b", "c", "a")
+    for place, name in enumerate(("b", "c", "a")):
+        assert torch.equal(together[:, place], scored(name)[:, 0])
+
+
 def test_normal_scores_of_a_constant_statistic_stay_finite():
     scores = NormalScores(("x",))
     scores.fit({"x": torch.full((50,), 3.0)})

@@ -85,6 +85,27 @@ def _squared(graph: fx.Graph, node: fx.Node) -> fx.Node:
     return graph.call_function(_ATEN.mul.Tensor, (node.args[0], node.args[0]))
 
 
+def _identity(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """`eye(n)`: where row and column are the same."""
+    if len(node.args) != 1 or not isinstance(node.args[0], int):
+        return None
+    value = node.meta["val"]
+    column = graph.call_function(_ATEN.arange.default, (node.args[0],))
+    column.meta["val"] = value.new_empty(node.args[0], dtype=torch.int64)
+    row = graph.call_function(_ATEN.unsqueeze.default, (column, 1))
+    row.meta["val"] = column.meta["val"].unsqueeze(1)
+    same = graph.call_function(_ATEN.eq.Tensor, (row, column))
+    same.meta["val"] = value.new_empty(value.shape, dtype=torch.bool)
+    return graph.call_function(_ATEN._to_copy.default, (same,), {"dtype": value.dtype})
+
+
+def _both(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """`a & b` of truths."""
+    if node.meta["val"].dtype != torch.bool:
+        return None
+    return graph.call_function(_ATEN.logical_and.default, node.args)
+
+
 def _beside(target: Any) -> Callable[[fx.Graph, fx.Node], fx.Node | None]:
     """What was done in place, of a value that was just made and that nobody else reads, is done beside it."""
 
@@ -130,6 +151,8 @@ _REWRITES: dict[object, Callable[[fx.Graph, fx.Node], fx.Node | None]] = {
     _ATEN.rsub.Scalar: _subtracted_from,
     _ATEN.numpy_T.default: _transposed,
     _ATEN.square.default: _squared,
+    _ATEN.eye.default: _identity,
+    _ATEN.__and__.Tensor: _both,
     _ATEN.div_.Tensor: _beside(_ATEN.div.Tensor),
     _ATEN.relu_.default: _beside(_ATEN.relu.default),
     _ATEN.add_.Tensor: _beside(_ATEN.add.Tensor),

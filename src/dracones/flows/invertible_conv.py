@@ -65,10 +65,13 @@ class InvertibleConv1x1(ChannelMixing):
             return _mixed(z, _inverse_of(weight), log_det)
 
     def _lower(self) -> Tensor:
-        return self.lower.tril(-1) + torch.eye(self.channels, dtype=self.lower.dtype, device=self.lower.device)
+        return self.lower.tril(-1) + self._identity()
 
     def _upper(self) -> Tensor:
-        return self.upper.triu(1) + torch.diag(self.sign.to(self.upper.dtype) * self.log_diagonal.exp())
+        return self.upper.triu(1) + self._identity() * (self.sign.to(self.upper.dtype) * self.log_diagonal.exp())
+
+    def _identity(self) -> Tensor:
+        return torch.eye(self.channels, dtype=self.lower.dtype, device=self.lower.device)
 
     @override
     def extra_repr(self) -> str:

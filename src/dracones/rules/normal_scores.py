@@ -62,17 +62,15 @@ class NormalScores(Rule):
         return self._transform(statistics)
 
     def _transform(self, statistics: Mapping[str, Tensor]) -> Tensor:
-        columns = [self._column(statistics[name].double(), i) for i, name in enumerate(self.requires)]
-        return torch.stack(columns, dim=1)
-
-    def _column(self, values: Tensor, i: int) -> Tensor:
-        knots, targets = self.knots[i], self.targets
-        index = (knots[None] < values[:, None]).sum(dim=1).clamp(1, len(knots) - 1)
-        left, right = knots[index - 1], knots[index]
+        values = torch.stack([statistics[name].double() for name in self.requires], dim=1)
+        knots, targets, (columns, count) = self.knots, self.targets, self.knots.shape
+        index = (knots < values[:, :, None]).sum(dim=2).clamp(1, count - 1)
+        place = index + count * torch.arange(columns, device=values.device)
+        left, right = knots.flatten()[place - 1], knots.flatten()[place]
         width = right - left
         step = (values > left).double()  # where knots lie upon each other
         fraction = torch.where(width > 0, ((values - left) / width).clamp(0, 1), step)
         inside = targets[index - 1] + fraction * (targets[index] - targets[index - 1])
-        below = ((knots[0] - values).clamp_min(0) * self.slopes[i, 0]).clamp_max(self.reach[i, 0])
-        above = ((values - knots[-1]).clamp_min(0) * self.slopes[i, 1]).clamp_max(self.reach[i, 1])
+        below = ((knots[:, 0] - values).clamp_min(0) * self.slopes[:, 0]).clamp_max(self.reach[:, 0])
+        above = ((values - knots[:, -1]).clamp_min(0) * self.slopes[:, 1]).clamp_max(self.reach[:, 1])
         return inside - below + above

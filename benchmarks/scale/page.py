@@ -64,15 +64,43 @@ def _cores(record: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _actors(record: dict[str, Any]) -> list[str]:
+    lines = ["| way | images per s | first shard after, s | tables equal |", "|---|---|---|---|"]
+    alone = record["alone"]
+    lines.append(f"| alone, one thread | {alone['images_per_second']:,.0f} | {alone['first_shard_after']:.1f} | |")
+    for count in (1, 2):
+        found = record[f"actors{count}"]
+        many = "s" if count > 1 else ""
+        lines.append(
+            f"| {count} actor{many} | {found['images_per_second']:,.0f} | {found['first_shard_after']:.1f} | "
+            f"{found['equal_tables']} of 12 |"
+        )
+    killed, core = record["killed"], record["alone"]["images_per_cpu_second"]
+    billion = 1e9 / core
+    lines += [
+        "",
+        f"{record['images']:,} images ({record['image']}, {record['bytes_an_image']:.0f} bytes each in Parquet).",
+        f"With {killed['actors']} actors, one was killed with -9 after {killed['tables_when_an_actor_was_killed']}"
+        f" table(s), the driver after {killed['tables_when_the_driver_was_killed']}; the same command then ended with"
+        f" {killed['tables']} tables and {killed['rows']:,} rows, {killed['equal_tables']} of 12 tables equal to those"
+        " that were made alone.",
+        "",
+        f"On paper, at {core:,.0f} images a CPU second: 10⁹ images are {billion / 1e6:.1f} million core seconds, on"
+        f" 1,000 cores {billion / 6e4:.0f} minutes, and {core * 1000 * record['bytes_an_image'] / 1e6:,.0f} MB/s have"
+        " to come from the disk, which all machines share: it saturates first.",
+    ]
+    return lines
+
+
 def _stamp(record: dict[str, Any]) -> str:
     return f"Commit `{record['commit'][:7]}`, {record['machine']}, load {record['load_at_start']:g}."
 
 
 def text() -> str:
     """The page."""
-    memory, kills, cores = (read(HERE / f"{name}.json") for name in ("memory", "kills", "cores"))
+    memory, kills, cores, actors = (read(HERE / f"{name}.json") for name in ("memory", "kills", "cores", "actors"))
     lines = [
-        "# Scale: memory, kills, cores",
+        "# Scale: memory, kills, cores, actors",
         "",
         "`python -m benchmarks.scale.memory --work DIR -o benchmarks/scale/memory.json`. " + _stamp(memory),
         "",
@@ -91,6 +119,10 @@ def text() -> str:
         f"{cores['turns'][0]['images']:,} images ({cores['image']}) with a tiny Glow, as `dracones score` takes them.",
         "",
         *_cores(cores),
+        "",
+        "`python -m benchmarks.scale.actors --work DIR -o benchmarks/scale/actors.json`. " + _stamp(actors),
+        "",
+        *_actors(actors),
     ]
     return "\n".join(lines) + "\n"
 

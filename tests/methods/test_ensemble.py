@@ -142,6 +142,29 @@ def test_a_witness_counts_by_how_well_it_tells_made_defects():
     torch.testing.assert_close(witness_weights(normal, normal - 1), torch.full((4,), 0.25))
 
 
+def test_what_witnesses_say_alike_of_good_images_counts_once():
+    generator = torch.Generator().manual_seed(1)
+    correlation = torch.tensor([[1.0, 0.8, 0.0], [0.8, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    normal, other = torch.randn(2, 20000, 3, generator=generator) @ torch.linalg.cholesky(correlation).T
+    shift = torch.tensor([2.0, 2.0, 2.0])
+    fisher = torch.linalg.solve(correlation, shift)
+    weights = witness_weights(normal, other + shift)
+    torch.testing.assert_close(weights, fisher / fisher.sum(), atol=0.03, rtol=0)
+    # One that says less than its twin would be heard with the sign turned: it is not heard.
+    weights = witness_weights(normal, other + torch.tensor([2.0, 1.0, 2.0]))
+    torch.testing.assert_close(weights, torch.tensor([0.5, 0.0, 0.5]), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_few_images_draw_the_correlation_to_none(count):
+    normal = torch.arange(float(count))[:, None] * torch.tensor([1.0, 1.0, 0.0])
+    weights = witness_weights(normal, torch.full((5, 3), 9.0))
+    assert torch.isfinite(weights).all()
+    assert weights.sum() == pytest.approx(1)
+    assert weights[0] == pytest.approx(float(weights[1]), abs=1e-6)
+    assert weights[0] > 0.1, "two alike tell something"
+
+
 def test_all_made_defects_told_is_a_finite_weight():
     weights = witness_weights(torch.randn(50, 2), torch.tensor([[9.0, 1.5]] * 20))
     assert torch.isfinite(weights).all()

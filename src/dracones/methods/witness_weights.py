@@ -4,9 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+from scipy.special import ndtri
 from torch import Tensor
 
 from dracones.metrics import auroc
+
+_LEAST_DRAWN = 0.02
+"""Witnesses that always agree would leave no one answer: they share."""
 
 
 class Standard(NamedTuple):
@@ -34,24 +40,47 @@ class Standard(NamedTuple):
 def witness_weights(normal: Tensor, defective: Tensor) -> Tensor:
     r"""Weights `[W]`, of sum 1, from scores `[N, W]` of good images and `[M, W]` of good images with made defects.
 
-    A witness counts by its detectability :math:`d' = \sqrt 2\, \Phi^{-1}(\mathrm{AUROC})`, the number of standard
-    deviations by which defects would have to shift a Gaussian score to be told as well. For independent Gaussian
-    witnesses it is the best linear weight; being of ranks, it does not care how far out a defect lies that is found
-    anyway. A witness that is no better than chance is not heard; where none is, all count alike.
+    What a witness tells is its detectability :math:`d' = \sqrt 2\, \Phi^{-1}(\mathrm{AUROC})`, the number of standard
+    deviations by which defects would have to shift a Gaussian score to be told as well; being of ranks, it does not
+    care how far out a defect lies that is found anyway. What two witnesses say of good images alike is noise that a
+    sum does not average out, so that the best linear weights are Fisher's (1936), :math:`\Sigma^{-1} d'` with the
+    correlation :math:`\Sigma` of good images' scores; none is negative. A witness that is no better than chance is not
+    heard; where none is, all count alike.
 
     >>> normal = torch.arange(5.0)[:, None].expand(5, 3)
     >>> witness_weights(normal, torch.tensor([[2.5, 1.0, 2.5], [4.5, 3.0, 4.5]]))
     tensor([0.5000, 0.0000, 0.5000])
     """
-    pairs = normal.shape[0] * defective.shape[0]
-    areas = [
-        float(auroc(torch.cat(sides).cpu().numpy(), np.repeat([0, 1], [len(side) for side in sides])))
-        for sides in zip(normal.T, defective.T, strict=True)
-    ]
+    told = _detectabilities(normal, defective)
+    heard = np.flatnonzero(told > 0)
+    if not len(heard):
+        return torch.full((len(told),), 1 / len(told), dtype=normal.dtype, device=normal.device)
+    # The weights of the largest shift in standard deviations of the sum, none negative: a least-squares problem.
+    root = np.linalg.cholesky(_correlation(normal[:, heard.tolist()]))
+    solved, _ = nnls(root.T, np.linalg.solve(root, told[heard]))
+    weights = np.zeros_like(told)
+    weights[heard] = solved / solved.sum()
+    return torch.from_numpy(weights).to(normal)
+
+
+def _detectabilities(normal: Tensor, defective: Tensor) -> NDArray[np.float64]:
+    """Of each witness, 0 for chance."""
+    truth = np.repeat([0, 1], [len(normal), len(defective)])
+    scores = torch.cat([normal, defective]).double().cpu().numpy()
     # All pairs told is taken for half a pair missed, so that the number stays finite.
-    told = normal.new_tensor(areas).clamp(0.5, 1 - 0.5 / pairs)
-    detectability = torch.special.ndtri(told.double())
-    if not bool((detectability > 0).any()):
-        return torch.full_like(told, 1 / len(told))
-    weights: Tensor = detectability / detectability.sum()
-    return weights.to(normal.dtype)
+    most = 1 - 0.5 / (len(normal) * len(defective))
+    return np.array([np.sqrt(2) * ndtri(np.clip(float(auroc(each, truth)), 0.5, most)) for each in scores.T])
+
+
+def _correlation(normal: Tensor) -> NDArray[np.float64]:
+    """Of scores `[N, W]`, drawn to none as far as so few images call for it (Schäfer and Strimmer 2005)."""
+    count, width = normal.shape
+    scores = normal.double().cpu().numpy()
+    spread = scores.std(axis=0)
+    scaled = (scores - scores.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    found = scaled.T @ scaled / count
+    others = ~np.eye(width, dtype=bool)
+    size = np.square(found[others]).sum()
+    doubt = np.square(1 - np.square(found[others])).sum() / max(1, count - 1)
+    share = np.clip(doubt / size, _LEAST_DRAWN, 1) if size > 0 else 1.0
+    return np.where(others, (1 - share) * found, 1.0)

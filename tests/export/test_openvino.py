@@ -1,6 +1,8 @@
 """An exported pair for OpenVINO scores as the detector does, without torch and onnxruntime."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -80,3 +82,21 @@ def test_a_likelihood_has_its_outputs_by_name_and_its_codec(tmp_path):
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
     np.testing.assert_array_equal(found.is_anomaly, expected.is_anomaly)
     json.dumps(line.facts)
+
+
+def test_a_signal_after_models_were_let_go_ends_no_process(pair):
+    """OpenVINO's plugin would leave signals a stack that is no more."""
+    script = (
+        "import gc, os, signal, sys\n"
+        "from dracones import runtime\n"
+        "held = [runtime.load(sys.argv[1]) for _ in range(2)]\n"
+        "while held:\n"
+        "    held.pop(0)\n"
+        "    gc.collect()\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('drained'))\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(pair)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "drained\n"), done.stderr

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dracones.runtime.openvino import OUTPUTS, ROOM
+from dracones.runtime.openvino import OUTPUTS, ROOM, the_core
 
 
 def openvino_of(graph: bytes, outputs: Sequence[str], metadata: Mapping[str, str]) -> tuple[bytes, bytes]:
@@ -22,7 +22,7 @@ def openvino_of(graph: bytes, outputs: Sequence[str], metadata: Mapping[str, str
             "writing .xml needs openvino, which is not installed: pip install 'dracones[openvino]'"
         ) from error
     try:
-        model = openvino.Core().read_model(graph)
+        model = the_core().read_model(graph)
     except Exception as error:
         raise ValueError(f"the graph has no form in OpenVINO: {str(error).strip().splitlines()[-1]}") from error
     for key, value in {**metadata, OUTPUTS: json.dumps(list(outputs))}.items():

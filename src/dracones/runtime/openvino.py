@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,18 @@ from numpy.typing import NDArray
 from dracones.runtime.container import UnfitFileError
 
 ROOM, OUTPUTS = "dracones", "outputs"
+
+
+@cache
+def the_core() -> Any:
+    """OpenVINO itself, once a process and never let go.
+
+    Each core's CPU plugin gives signals a stack of its own, and takes it away when it goes, in whatever order; a thread
+    may then still point to it, and the next signal, Ctrl-C or a service's SIGTERM, would end the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 class OpenVinoSession:
@@ -36,7 +49,7 @@ class OpenVinoSession:
         self.threads = int(os.environ.get("OMP_NUM_THREADS") or 0) or os.cpu_count() or 1
         options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": self.threads}
         try:
-            core = openvino.Core()
+            core = the_core()
             model = core.read_model(data) if weights is None else core.read_model(data, weights)
             self._compiled = core.compile_model(model, "CPU", options)
         except Exception as error:  # each of its kinds means the same here

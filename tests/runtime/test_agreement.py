@@ -80,3 +80,17 @@ def test_one_answer_for_all_images_is_not_as_many(name):
     whole = {key: np.repeat(value, 2) for key, value in answer(2.5, 0.5).items()} | {"map": np.ones((2, 2, 2))}
     found = {**whole, name: whole[name][:1]}
     assert f"{name} has shape (1," in (disagreement(found, whole, CALIBRATION)[1] or "")
+
+
+def test_a_verdict_may_differ_where_the_score_is_a_calibration_score_alone():
+    near = disagreement(answer(2.000001, 0.5, True), answer(2.0, 0.5, False), CALIBRATION)
+    assert near[1] is None
+    assert disagreement(answer(2.01, 0.5, True), answer(2.01, 0.5, False), CALIBRATION)[1] == "a verdict differs"
+    assert disagreement(answer(2.01, 0.5, True), answer(2.01, 0.5, False), CALIBRATION, 1e-2)[1] is None
+
+
+def test_maps_may_have_a_tolerance_of_their_own():
+    said = [{**answer(2.5, 0.5), "map": np.array([[[value, 10.0]]])} for value in (1.0, 1.5)]
+    assert "heat map" in (disagreement(*said, CALIBRATION)[1] or "")
+    assert disagreement(*said, CALIBRATION, map_tolerance=0.06) == (pytest.approx(0.05), None)
+    assert "heat map" in (disagreement(*said, CALIBRATION, map_tolerance=0.04)[1] or "")

@@ -6,5 +6,6 @@
 from dracones.runtime.container import FORMAT, UnfitFileError, seal
 from dracones.runtime.detector import ExportedDetector, load
 from dracones.runtime.images import LineImages
+from dracones.runtime.precision import Change, Precision
 
-__all__ = ["FORMAT", "ExportedDetector", "LineImages", "UnfitFileError", "load", "seal"]
+__all__ = ["FORMAT", "Change", "ExportedDetector", "LineImages", "Precision", "UnfitFileError", "load", "seal"]

@@ -18,6 +18,7 @@ from dracones.runtime.agreement import disagreement
 from dracones.runtime.calibrated import Calibrated
 from dracones.runtime.images import open_line_images
 from dracones.runtime.openvino import OpenVinoSession
+from dracones.runtime.precision import Change, Precision
 from dracones.runtime.session import Session
 
 _PREFIX = "complexity_"
@@ -66,6 +67,17 @@ class ExportedDetector:
             return None
         rate, confidence = calibration["false_alarm_rate"], calibration.get("confidence")
         return HeatRange.from_state(np.array(heat["peaks"]), heat, false_alarm_rate=rate, confidence=confidence)
+
+    @property
+    def precision(self) -> Precision:
+        """What the file's weights are kept in."""
+        name: Precision = self.facts.get("precision", {}).get("name", "float32")
+        return name
+
+    @property
+    def change(self) -> Change | None:
+        """What a lower precision changed, as it was measured at export; ``None`` in float32."""
+        return Change.of(self.facts)
 
     @property
     def gives_maps(self) -> bool:
@@ -146,6 +158,13 @@ class ExportedDetector:
             found["p_value"] = np.round(found["p_value"].astype(np.float64) * whole) / whole
         return found
 
+    def inputs(self, images: Any) -> Iterator[list[NDArray[Any]]]:
+        """What the graph is given for each image that it takes, one at a time, in the graph's order."""
+        for index in range(len(images)):
+            found = self._read(images, index)
+            if not isinstance(found, UnreadableImage):
+                yield [found[None], *self._host(found[None])]
+
     def prove(self, name: str) -> None:
         """Repeat the check that the file brings along.
 
@@ -156,7 +175,8 @@ class ExportedDetector:
         if "map" in found:
             found["map"] = found["map"][:, :: self._checks.stride, :: self._checks.stride]
         calibration = np.array(self.facts["calibration"]["scores"], dtype=np.float32)
-        _, words = disagreement(found, self._checks.outputs, calibration, self.facts["tolerance"])
+        told = self.facts
+        _, words = disagreement(found, self._checks.outputs, calibration, told["tolerance"], told.get("map_tolerance"))
         if words is None:
             return
         raise container.UnfitFileError(f"{name} fails its own check: {words}{self._codec_note()}")
@@ -235,7 +255,7 @@ class ExportedDetector:
         ]
 
     def __repr__(self) -> str:
-        return f"ExportedDetector({self.info.name}, format {self.facts['format']})"
+        return f"ExportedDetector({self.info.name}, format {self.facts['format']}, {self.precision})"
 
 
 def load(path: str | Path) -> ExportedDetector:
@@ -262,12 +282,17 @@ def load(path: str | Path) -> ExportedDetector:
 
 def from_bytes(data: bytes, path: Path, weights: bytes | None = None) -> ExportedDetector:
     """As `load`, from a file's bytes, and where it is OpenVINO's those of its weights."""
+    detector = unproven(data, path, weights)
+    detector.prove(str(path))
+    return detector
+
+
+def unproven(data: bytes, path: Path, weights: bytes | None = None, *, fused: bool = True) -> ExportedDetector:
+    """As `from_bytes`, before the file has proven itself; `fused` as in `Session`."""
     running: Session | OpenVinoSession = (
-        Session(data, str(path)) if weights is None else OpenVinoSession(data, str(path), weights)
+        Session(data, str(path), fused=fused) if weights is None else OpenVinoSession(data, str(path), weights)
     )
     facts = container.facts_of(path, running.metadata)
     if not container.is_whole(data, weights or b""):
         raise container.UnfitFileError(f"{path} is not what was exported: its digest differs; copy or export it again")
-    detector = ExportedDetector(running, facts, container.Checks.from_text(running.metadata[container.CHECKS]))
-    detector.prove(str(path))
-    return detector
+    return ExportedDetector(running, facts, container.Checks.from_text(running.metadata[container.CHECKS]))

@@ -13,12 +13,18 @@ from dracones.runtime.container import UnfitFileError
 class Session:
     """Runs a graph; threads as many as ``OMP_NUM_THREADS`` says, all cores where it says nothing.
 
+    Args:
+        data: an ONNX graph.
+        name: of the file, for messages.
+        fused: whether operations are joined as suits this processor; else each is computed as it stands, and what is
+            stored in 8 bits in float32.
+
     Raises:
         ImportError: onnxruntime is not installed.
         UnfitFileError: no graph, or one with an operator that this onnxruntime lacks.
     """
 
-    def __init__(self, data: bytes, name: str) -> None:
+    def __init__(self, data: bytes, name: str, *, fused: bool = True) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -29,6 +35,8 @@ class Session:
         self.threads = int(os.environ.get("OMP_NUM_THREADS") or 0) or os.cpu_count() or 1
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3
+        if not fused:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # each of onnxruntime's many kinds means the same here

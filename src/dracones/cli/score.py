@@ -277,5 +277,10 @@ def _show(tally: Any, target: Any, detector: Any) -> None:
             f"{tally.anomalies} of {tally.scored} above the thresholds of their groups "
             f"(promised false-alarm rate {detector.false_alarm_rate:.2%} in each)"
         )
+    change = getattr(detector, "change", None)
+    if change is not None:
+        tell(f"the file is in {detector.precision}; when it was written:")
+        for line in change.describe():
+            tell(f"  {line}")
     if target is not None:
         tell(f"wrote {target} ({tally.scored} scored, {tally.unread + tally.others} skipped)")

@@ -21,6 +21,7 @@ from dracones.detectors.record import Record
 from dracones.images import ImageCollection, Preprocess, Skipped, UnreadableImage, open_images, within
 from dracones.images.keys import How
 from dracones.methods import Scores
+from dracones.runtime.precision import Precision
 from dracones.training import Progress
 
 
@@ -268,20 +269,32 @@ class Detector(Likelihoods, Guarding):
         self.record = files.write(path, self.method, self.config, self.fitted())
         return Path(path)
 
-    def export(self, path: str | Path, *, image_size: tuple[int, int] | None = None) -> Path:
+    def export(
+        self,
+        path: str | Path,
+        *,
+        image_size: tuple[int, int] | None = None,
+        precision: Precision = "float32",
+        measure: Any = None,
+    ) -> Path:
         """Write one file that scores the same without torch; see `dracones.export.export`.
 
         Args:
             path: ends in ``.onnx``, ``.xml`` or ``.pt2``.
             image_size: height and width of all images that will come; any where none is given.
+            precision: ``float32``, or ``fp16`` or ``int8``, whose scores are others; the promised false-alarm rate was
+                set in float32.
+            measure: normal images that the fit did not see, on which the change by a lower precision is measured; the
+                file says it.
 
         Raises:
-            ValueError: not fitted, or a method that no graph holds.
+            ValueError: not fitted, a method that no graph holds, or a precision that cannot be had or measured.
         """
         from importlib import import_module
 
         # The room above: a detector offers its verb and does not depend on it.
-        written: Path = import_module("dracones.export").export(self, path, image_size=image_size).path
+        write = import_module("dracones.export").export
+        written: Path = write(self, path, image_size=image_size, precision=precision, measure=measure).path
         return written
 
     def tiled(self, size: tuple[int, int], overlap: int = 0) -> "Detector":

@@ -1,33 +1,35 @@
 """`export`: trace, convert, prove, write."""
 
 import base64
-import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dracones.detectors import Detector
-from dracones.export.deployed import Deployed, Input, Treatment, host_names, input_of, refusal
-from dracones.export.graph import OPSET, onnx_of, program_of
+from dracones.export.deployed import Deployed, Input, Treatment, input_of, refusal
+from dracones.export.facts import facts_of
+from dracones.export.graph import onnx_of, plain, program_of
+from dracones.export.lower import Lower
 from dracones.export.openvino import openvino_of
 from dracones.export.proof import expected, host_of, proof_images, stride_of
 from dracones.files.atomic import write_bytes
-from dracones.images.codecs import codec_versions
-from dracones.runtime import FORMAT, seal
-from dracones.runtime.agreement import TOLERANCE, disagreement
+from dracones.runtime import Change, Precision, seal
+from dracones.runtime.agreement import disagreement
 from dracones.runtime.container import CHECKS, DIGEST, FACTS, PLACEHOLDER, TREATMENT, Checks, UnfitFileError
-from dracones.runtime.detector import from_bytes
+from dracones.runtime.detector import from_bytes, unproven
 
 _BATCHES = (1, 7)
-_LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy", "pillow", "timm")
+_NAME = Path("the exported file")
 _MOST_BYTES = 2**31 - 1
+
+Answers = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -36,23 +38,36 @@ class Exported:
 
     Attributes:
         path: the file.
-        difference: largest relative difference of a score or map that the proof met.
+        difference: largest relative difference of a score or map that the proof met; of a file of lower precision, of
+            the float32 graph that it was made of.
         seconds: that the export took.
         calibrated: whether the file says p-values and verdicts, or scores alone.
+        change: what a lower precision changed; ``None`` in float32.
     """
 
     path: Path
     difference: float
     seconds: float
     calibrated: bool
+    change: Change | None = None
 
 
-def export(detector: Detector, path: str | Path, *, image_size: tuple[int, int] | None = None) -> Exported:
+def export(
+    detector: Detector,
+    path: str | Path,
+    *,
+    image_size: tuple[int, int] | None = None,
+    precision: Precision = "float32",
+    measure: Any = None,
+) -> Exported:
     """Write a fitted detector as one file that scores the same; larger score = more anomalous.
 
     The file takes uint8 images ``[B, C, H, W]`` and gives ``score``, and where they are known ``p_value``,
     ``is_anomaly`` and ``map``. Treatment, calibration and threshold are in the graph. Before anything is written the
     file is run by onnxruntime in batches of several sizes, and held against the detector.
+
+    A lower precision changes scores, and with them how often good images raise an alarm: the promised rate was set in
+    float32. So such a file is written with the change that was measured on `measure`, and says it to whoever loads it.
 
     Args:
         detector: fitted; one that is not calibrated gives scores alone.
@@ -60,9 +75,14 @@ def export(detector: Detector, path: str | Path, *, image_size: tuple[int, int] 
             ``.pt2`` for torch's own format.
         image_size: height and width of all images that will come; without it any is taken. OpenVINO computes nothing
             in float64, in which a resize is made: for an ``.xml`` of a model that resizes, give it.
+        precision: ``float32``; ``fp16``, weights kept as halves, computed in float32; ``int8``, the layers of weights
+            in 8 bits (``.onnx`` alone).
+        measure: normal images that the fit did not see, for a lower precision: what it changes is measured on them.
+            For ``int8`` every second one sets the ranges, and the others are measured.
 
     Raises:
-        ValueError: not fitted, a method that no graph holds (by name), an unknown ending.
+        ValueError: not fitted, a method that no graph holds (by name), an unknown ending, a precision that the format
+            does not have or that leaves nothing of the scores, or none or too few images to measure it on.
         UnfitFileError: the file does not score the same; nothing is written.
         ImportError: the extra ``export`` is not installed.
     """
@@ -81,25 +101,39 @@ def export(detector: Detector, path: str | Path, *, image_size: tuple[int, int] 
     if reason is not None:
         raise ValueError(f"{detector.info.name} cannot be exported to {path.suffix}: {reason}")
     started = time.monotonic()
+    lower = Lower.of(detector, path.suffix, precision, measure)
     device, on_cpu = detector.device, torch.device("cpu")
     detector.to(on_cpu)
     try:
         detector.method.eval()
-        found = _Export(detector, image_size)
-        data, weights, difference = _FORMS[path.suffix](found)
+        written = _FORMS[path.suffix](_Export(detector, image_size, lower))
     finally:
         detector.to(device)
-    if weights is not None:  # first: beside others, the old file is refused by its digest
-        write_bytes(path.with_suffix(".bin"), weights)
-    write_bytes(path, data)
-    return Exported(path, difference, time.monotonic() - started, len(detector.calibration) > 0)
+    if written.beside is not None:  # first: beside others, the old file is refused by its digest
+        write_bytes(path.with_suffix(".bin"), written.beside)
+    write_bytes(path, written.data)
+    seconds, calibrated = time.monotonic() - started, len(detector.calibration) > 0
+    return Exported(path, written.difference, seconds, calibrated, written.change)
+
+
+class _Written(NamedTuple):
+    """A file's bytes, those beside it, how far float32 is from the detector, and what a lower precision changed."""
+
+    data: bytes
+    beside: bytes | None
+    difference: float
+    change: Change | None = None
+
+
+_Form = Callable[[Any, Mapping[str, str]], tuple[bytes, bytes | None]]
+"""From an ONNX model and metadata to a file's sealed bytes, and those of a file beside it."""
 
 
 class _Export:
     """The steps of one export."""
 
-    def __init__(self, detector: Detector, image_size: tuple[int, int] | None) -> None:
-        self.detector = detector
+    def __init__(self, detector: Detector, image_size: tuple[int, int] | None, lower: Lower | None) -> None:
+        self.detector, self.lower = detector, lower
         record = detector.fitted()
         self.takes: Input = input_of(detector, image_size)
         self.near = (record.image_shape[1], record.image_shape[2])
@@ -110,12 +144,12 @@ class _Export:
         self.arguments = (tensor,) if host is None else (tensor, host)
         self.program = program_of(self.deployed, self.arguments, self.takes)
 
-    def pt2(self) -> tuple[bytes, None, float]:
-        """torch.export's file, nothing beside it, and how far it is from the detector."""
+    def pt2(self) -> _Written:
+        """torch.export's file."""
         import io
 
         stream = io.BytesIO()
-        facts = json.dumps(self.facts(), default=str)
+        facts = json.dumps(facts_of(self.detector, self.takes), default=str)
         torch.export.save(self.program, stream, extra_files={"dracones.json": facts})
         data = stream.getvalue()
         graph = torch.export.load(io.BytesIO(data)).module()
@@ -127,41 +161,52 @@ class _Export:
                 answers = graph(tensor) if host is None else graph(tensor, host)
             return {name: each.numpy() for name, each in zip(self.deployed.names, answers, strict=True)}
 
-        return data, None, self._proven(answer)
+        return _Written(data, None, self._proven(answer))
 
-    def onnx(self) -> tuple[bytes, None, float]:
-        """The sealed ONNX file, nothing beside it, and how far it is from the detector."""
-        import onnx
+    def onnx(self) -> _Written:
+        """The sealed ONNX file."""
 
-        model = self._graph()
-        onnx.helper.set_model_props(model, self._metadata())
-        data = seal(self._bytes(model))
-        return data, None, self._proven(from_bytes(data, Path("the exported file")).answer)
+        def form(model: Any, metadata: Mapping[str, str]) -> tuple[bytes, None]:
+            import onnx
 
-    def openvino(self) -> tuple[bytes, bytes, float]:
-        """The sealed ``.xml``, its ``.bin``, and how far they are from the detector."""
-        data, weights = openvino_of(self._bytes(self._graph()), self.deployed.names, self._metadata())
-        data = seal(data, weights)
-        return data, weights, self._proven(from_bytes(data, Path("the exported file"), weights).answer)
+            made = plain(model)
+            onnx.helper.set_model_props(made, dict(metadata))
+            return seal(_bytes(made)), None
 
-    def _graph(self) -> Any:
-        return onnx_of(self.program, ["image", "host"][: len(self.arguments)], self.deployed.names)
+        return self._written(form)
 
-    def _bytes(self, model: Any) -> bytes:
-        if model.ByteSize() > _MOST_BYTES:
-            raise ValueError(f"the file would have {model.ByteSize():,} bytes, and ONNX ends at {_MOST_BYTES:,}")
-        data: bytes = model.SerializeToString()
-        return data
+    def openvino(self) -> _Written:
+        """The sealed ``.xml`` and its ``.bin``."""
 
-    def _metadata(self) -> dict[str, str]:
+        def form(model: Any, metadata: Mapping[str, str]) -> tuple[bytes, bytes]:
+            data, weights = openvino_of(_bytes(plain(model)), self.deployed.names, metadata)
+            return seal(data, weights), weights
+
+        return self._written(form)
+
+    def _written(self, form: _Form) -> _Written:
+        """The file in float32, proven; or what a lower precision makes of the proven graph."""
+        model = onnx_of(self.program, ["image", "host"][: len(self.arguments)], self.deployed.names)
+        data, beside = form(model, self._metadata(expected(self.detector, self.deployed, self.images)))
+        line = from_bytes(data, _NAME, beside)
+        difference = self._proven(line.answer)
+        if self.lower is None:
+            return _Written(data, beside, difference)
+        model = self.lower.model(model, line)
+        data, beside = form(model, self._metadata(line.answer(self.images)))
+        draft, other = (unproven(data, _NAME, beside, fused=fused) for fused in (True, False))
+        change, facts = self.lower.measured(line, draft, other, self.images)
+        data, beside = form(model, self._metadata(draft.answer(self.images), facts))
+        from_bytes(data, _NAME, beside)  # its check is of its own answers, and has to pass
+        return _Written(data, beside, difference, change)
+
+    def _metadata(self, outputs: Answers, facts: Mapping[str, Any] | None = None) -> dict[str, str]:
         """Description, self-check, the place of the digest, and the treatment where host inputs need it."""
         stride = stride_of(self.images)
-        outputs = expected(self.detector, self.deployed, self.images)
-        if "map" in outputs:
-            outputs["map"] = outputs["map"][:, ::stride, ::stride]
+        kept = {name: each[:, ::stride, ::stride] if name == "map" else each for name, each in outputs.items()}
         metadata = {
-            FACTS: json.dumps(self.facts(), default=str),
-            CHECKS: Checks(self.images, outputs, stride).to_text(),
+            FACTS: json.dumps(facts_of(self.detector, self.takes) | dict(facts or {}), default=str),
+            CHECKS: Checks(self.images, kept, stride).to_text(),
             DIGEST: PLACEHOLDER,
         }
         if len(self.arguments) > 1 and not self.detector.pipeline.preprocess.changes_nothing:
@@ -170,10 +215,10 @@ class _Export:
 
     def _treatment(self) -> bytes:
         program = program_of(Treatment(self.detector.pipeline.preprocess), self.arguments[:1], self.takes)
-        data: bytes = onnx_of(program, ["image"], ["treated"]).SerializeToString()
+        data: bytes = plain(onnx_of(program, ["image"], ["treated"])).SerializeToString()
         return data
 
-    def _proven(self, answer: Any) -> float:
+    def _proven(self, answer: Callable[[NDArray[np.uint8]], Answers]) -> float:
         """The largest difference over batches of several sizes; raises `UnfitFileError` where one is too large."""
         worst = 0.0
         calibration = self.detector.calibration.scores.astype(np.float32)
@@ -189,63 +234,17 @@ class _Export:
             worst = max(worst, off)
         return worst
 
-    def facts(self) -> dict[str, Any]:
-        """What the file says of itself."""
-        detector, record = self.detector, self.detector.fitted()
-        info, heat = detector.info, None
-        if record.heat_range is not None:
-            peaks, numbers = record.heat_range.state()
-            heat = {"peaks": peaks.tolist(), **numbers}
-        return {
-            "format": FORMAT,
-            "method": {"name": info.name, "citation": info.citation, "gives": list(info.gives)},
-            "config": detector.config.model_dump(mode="json"),
-            "preprocess": record.preprocess.model_dump(mode="json"),
-            "input": self.takes._asdict(),
-            "outputs": {
-                "score": "larger = more anomalous",
-                "p_value": "(1 + number of calibration scores >= score) / (n + 1); ties count as at least",
-                "is_anomaly": "score > threshold",
-                "map": "[H, W] of the image, larger = more anomalous; NaN where nothing was looked at",
-            },
-            "labels": {"0": "normal", "1": "anomalous"},
-            "calibration": {
-                "scores": np.asarray(record.calibration.scores, dtype=np.float64).tolist(),
-                "threshold": record.threshold,
-                "false_alarm_rate": record.false_alarm_rate,
-                "confidence": record.confidence,
-                "heat": heat,
-            },
-            "host": list(host_names(detector.method)),
-            "codecs": codec_versions(),
-            "tolerance": TOLERANCE,
-            "opset": OPSET,
-            "provenance": dict(record.provenance),
-            "model": {"sha256": _digest(detector)},
-            "versions": {name: found for name in _LIBRARIES if (found := _installed(name)) is not None},
-        }
+
+def _bytes(model: Any) -> bytes:
+    if model.ByteSize() > _MOST_BYTES:
+        raise ValueError(f"the file would have {model.ByteSize():,} bytes, and ONNX ends at {_MOST_BYTES:,}")
+    data: bytes = model.SerializeToString()
+    return data
 
 
-_FORMS: dict[str, Callable[[_Export], tuple[bytes, bytes | None, float]]] = {
+_FORMS: dict[str, Callable[[_Export], _Written]] = {
     ".onnx": _Export.onnx,
     ".pt2": _Export.pt2,
     ".xml": _Export.openvino,
 }
-"""By a file's ending: its bytes, those of a file beside it, and how far they are from the detector."""
-
-
-def _digest(detector: Detector) -> str:
-    """A hash of the source model's tensors and configuration."""
-    state = hashlib.sha256(json.dumps(detector.config.model_dump(mode="json"), sort_keys=True).encode())
-    for name, tensor in sorted(detector.method.state_dict().items()):
-        state.update(name.encode())
-        state.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return state.hexdigest()
-
-
-def _installed(name: str) -> str | None:
-    """The version of a library; none where it is not installed, as a graph of torch needs no onnx."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+"""By a file's ending: what writes it."""

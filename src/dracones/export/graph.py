@@ -97,3 +97,14 @@ def _converted(program: torch.export.ExportedProgram, inputs: Sequence[str], out
     ):
         each(graph)
     return made.model_proto
+
+
+def plain(model: Any) -> Any:
+    """A copy of an ONNX model without what its converter noted of where each node comes from: paths and code lines."""
+    made = type(model)()
+    made.CopyFrom(model)
+    del made.graph.metadata_props[:]
+    del made.graph.value_info[:]
+    for node in made.graph.node:
+        del node.metadata_props[:]
+    return made

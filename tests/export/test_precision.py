@@ -111,6 +111,11 @@ def test_what_is_lowered_are_learnt_weights(padim, line, made, precision, known)
     assert np.abs(found - weight).max() > 0
 
 
+def test_the_layer_that_sees_the_image_is_not_put_into_8_bits(line, made):
+    name = "pipeline.method.extractor.backbone.network.conv1.weight"
+    np.testing.assert_array_equal(_tables(made["int8"])[name], _tables(line)[name])
+
+
 @pytest.mark.parametrize("precision", LOWER)
 def test_its_check_is_of_its_own_answers(made, precision):
     line = runtime.load(made[precision])

@@ -1,4 +1,4 @@
-"""Layers in whole numbers of 8 bits: the convolutions and linear layers whose weights were learnt, and nothing else."""
+"""Layers in whole numbers of 8 bits: the convolutions and linear layers of learnt weights, but for the first."""
 
 import ast
 import tempfile
@@ -19,9 +19,10 @@ Feed = dict[str, NDArray[Any]]
 def quantised(model: Any, learnt: Collection[str], batches: Iterable[Feed]) -> Any:
     """The ONNX model with its learnt layers in 8 bits: weights by channel, activations by the range that they take.
 
-    What is computed without learnt weights stays in float32: the treatment of the image, distances to a memory, the
-    blur of a heat map, sums of log-determinants. Weights use 7 of the 8 bits, so that the sums of two products that
-    older processors keep in 16 bits never overflow, and all processors multiply the same.
+    The first layer stays in float32, as it looks at the image itself: with it in 8 bits the scores of a FastFlow change
+    three times as much. So does what is computed without learnt weights: the treatment of the image, distances to a
+    memory, the blur of a heat map, sums of log-determinants. Weights use 7 of the 8 bits, so that the sums of two
+    products that older processors keep in 16 bits never overflow, and all processors multiply the same.
 
     Args:
         model: as `onnx_of` makes it, its nodes still telling the modules that they come from.
@@ -41,9 +42,11 @@ def quantised(model: Any, learnt: Collection[str], batches: Iterable[Feed]) -> A
         def get_next(self) -> Feed | None:
             return next(self.batches, None)
 
-    layers = layers_of(model, learnt)
+    layers = layers_of(model, learnt)[1:]
     if not layers:
-        raise ValueError("int8 has nothing to do: no convolution or linear layer of the graph has learnt weights")
+        raise ValueError(
+            "int8 has nothing to do: beside the first, no convolution or linear layer of the graph has learnt weights"
+        )
     model.metadata_props.append(onnx.StringStringEntryProto(key=_PREPARED[0], value=_PREPARED[1]))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "line.onnx"
@@ -63,7 +66,7 @@ def quantised(model: Any, learnt: Collection[str], batches: Iterable[Feed]) -> A
 
 
 def layers_of(model: Any, learnt: Collection[str]) -> list[str]:
-    """Names of the nodes that multiply by learnt weights, which folding may have transposed and named anew."""
+    """Names of the nodes that multiply by learnt weights, in order; folding may have transposed and renamed these."""
     constants = {tensor.name for tensor in model.graph.initializer}
     return [
         node.name

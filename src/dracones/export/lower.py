@@ -16,7 +16,7 @@ from dracones.runtime import Change, ExportedDetector, Precision
 from dracones.runtime.agreement import TOLERANCE, disagreement, map_difference
 
 _MARGIN = 2.0
-_USELESS = 1.0
+_USELESS = 0.25  # of the spread of the scores: a Glow in 8 bits, at .32, has three alarms for two before
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class Lower:
         if change.score_noise > _USELESS:
             raise ValueError(
                 f"{self.detector.info.name} cannot be exported in {self.precision}: its scores change by "
-                f"{change.score_noise:.2g} times their spread among the {change.images} images measured, which leaves "
-                "nothing of them"
+                f"{change.score_noise:.2f} of their spread among the {change.images} images measured, and from "
+                f"{_USELESS} on verdicts are no longer the model's"
             )
         facts: dict[str, Any] = {"precision": {"name": self.precision, "change": change.to_json()}}
         if self.precision == "int8":  # a sum rounded elsewhere moves an activation by a whole step

@@ -95,6 +95,13 @@ def images_of(family: Family, part: Literal["fit", "score"]) -> tuple[np.ndarray
     return images, None if labels is None else np.asarray(labels)[list(places)]
 
 
+def images_to_measure(family: Family, count: int = 400) -> np.ndarray:
+    """Other real images of the test part ``[N, C, H, W]`` uint8, more of them: shares of verdicts need that."""
+    found = open_images(str(data_folder() / _SETS[family][1]))
+    step = len(found) // count
+    return np.stack([np.asarray(found.read_native(i * step + step // 2)) for i in range(count)])
+
+
 def options_of(model: Model) -> dict[str, Any]:
     """The options of a model with those that its family brings."""
     data = data_folder()
@@ -109,13 +116,23 @@ def options_of(model: Model) -> dict[str, Any]:
     return given
 
 
-def fitted(name: str, kept: Path | None = None) -> Detector:
-    """The model fitted and calibrated, from the folder `kept` where it is there already."""
+def fitted(name: str, kept: Path | None = None, *, epochs: int | None = None) -> Detector:
+    """The model fitted and calibrated, from the folder `kept` where it is there already.
+
+    Args:
+        name: among `MODELS`.
+        kept: folder of fitted models.
+        epochs: of those that train; one is enough to compare files, and too little to say what rounding does to a flow.
+    """
     model = MODELS[name]
-    file = None if kept is None else kept / f"{name.replace(', ', '_')}.safetensors"
+    ending = "" if epochs is None else f"_{epochs}"
+    file = None if kept is None else kept / f"{name.replace(', ', '_')}{ending}.safetensors"
+    options = options_of(model)
+    if epochs is not None:
+        options["training"] = {"epochs": epochs}
     if file is not None and file.exists():
         return dracones.load(file, **({"classifier": _classifier()} if model.family == "classifier" else {}))
-    detector = dracones.create(model.method, calibration_share=0.3, false_alarm_rate=0.1, **options_of(model))
+    detector = dracones.create(model.method, calibration_share=0.3, false_alarm_rate=0.1, **options)
     images, labels = images_of(model.family, "fit")
     tensor = torch.from_numpy(images)
     if labels is None:

@@ -9,7 +9,8 @@ import pytest
 from dracones.export.claims import MEASURED
 
 ROOT = Path(__file__).parents[2]
-RECORD = json.loads((ROOT / "benchmarks" / "export" / "race.json").read_text())
+RECORDS = ROOT / "benchmarks" / "export"
+RECORD = json.loads((RECORDS / "race.json").read_text())
 ROWS = {name: row for name, row in RECORD["rows"].items() if "refused" not in row}
 BATCHES = (1, 7, 64)
 
@@ -33,11 +34,12 @@ def test_every_claim_is_in_the_record():
     assert {name: min(found, key=len) for name, found in proven.items()} == MEASURED
 
 
-def test_the_page_holds_the_records_table(monkeypatch):
+def test_the_page_holds_the_records_tables(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
     page = importlib.import_module("benchmarks.export.page")
     text = page.PAGE.read_text()
     assert page.written(text, RECORD) == text
+    assert page.with_precision(text, json.loads((RECORDS / "precision.json").read_text())) == text
 
 
 def test_every_registered_method_has_a_model_to_measure(monkeypatch):

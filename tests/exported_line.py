@@ -14,13 +14,16 @@ def pictures(count, height, width, channels=3, seed=0):
     return (np.clip(ramp + noise, 0, 1) * 255).round().astype(np.uint8)
 
 
+_TORCH = ("torch", "torchvision", "timm")
 _BLOCKED = """
     import sys
 
+    BLOCKED = {blocked}
+
     class Blocked:
         def find_spec(self, name, path=None, target=None):
-            if name.split(".")[0] in ("torch", "torchvision", "timm"):
-                raise ImportError(f"{name} is not to be had here")
+            if name.split(".")[0] in BLOCKED:
+                raise ImportError(f"{{name}} is not to be had here")
 
     sys.meta_path.insert(0, Blocked())
 """
@@ -28,7 +31,12 @@ _BLOCKED = """
 
 def without_torch(*arguments):
     """Run a verb in a process that cannot import torch; its standard output."""
-    code = textwrap.dedent(_BLOCKED) + "from dracones.cli import main\nmain()\n"
+    return running("from dracones.cli import main\nmain()\n", *arguments)
+
+
+def running(code, *arguments, blocked=_TORCH):
+    """Run code in a process that cannot import some packages; its standard output."""
+    code = textwrap.dedent(_BLOCKED).format(blocked=blocked) + code
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """An exported file scores as its detector does, and says when it must not."""
 
+import json
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ import dracones
 from dracones import runtime
 from dracones.export import export, refusal
 from dracones.runtime.container import CHECKS, DIGEST, FACTS, PLACEHOLDER, TREATMENT
-from exported_line import pictures, without_torch
+from exported_line import pictures, running, without_torch
 
 pytest.importorskip("onnxruntime")
 
@@ -50,6 +51,18 @@ def test_the_command_line_scores_it_where_there_is_no_torch(padim, line, folder,
         if expected[1]:
             assert float(found[1]) == pytest.approx(float(expected[1]), rel=1e-5)
     assert len(list((tmp_path / "maps").rglob("*.npy"))) == 5
+
+
+SCORES = """
+from dracones import runtime
+print(runtime.load(sys.argv[1]).predict(sys.argv[2]).scores.tolist())
+"""
+
+
+def test_the_runtime_needs_numpy_pillow_and_onnxruntime_alone(padim, line, folder):
+    others = ("torch", "torchvision", "timm", "scipy", "sklearn", "skimage", "pydantic", "matplotlib", "typer", "rich")
+    found = json.loads(running(SCORES, line, folder, blocked=others))
+    np.testing.assert_allclose(found, padim.predict(folder).scores, rtol=1e-5)
 
 
 def _edited(line, tmp_path, change, *, resealed=True):

@@ -1,29 +1,36 @@
 """What one image may cost to read, and what is said of one that cannot be read."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from dracones.images.names import plain_text
 
 
-class Limits(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Limits:
     """Bounds that are checked from a file's size and header, before anything is decoded.
+
+    Attributes:
+        max_pixels: height x width of one image; 2**27 is 11,585 squared.
+        max_file_bytes: size of one image file.
+        max_decode_bytes: memory that all images being decoded at one time may take together.
+        max_array_bytes: size of one array read into memory from an archive.
 
     Example:
         >>> Limits(max_pixels=10_000).max_pixels
         10000
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    max_pixels: int = 2**27
+    max_file_bytes: int = 2**30
+    max_decode_bytes: int = 2**32
+    max_array_bytes: int = 2**34
 
-    max_pixels: int = Field(default=2**27, gt=0, description="height x width of one image; 2**27 is 11,585 squared")
-    max_file_bytes: int = Field(default=2**30, gt=0, description="size of one image file")
-    max_decode_bytes: int = Field(
-        default=2**32, gt=0, description="memory that all images being decoded at one time may take together"
-    )
-    max_array_bytes: int = Field(default=2**34, gt=0, description="size of one array read into memory from an archive")
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value <= 0:
+                raise ValueError(f"{name} is a whole number above 0; got {value}")
 
     def check_pixels(self, name: str, height: int, width: int, channels: int = 1) -> None:
         """Refuse an image by the size its header states, so that a decompression bomb is never decoded.

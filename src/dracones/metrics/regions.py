@@ -4,7 +4,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from dracones.metrics.inputs import Bool
 
@@ -21,6 +20,8 @@ def label_regions(mask: Bool, connectivity: Connectivity = 8) -> tuple[NDArray[n
         >>> label_regions(mask)[1], label_regions(mask, connectivity=4)[1]
         (1, 3)
     """
+    from scipy import ndimage  # loaded by whom it serves: an exported file is scored without
+
     if connectivity not in (4, 8):
         raise ValueError(f"connectivity: expected 4 or 8, got {connectivity}")
     regions = np.zeros(mask.shape, dtype=np.int32)

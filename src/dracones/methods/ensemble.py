@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from dracones.features import (
     FeatureDataset,
@@ -80,9 +81,10 @@ class Ensemble(FeatureMethod):
     (`EmbeddingFlow` without couplings), that of each place (`PaDiM`), the nearest normal patch (`PatchCore`), and a
     conditional flow (`CFlow`). Each
     score, and each pixel of each heat map, is brought to standard deviations among held-out normal images, which no
-    witness has learnt from; score and map are the weighted means,
+    witness has learnt from. The map is their weighted mean; in the score a witness that finds an image more usual than
+    most excuses nothing that another one sees,
 
-    .. math:: s = \sum_w a_w \frac{s_w - \mu_w}{\sigma_w}.
+    .. math:: s = \sum_w a_w\, \tfrac12 \log\bigl(1 + e^{2 (s_w - \mu_w) / \sigma_w}\bigr).
 
     The weights :math:`a_w` come from normal images too: defects are made on the held-out ones (patches, scars, foreign
     texture, blur, missing parts; drawn sizes and contrasts), and a witness counts by how well it tells them from good
@@ -285,9 +287,9 @@ class Ensemble(FeatureMethod):
     # Scoring ------------------------------------------------------------------------------------------------------
 
     def score_maps(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores:
-        """Weighted means of standardised scores `[B]` and maps `[B, H, W]`; what each witness adds is `evidence`."""
+        """Merged scores `[B]` and weighted mean of maps `[B, H, W]`; what each witness adds is `evidence`."""
         answers = self._answers(maps, size)
-        evidence = self.weights * Standard(self.centre, self.spread)(_scores(answers))
+        evidence = self.weights * softplus(Standard(self.centre, self.spread)(_scores(answers)), beta=2)
         return Scores(evidence.sum(dim=1), self._merged_map(answers), evidence)
 
     def _merged_map(self, answers: Sequence[Scores]) -> Tensor | None:

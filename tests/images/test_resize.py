@@ -92,3 +92,11 @@ def test_a_graph_with_free_sizes_is_the_same_function(fit):
         images = levels(*shape)
         for found, expected in zip(graph(images), Both()(images), strict=True):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-6, equal_nan=True)
+
+
+def test_shapes_that_were_asked_for_first_leave_no_matrices_without_numbers():
+    with torch.device("meta"):
+        assert resize(torch.zeros(1, 1, 23, 29), (7, 5)).shape == (1, 1, 7, 5)
+    images = torch.rand(1, 1, 23, 29, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.interpolate(images, (7, 5), mode="bilinear", antialias=True)
+    torch.testing.assert_close(resize(images, (7, 5)), expected, rtol=0, atol=1e-6)

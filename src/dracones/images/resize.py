@@ -129,7 +129,8 @@ def _weights(
 
 @lru_cache(maxsize=64)
 def _kept(*arguments: Any) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(mode=False):
+    # Numbers, whoever asks first: within `shapes_alone` the device would be meta.
+    with torch.inference_mode(mode=False), torch.device("cpu"):
         return _made(*arguments)
 
 

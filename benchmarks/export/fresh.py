@@ -2,9 +2,9 @@
 
     python -m benchmarks.export.fresh -o benchmarks/export/fresh.json --files FOLDER [--models FOLDER]
 
-Makes a virtual environment of numpy, Pillow, onnxruntime, openvino, typing-extensions and the package without its dependencies (uv, and
-an index that has them), exports what FOLDER lacks together with the detector's scores of real images, and has
-`first_verdict.py` score each file there. A row a file; the table in docs/deployment.md is made anew.
+Makes a virtual environment of numpy, Pillow, onnxruntime, openvino, typing-extensions and the package without its
+dependencies (uv, and an index that has them), exports what FOLDER lacks together with the detector's scores of real
+images, and has `first_verdict.py` score each file there. A row a file; the table in docs/deployment.md is made anew.
 """
 
 import argparse

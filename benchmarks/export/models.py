@@ -47,8 +47,8 @@ _LIKELIHOODS = ("glow", "realnvp", "vae", "pixelcnn")
 _FEATURES = {
     "cflow": Model("cflow", "features"),
     "csflow": Model("csflow", "features"),
-    "differnet": Model("differnet", "features", {"map_rotations": 0}),
-    "embedding_flow": Model("embedding_flow", "features"),
+    "differnet": Model("differnet", "features", {"levels": (3,), "map_rotations": 0}),
+    "embedding_flow": Model("embedding_flow", "features", {"levels": (3,)}),
     "ensemble": Model("ensemble", "features", trains=False),
     "fastflow": Model("fastflow", "features"),
     "msflow": Model("msflow", "features"),

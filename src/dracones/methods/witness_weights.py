@@ -42,11 +42,11 @@ def witness_weights(normal: Tensor, defective: Tensor) -> Tensor:
 
     What a witness tells is its detectability :math:`d' = \sqrt 2\, \Phi^{-1}(\mathrm{AUROC})`, the number of standard
     deviations by which defects would have to shift a Gaussian score to be told as well; being of ranks, it does not
-    care how far out a defect lies that is found anyway. For witnesses that err independently the best linear weights are
-    :math:`d'` itself. What two of them say of good images alike is noise that a sum does not average out; with the
-    correlation :math:`\Sigma` of good images' scores the best are Fisher's (1936), :math:`\Sigma^{-1} d'`, none negative.
-    Made defects are not the line's, and Fisher's weights silence whom they underrate: each kind has half the say. A
-    witness that is no better than chance is not heard; where none is, all count alike.
+    care how far out a defect lies that is found anyway. For witnesses that err independently the best linear weights
+    are :math:`d'` itself. What two of them say of good images alike is noise that a sum does not average out; with the
+    correlation :math:`\Sigma` of good images' scores the best are Fisher's (1936), :math:`\Sigma^{-1} d'`, none
+    negative. Made defects are not the line's, and Fisher's weights silence whom they underrate: each kind has half the
+    say. A witness that is no better than chance is not heard; where none is, all count alike.
 
     >>> normal = torch.arange(5.0)[:, None].expand(5, 3)
     >>> witness_weights(normal, torch.tensor([[2.5, 1.0, 2.5], [4.5, 3.0, 4.5]]))

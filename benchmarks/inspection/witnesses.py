@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dracones.detectors import Detector
 from dracones.methods.ensemble import Ensemble
-from dracones.methods.witness_weights import Standard
+from dracones.methods.witness_weights import Standard, loudness
 from dracones.metrics import auroc
 
 
@@ -38,7 +38,7 @@ class Heard:
             return {}
         method = self.method
         standard = Standard(method.centre, method.spread)(torch.cat(self.found))
-        if not np.allclose((standard * method.weights).sum(dim=1), scores, rtol=1e-3, atol=1e-3):
+        if not np.allclose((loudness(standard) * method.weights).sum(dim=1), scores, rtol=1e-3, atol=1e-3):
             raise ValueError("the witnesses heard do not add up to the scores: were images scored out of order?")
         alone = {
             name: {
@@ -48,5 +48,5 @@ class Heard:
             }
             for i, name in enumerate(method.names)
         }
-        equal = standard.mean(dim=1).numpy()
+        equal = loudness(standard).mean(dim=1).numpy()
         return {"witnesses": alone, "image_auroc_of_equal_weights": round(float(auroc(equal, labels)), 4)}

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from dracones.features import (
     FeatureDataset,
@@ -25,7 +24,7 @@ from dracones.methods.on_features import FeatureMethod, MapConfig, Preset
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
 from dracones.methods.shared_pass import SharedReader
-from dracones.methods.witness_weights import Standard, witness_weights
+from dracones.methods.witness_weights import Standard, loudness, witness_weights
 from dracones.training import Progress, counting
 
 WitnessName = Literal["whole", "place", "patch", "flow"]
@@ -289,7 +288,7 @@ class Ensemble(FeatureMethod):
     def score_maps(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores:
         """Merged scores `[B]` and weighted mean of maps `[B, H, W]`; what each witness adds is `evidence`."""
         answers = self._answers(maps, size)
-        evidence = self.weights * softplus(Standard(self.centre, self.spread)(_scores(answers)), beta=2)
+        evidence = self.weights * loudness(Standard(self.centre, self.spread)(_scores(answers)))
         return Scores(evidence.sum(dim=1), self._merged_map(answers), evidence)
 
     def _merged_map(self, answers: Sequence[Scores]) -> Tensor | None:

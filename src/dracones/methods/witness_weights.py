@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 from scipy.special import ndtri
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from dracones.metrics import auroc
 
@@ -35,6 +36,15 @@ class Standard(NamedTuple):
     def __call__(self, values: Tensor) -> Tensor:
         """Values `[..., W]` in standard deviations of normal images."""
         return (values - self.centre) / self.spread
+
+
+def loudness(standard: Tensor) -> Tensor:
+    """What witnesses say against an image, from values in standard deviations: a calm one says next to nothing.
+
+    >>> loudness(torch.tensor([-3.0, 0.0, 3.0]))
+    tensor([1.2378e-03, 3.4657e-01, 3.0012e+00])
+    """
+    return softplus(standard, beta=2)
 
 
 def witness_weights(normal: Tensor, defective: Tensor) -> Tensor:

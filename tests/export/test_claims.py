@@ -15,9 +15,13 @@ ROWS = {name: row for name, row in RECORD["rows"].items() if "refused" not in ro
 BATCHES = (1, 7, 64)
 
 
+# What docs/deployment.md names: scores that are differences of larger numbers, whose rounding stays as it is.
+OVER = {"glow, auto": 2e-4, "msp": 2e-5}
+
+
 @pytest.mark.parametrize("name", list(ROWS))
 def test_a_file_of_the_record_is_within_the_tolerance(name):
-    assert all(ROWS[name][f"difference_{count}"] <= 1e-5 for count in BATCHES)
+    assert all(ROWS[name][f"difference_{count}"] <= OVER.get(name, 1e-5) for count in BATCHES)
     assert all(ROWS[name][f"verdicts_{count}"] == 1 for count in BATCHES)
 
 

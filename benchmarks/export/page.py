@@ -1,4 +1,4 @@
-"""The tables of docs/deployment.md, made of `race.json`, `fresh.json` and `precision.json`."""
+"""The tables of docs/deployment.md, made of `race.json`, `fresh.json`, `precision.json` and `peer.json`."""
 
 from typing import Any
 
@@ -18,6 +18,11 @@ def written(page: str, record: dict[str, Any]) -> str:
 def with_precision(page: str, record: dict[str, Any]) -> str:
     """The page with the table of `precision.json`."""
     return between(page, "benchmarks/export/precision", precision_table(record))
+
+
+def with_peer(page: str, record: dict[str, Any]) -> str:
+    """The page with the table of `peer.json`."""
+    return between(page, "benchmarks/export/peer", peer_table(record))
 
 
 def between(page: str, mark: str, text: str) -> str:
@@ -94,3 +99,19 @@ def precision_table(record: dict[str, Any]) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2g}%"
+
+
+def peer_table(record: dict[str, Any]) -> str:
+    """One line a side and file, as Markdown."""
+    lines = [
+        "| file | photographs | scores: median, largest difference in spreads | verdicts changed |",
+        "|---|---|---|---|",
+    ]
+    for side, files in record["files"].items():
+        for kind, row in files.items():
+            if "failed" in row:
+                lines.append(f"| {side}: {kind} | failed: {row['failed']} | | |")
+                continue
+            off = f"{row['median_in_spreads']:.2g}, {row['largest_in_spreads']:.2g}"
+            lines.append(f"| {side}: {kind} | {row['photographs']} | {off} | {row['verdicts_changed']} |")
+    return "\n".join(lines) + "\n"

@@ -21,6 +21,7 @@ from PIL import Image
 
 import dracones
 from benchmarks import provenance, records
+from benchmarks.export.page import PAGE, with_peer
 from benchmarks.inspection.sets import data_root, unpacked
 from dracones import runtime
 
@@ -143,6 +144,7 @@ def main() -> None:
         "rows": rows,
     }
     records.write(arguments.output, record, digits=7)
+    PAGE.write_text(with_peer(PAGE.read_text(), records.read(arguments.output)))
     print(json.dumps(files, indent=1))
 
 

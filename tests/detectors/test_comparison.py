@@ -123,8 +123,9 @@ def test_refusals(tiny, sets):
 
 def test_named_classifier_is_loaded_once(tmp_path, sets):
     (tmp_path / "nets.py").write_text(
-        "from pathlib import Path\nfrom torch import nn\n"
+        "from pathlib import Path\nimport torch\nfrom torch import nn\n"
         "def net():\n"
+        "    torch.manual_seed(0)  # one network in sixty has too few living units for vim\n"
         "    with Path(__file__).with_suffix('.log').open('a') as log:\n        log.write('x')\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 4))\n"
     )

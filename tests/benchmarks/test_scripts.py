@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = {"classifiers.page", "inspection.page", "paradox.page", "monitoring.page"}  # take no options: see test_pages
-CHILDREN = {"inspection.ours", "metrics.entrants", "flows.contestants"}  # take fixed arguments from a race
+# Take fixed arguments from a race.
+CHILDREN = {"inspection.ours", "metrics.entrants", "flows.contestants", "export.first_verdict", "export.peer_side"}
 FOLDERS = (
     "classifiers",
     "flows",

@@ -22,6 +22,7 @@ class EnlargedExtractor(StandIn):
         ValueError: no pixel.
 
     Example:
+        >>> import torch
         >>> backbone = FeatureExtractor("resnet18", levels=(2,), weights="random")
         >>> [tuple(level.shape) for level in EnlargedExtractor(backbone, 64)(torch.rand(1, 3, 16, 32))]
         [(1, 128, 8, 16)]

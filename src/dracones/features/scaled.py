@@ -29,6 +29,7 @@ class ScaledExtractor(StandIn):
         ValueError: no scale.
 
     Example:
+        >>> import torch
         >>> backbone = FeatureExtractor("resnet18", levels=(1, 2), weights="random")
         >>> [tuple(level.shape) for level in ScaledExtractor(backbone, 2)(torch.rand(1, 3, 64, 64))]
         [(1, 64, 16, 16), (1, 128, 8, 8), (1, 128, 4, 4)]

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.records import read
+from benchmarks.scale.actors import SHARDS
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
@@ -73,7 +74,7 @@ def _actors(record: dict[str, Any]) -> list[str]:
         many = "s" if count > 1 else ""
         lines.append(
             f"| {count} actor{many} | {found['images_per_second']:,.0f} | {found['first_shard_after']:.1f} | "
-            f"{found['equal_tables']} of 12 |"
+            f"{found['equal_tables']} of {SHARDS} |"
         )
     killed, core = record["killed"], record["alone"]["images_per_cpu_second"]
     billion = 1e9 / core
@@ -82,8 +83,8 @@ def _actors(record: dict[str, Any]) -> list[str]:
         f"{record['images']:,} images ({record['image']}, {record['bytes_an_image']:.0f} bytes each in Parquet).",
         f"With {killed['actors']} actors, one was killed with -9 after {killed['tables_when_an_actor_was_killed']}"
         f" table(s), the driver after {killed['tables_when_the_driver_was_killed']}; the same command then ended with"
-        f" {killed['tables']} tables and {killed['rows']:,} rows, {killed['equal_tables']} of 12 tables equal to those"
-        " that were made alone.",
+        f" {killed['tables']} tables and {killed['rows']:,} rows, {killed['equal_tables']} of {SHARDS} tables equal to"
+        " those that were made alone.",
         "",
         f"On paper, at {core:,.0f} images a CPU second: 10⁹ images are {billion / 1e6:.1f} million core seconds, on"
         f" 1,000 cores {billion / 6e4:.0f} minutes, and {core * 1000 * record['bytes_an_image'] / 1e6:,.0f} MB/s have"

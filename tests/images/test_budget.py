@@ -77,3 +77,9 @@ def test_what_does_not_fit_is_skipped_and_the_rest_is_read(tmp_path):
     (batch,) = images.batches(4, workers=2)
     assert batch.names == ["small.png"]
     assert [item.name for item in images.skipped] == ["large.png"]
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, True, "many"])
+def test_a_limit_is_a_whole_number_above_0(bad):
+    with pytest.raises(ValueError, match="max_pixels is a whole number above 0"):
+        Limits(max_pixels=bad)

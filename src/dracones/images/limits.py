@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import NamedTuple
 
 from dracones.images.names import plain_text
@@ -29,8 +30,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value <= 0:
-                raise ValueError(f"{name} is a whole number above 0; got {value}")
+            if not isinstance(value, Integral) or isinstance(value, bool) or value <= 0:
+                raise ValueError(f"Limits: {name} is a whole number above 0; got {value!r}")
 
     def check_pixels(self, name: str, height: int, width: int, channels: int = 1) -> None:
         """Refuse an image by the size its header states, so that a decompression bomb is never decoded.

@@ -47,12 +47,30 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return call
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What a module's fixture draws is the same whichever test comes first."""
+    _seed()
+
+
+def _seed() -> None:
+    import numpy as np
+    import torch
+
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002
+
+
 @pytest.fixture(autouse=True)
 def _torch_as_found() -> Iterator[None]:
-    """One thread, as small tensors gain nothing from more; and no test may leave gradients off for the next."""
+    """One thread, as small tensors gain nothing from more; and no test may leave gradients off for the next.
+
+    What is drawn without a seed is the same in whatever order and company a test runs.
+    """
     import torch
 
     torch.set_num_threads(1)
+    _seed()
     yield
     left_on, _ = torch.is_grad_enabled(), torch.set_grad_enabled(True)
     assert left_on, "gradients were left switched off"

@@ -9,7 +9,10 @@ import torch
 
 import dracones
 from dracones.features import FeatureExtractor
+from dracones.methods.feature_flows.embedding_flow import EmbeddingFlow
 from dracones.methods.learning import FitContext
+from dracones.methods.memories.padim import PaDiM
+from dracones.methods.memories.patchcore import PatchCore
 from dracones.methods.witness_weights import Standard, witness_weights
 from feature_case import SMALL, anomalies, normals
 
@@ -77,6 +80,33 @@ def test_scale_is_that_of_held_out_images_which_no_witness_has_seen():
     detector.fit(normals(60))
     assert seen["held"]
     assert not seen["held"] & seen["train"]
+
+
+def test_what_is_held_out_is_learnt_last_and_none_is_wasted(monkeypatch):
+    """Each witness ends as on all images but those that calibrate; the weights were told before."""
+    learnt, order = {}, []
+    detector = dracones.create("ensemble", **OPTIONS)
+    weigh = detector.method._weigh
+    detector.method._weigh = lambda context: (order.append("weighed"), weigh(context))
+    for kind in (EmbeddingFlow, PaDiM, PatchCore):
+        learn_on = kind.learn_on
+
+        def watched(self, context, learn_on=learn_on):
+            order.append(self.info.name)
+            learnt[self.info.name] = (set(context.train.names), len(context.held_out))
+            return learn_on(self, context)
+
+        monkeypatch.setattr(kind, "learn_on", watched)
+    detector.fit(normals(60))
+    assert order == ["weighed", "embedding_flow", "padim", "patchcore"]
+    (late,) = {frozenset(names) for names, _ in learnt.values()}
+    assert len(late) == 12
+    assert {held for _, held in learnt.values()} == {0}
+    whole, place, patch = detector.method.witnesses.values()
+    trained = detector.provenance["images"]["train"]
+    assert trained + 12 + detector.provenance["images"]["calibration"] == 60
+    assert int(whole.count) == int(place.count) == trained + 12
+    assert len(patch.memory) == round(0.05 * 256 * trained) + round(0.05 * 256 * 12)
 
 
 def test_one_pass_of_the_backbone_serves_all_witnesses(monkeypatch):
@@ -176,6 +206,7 @@ def test_weights_follow_from_held_out_images_and_their_made_defects(fitted):
     seen = {}
     method._standardise = lambda context: seen.setdefault("normal", torch.randn(40, 1).expand(-1, 3))
     method._answers_to_defects = lambda context: torch.cat([seen["normal"]] * 2) + torch.tensor([2.0, -1.0, 2.0])
+    method._learn_held_out = lambda context: None
     for witness in method.witnesses.values():
         witness.fit_statistics = lambda context: None
     method.fit_statistics(FitContext([1, 2], [1, 2], torch.Generator(), None))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dracones.methods.whitening import whitening_matrix
+from dracones.methods.whitening import covariance_behind, whitening_matrix
 
 
 def covariances(count=3, dims=4):
@@ -49,3 +49,11 @@ def test_where_nothing_varies_the_ridge_is_the_variance():
 def test_a_singular_covariance_is_named():
     with pytest.raises(ValueError, match=r"the 3 features is singular at ridge=0.0"):
         whitening_matrix(torch.diag(torch.tensor([1.0, 0.0, 1.0])), 0.0)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 256])
+def test_the_covariance_behind_many_is_theirs(at_once):
+    many = covariances()
+    matrix = whitening_matrix(many, 0.1).float()
+    torch.testing.assert_close(covariance_behind(matrix, 0.1, at_once=at_once), many, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(covariance_behind(whitening_matrix(many[0], 0.1), 0.1), many[0])

@@ -80,8 +80,9 @@ class Ensemble(FeatureMethod):
     (`EmbeddingFlow` without couplings), that of each place (`PaDiM`), the nearest normal patch (`PatchCore`), and a
     conditional flow (`CFlow`). Each
     score, and each pixel of each heat map, is brought to standard deviations among held-out normal images, which no
-    witness has learnt from. The map is their weighted mean; in the score a witness that finds an image more usual than
-    most excuses nothing that another one sees,
+    witness has learnt from until then; the Gaussians and the memory take them in afterwards, so that none is wasted.
+    The map is their weighted mean; in the score a witness that finds an image more usual than most excuses nothing that
+    another one sees,
 
     .. math:: s = \sum_w a_w\, \tfrac12 \log\bigl(1 + e^{2 (s_w - \mu_w) / \sigma_w}\bigr).
 
@@ -162,7 +163,7 @@ class Ensemble(FeatureMethod):
                 self._go_on_without(name, error)
 
     def fit_statistics(self, context: FitContext) -> None:
-        """What each witness gathers; then the scale of held-out normal images, and the weights.
+        """What each witness gathers; the scale of held-out normal images, and the weights; then these images too.
 
         Raises:
             ValueError: no image is held out, so there is no scale.
@@ -178,6 +179,8 @@ class Ensemble(FeatureMethod):
             except Exception as error:
                 self._go_on_without(name, error)
         self._weigh(context)
+        self._learn_held_out(context)
+        self._passes.clear()
 
     @property
     def learns_on(self) -> bool:
@@ -196,6 +199,8 @@ class Ensemble(FeatureMethod):
         for name, witness in zip(self.names, self._members(), strict=True):
             said += witness.learn_on(context) if witness.learns_on else (f"{name}: left as it was trained",)
         self._weigh(context)
+        self._learn_held_out(context)
+        self._passes.clear()
         return (*said, "scale and weights of the witnesses: anew, from the new images")
 
     def _weigh(self, context: FitContext) -> None:
@@ -204,7 +209,17 @@ class Ensemble(FeatureMethod):
             self.weights.copy_(witness_weights(normal, self._answers_to_defects(context)))
         else:
             self.weights.fill_(1 / len(self.weights))
-        self._passes.clear()
+
+    def _learn_held_out(self, context: FitContext) -> None:
+        """Have the witnesses take in the held-out images too, where they can: these have told what they had to.
+
+        The scale stays that of before, a little wide for witnesses that know more now; the false-alarm rate does not
+        hang on it, as other images calibrate.
+        """
+        late = context._replace(train=context.held_out, held_out=context.held_out.subset([]))
+        for witness in self._members():
+            if witness.learns_on:
+                witness.learn_on(late)
 
     def _standardise(self, context: FitContext) -> Tensor:
         """Set the scale; standardised scores `[N, W]` of the held-out normal images."""

@@ -37,3 +37,30 @@ def whitening_matrix(covariance: Tensor, ridge: float, *, variance: float | None
     # Contiguous, as it will be after loading: another memory layout rounds products differently.
     inverse: Tensor = torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False).contiguous()
     return inverse
+
+
+def covariance_behind(matrix: Tensor, ridge: float, *, at_once: int = 256) -> Tensor:
+    """What `whitening_matrix` made this of, `[..., D, D]`, float64 on the processor: its inverse, less the ridge.
+
+    To the rounding of the matrix, and where the variance was the mean of all diagonals. ``at_once`` matrices are
+    inverted together, which bounds the memory that it takes beside the result's.
+
+    >>> covariance = torch.tensor([[4.0, 1.0], [1.0, 3.0]])
+    >>> covariance_behind(whitening_matrix(covariance, 0.01), 0.01)
+    tensor([[4.0000, 1.0000],
+            [1.0000, 3.0000]], dtype=torch.float64)
+    """
+    width = matrix.shape[-1]
+    identity = torch.eye(width, dtype=torch.float64)
+    found = torch.empty(matrix.shape, dtype=torch.float64)
+    for part, into in zip(
+        matrix.detach().reshape(-1, width, width).split(at_once),
+        found.view(-1, width, width).split(at_once),
+        strict=True,
+    ):
+        lower = torch.linalg.solve_triangular(part.double().cpu(), identity.expand(part.shape), upper=False)
+        torch.matmul(lower, lower.mT, out=into)
+    # The mean of the diagonals is v + r v; where nothing varied, r was added as it is.
+    diagonal = found.diagonal(dim1=-2, dim2=-1)
+    diagonal -= diagonal.mean() * ridge / (1 + ridge)
+    return found

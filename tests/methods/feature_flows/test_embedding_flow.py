@@ -8,6 +8,7 @@ from torch import nn
 from torch.func import jacrev
 
 import dracones
+from dracones.detectors import update
 from dracones.features import FeatureExtractor, StatisticPool
 from feature_case import SMALL, normals
 
@@ -106,3 +107,27 @@ def test_without_couplings_it_is_the_gaussian_and_nothing_is_trained():
             method.whitening.mean, scale_tril=torch.linalg.inv(method.whitening.matrix).tril()
         ).log_prob(vectors)
         torch.testing.assert_close(method.log_prob(images), expected, rtol=1e-4, atol=1e-2)
+
+
+def test_the_gaussian_that_learnt_on_is_that_of_a_fit_on_all_images(tmp_path):
+    options = {**TINY, "couplings": 0, "validation_share": 0.0, "calibration_share": 0.0}
+    first, more = normals(40), normals(30, seed=3)
+    detector = dracones.create("embedding_flow", **options).fit(first)
+    new, said = update(dracones.load(detector.save(tmp_path / "m.safetensors")), more, calibrate=normals(99, seed=5))
+    whole = dracones.create("embedding_flow", **options).fit(torch.cat([first, more]))
+    assert said == ("embedding_flow: the Gaussian of 70 images, of which 30 are new",)
+    assert int(new.method.count) == int(whole.method.count) == 70
+    images = normals(8, seed=9)
+    before, after, asked = (one.predict(images).scores for one in (detector, new, whole))
+    np.testing.assert_allclose(after, asked, rtol=1e-3, atol=1e-3)
+    assert np.abs(before - asked).max() > 0.01, "the further images should matter"
+
+
+def test_couplings_would_forget_and_a_gaussian_without_its_count_says_so():
+    images = normals(40)
+    with pytest.raises(TypeError, match="embedding_flow cannot learn on"):
+        update(dracones.create("embedding_flow", **TINY, epochs=1).fit(images), normals(20, seed=3))
+    old = dracones.create("embedding_flow", **{**TINY, "couplings": 0}).fit(images)
+    old.method.count = None
+    with pytest.raises(ValueError, match="does not say how many images"):
+        update(old, normals(20, seed=3))

@@ -18,9 +18,10 @@ from dracones.features import (
 )
 from dracones.flows import MLP, AffineCoupling, Chain, Flow, StandardNormal, TanhScale, channels
 from dracones.flows.bijection import Bijection
+from dracones.images import ImageCollection
 from dracones.methods.feature_flows.whitening import Whitening
 from dracones.methods.info import MethodInfo
-from dracones.methods.learning import Parts, Trainee
+from dracones.methods.learning import FitContext, Parts, Trainee
 from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
@@ -89,8 +90,12 @@ class EmbeddingFlow(FeatureMethod):
         summary="a flow on pooled features: one likelihood for the whole image",
     )
 
+    count: Tensor | None
+
     def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:  # noqa: ARG002
         """The flow on all pooled channels together."""
+        # Of the images; nothing in files of before `learn_on`.
+        self.register_buffer("count", None)
         self.dims = sum(channels) * len(self.config.pooling)
         self.whitening = Whitening(self.dims, ridge=self.config.ridge)
         self.flow = Flow(_real_nvp(self.dims, self.config), StandardNormal())
@@ -106,9 +111,36 @@ class EmbeddingFlow(FeatureMethod):
 
     def trainees(self, parts: Parts, progress: Progress | None = None) -> Iterator[Trainee]:
         """Whiten by the training images, then train the flow behind."""
-        embeddings = self.features_of(parts.train, progress)
-        self.whitening.fit(torch.cat([rows for (rows,) in embeddings.chunks(256)]).to(self.device))
+        embeddings = self._embeddings(parts.train, progress)
+        self.whitening.fit(embeddings)
+        self.count = torch.tensor(len(embeddings), device=self.device)
         yield from super().trainees(parts, progress)
+
+    @property
+    def learns_on(self) -> bool:
+        """The Gaussian alone does, without couplings: mean, covariance and count are all that it keeps."""
+        return not self.config.couplings
+
+    def learn_on(self, context: FitContext) -> tuple[str, ...]:
+        """Join the Gaussian of before with that of the new images: to rounding, a fit on all of them.
+
+        Raises:
+            TypeError: there are couplings, which would forget.
+            ValueError: a file of before counts were kept.
+        """
+        if not self.learns_on:
+            return super().learn_on(context)
+        if self.count is None:
+            raise ValueError(
+                "embedding_flow: this file does not say how many images it learnt from; fit it anew on all of them"
+            )
+        embeddings, before = self._embeddings(context.train, context.progress), int(self.count)
+        self.whitening.learn_on(embeddings, before)
+        self.count = self.count + len(embeddings)
+        return (f"embedding_flow: the Gaussian of {int(self.count)} images, of which {len(embeddings)} are new",)
+
+    def _embeddings(self, images: ImageCollection, progress: Progress | None) -> Tensor:
+        return torch.cat([rows for (rows,) in self.features_of(images, progress).chunks(256)]).to(self.device)
 
     def pool(self) -> StatisticPool:
         """What turns images into embeddings."""

@@ -6,7 +6,7 @@ from torch import Tensor
 from dracones.flows import Bijection
 from dracones.flows.bijection import Pattern
 from dracones.flows.precision import full_precision
-from dracones.methods.whitening import whitening_matrix
+from dracones.methods.whitening import covariance_behind, whitening_matrix
 
 
 class Whitening(Bijection):
@@ -53,6 +53,18 @@ class Whitening(Bijection):
         exact = vectors.double()
         self.mean.copy_(exact.mean(dim=0))
         self.matrix.copy_(whitening_matrix(torch.cov(exact.T), self.ridge))
+
+    @torch.no_grad()
+    def learn_on(self, vectors: Tensor, count: int) -> None:
+        """Take in further vectors `[N, D]`, as if they had been among the ``count`` of before; to rounding."""
+        exact, before = vectors.double().cpu(), self.mean.double().cpu()
+        every = count + len(exact)
+        about = exact - before
+        shift = about.sum(dim=0) / every
+        scatter = covariance_behind(self.matrix, self.ridge).mul_(count - 1).addmm_(about.T, about)
+        scatter -= every * torch.outer(shift, shift)
+        self.mean.copy_(before + shift)
+        self.matrix.copy_(whitening_matrix(scatter / (every - 1), self.ridge))
 
     def _encode(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         del context

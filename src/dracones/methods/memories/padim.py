@@ -13,7 +13,7 @@ from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext
 from dracones.methods.on_features import MapConfig, MapMethod, Preset
 from dracones.methods.registry import register
-from dracones.methods.whitening import whitening_matrix
+from dracones.methods.whitening import covariance_behind, whitening_matrix
 from dracones.training import TrainingConfig
 
 _POSITIONS = 256
@@ -154,22 +154,12 @@ class PaDiM(MapMethod):
         self.count = torch.tensor(count, device=self.device)
 
     def _covariance(self) -> Tensor:
-        """The covariances `[P, d, d]` that the whitening was made from: its inverse, less the ridge."""
+        """The covariances `[P, d, d]` that the whitening was made from."""
         positions, kept = self.mean.shape
         rows, columns = torch.tril_indices(kept, kept)
-        identity = torch.eye(kept, dtype=torch.float64)
-        found = torch.empty(positions, kept, kept, dtype=torch.float64)
-        for start in range(0, positions, _POSITIONS):
-            packed = self.whitening[start : start + _POSITIONS].double().cpu()
-            whole = torch.zeros(len(packed), kept, kept, dtype=torch.float64)
-            whole[:, rows, columns] = packed
-            lower = torch.linalg.solve_triangular(whole, identity.expand_as(whole), upper=False)
-            found[start : start + _POSITIONS] = lower @ lower.transpose(1, 2)
-        diagonal = found.diagonal(dim1=1, dim2=2)
-        # The mean of the diagonal is v + r v; where nothing varied, r was added as it is.
-        mean, ridge = diagonal.mean().item(), self.config.ridge
-        diagonal -= mean * ridge / (1 + ridge)
-        return found
+        whole = torch.zeros(positions, kept, kept)
+        whole[:, rows, columns] = self.whitening.cpu()
+        return covariance_behind(whole, self.config.ridge)
 
     def vectors(self, maps: tuple[Tensor, ...]) -> Tensor:
         """Drawn features `[P, B, d]` of each position of the finest level."""

@@ -50,10 +50,17 @@ def _realnvp(name: str, preset: str, **options: Any) -> Run:
     return Run(f"fashionmnist-realnvp-{name}", "FashionMNIST", "realnvp", preset, 450, {"hidden": 16, **options})
 
 
+def _celeba_realnvp(name: str, preset: str) -> Run:
+    return Run(f"celeba-realnvp-{name}", "CelebA", "realnvp", preset, 600, {"hidden": 16, "blocks": 2}, flip=True)
+
+
 _ALL = (
-    *(Run("fashionmnist-glow", "FashionMNIST", "glow", "tiny", 2200, seed=seed) for seed in range(3)),
+    *(Run("fashionmnist-glow", "FashionMNIST", "glow", "tiny", 2200, seed=seed) for seed in range(5)),
     *(Run("mnist-glow", "MNIST", "glow", "tiny", 2200, seed=seed) for seed in range(3)),
     Run("cifar10-glow", "CIFAR-10", "glow", "tiny", 5600, flip=True),
+    Run("cifar10-glow-constant-volume", "CIFAR-10", "glow", "tiny-constant-volume", 2800, flip=True),
+    Run("cifar10-vae", "CIFAR-10", "vae", "tiny", 4000, flip=True, batch_size=64),
+    Run("cifar10-pixelcnn", "CIFAR-10", "pixelcnn", "tiny", 600, flip=True),
     Run("celeba-glow", "CelebA", "glow", "tiny", 4400, flip=True),
     Run("fashionmnist-glow-constant-volume", "FashionMNIST", "glow", "tiny-constant-volume", 2200),
     Run("fashionmnist-glow-background", "FashionMNIST", "glow", "tiny", 1200, replace_rate=0.2, weight_decay=1e-2),
@@ -69,5 +76,8 @@ _ALL = (
     _realnvp("bottleneck10", "bottleneck", bottleneck=10),
     _realnvp("bottleneck30", "bottleneck", bottleneck=30),
     _realnvp("bottleneck100", "bottleneck", bottleneck=100),
+    _celeba_realnvp("checkerboard", "checkerboard8"),
+    _celeba_realnvp("horizontal", "horizontal"),
+    _celeba_realnvp("cycle", "cycle"),
 )
 RUNS = {run.key: run for run in _ALL}

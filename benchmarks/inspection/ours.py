@@ -1,6 +1,8 @@
 """The other side of the race: fit and score through `dracones`, clocks and sizes as one line of JSON.
 
-python benchmarks/inspection/ours.py METHOD ROOT WEIGHTS EPOCHS THREADS FOLDER PRECISION
+python benchmarks/inspection/ours.py METHOD ROOT WEIGHTS EPOCHS THREADS FOLDER PRECISION [default]
+
+With `default` in our own form, as whoever names no option gets it, in place of the peer's.
 """
 
 import json
@@ -36,7 +38,24 @@ def watched_backbone() -> list[float]:
     return spent
 
 
-def main(method: str, root: str, weights: str, epochs: int, threads: int, folder: str, precision: str) -> None:
+OF_THE_RACE: dict[str, dict[str, Any]] = {
+    "fastflow": {"levels": (1, 2, 3), "batch_size": 32},
+    "cflow": {"levels": (2, 3), "batch_size": 32},
+    "csflow": {"levels": (3,), "batch_size": 16},
+}
+
+
+def options(method: str, epochs: int, form: str) -> dict[str, Any]:
+    """What the method is made with; the ensemble trains nothing, and holds out what weighs its witnesses."""
+    if method == "ensemble":
+        return {}
+    own = {} if form == "default" else OF_THE_PEER.get(method, {})
+    return {**OF_THE_RACE[method], **own, "epochs": epochs, "validation_share": 0.0}
+
+
+def main(
+    method: str, root: str, weights: str, epochs: int, threads: int, folder: str, precision: str, form: str = ""
+) -> None:
     """A cold start: the feature cache is empty, and filling it counts."""
     torch.set_num_threads(threads)
     os.environ["DRACONES_CACHE"] = str(Path(folder) / "cache")
@@ -51,14 +70,10 @@ def main(method: str, root: str, weights: str, epochs: int, threads: int, folder
         method,
         backbone="resnet18",
         weights=weights,
-        levels={"fastflow": (1, 2, 3), "cflow": (2, 3), "csflow": (3,)}[method],
         size=(256, 256),
-        batch_size=16 if method == "csflow" else 32,
-        validation_share=0.0,
         calibration_share=0.0,
         precision=precision,
-        **OF_THE_PEER.get(method, {}),
-        epochs=epochs,
+        **options(method, epochs, form),
     )
     started_cpu = time.process_time()
     wall, cpu = time.monotonic(), time.process_time()
@@ -92,4 +107,4 @@ def main(method: str, root: str, weights: str, epochs: int, threads: int, folder
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5]), *sys.argv[6:8])
+    main(*sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5]), *sys.argv[6:9])

@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.inspection.sections import against_single, cost, forms
+from benchmarks.inspection.sections import against_single, cost, forms, quality
 from benchmarks.records import read
 
 HERE = Path(__file__).parent
@@ -52,7 +52,13 @@ def main() -> None:
     for set_name, title in (("screw", "Screw"), ("mtd", "Magnetic tile defects")):
         lines += [f"## {title}\n", *_table([run for run in runs if run["set"] == set_name])]
     lines += _other_scores(runs)
-    for section, name in ((forms, "flow_forms_*.json"), (against_single, "paired.json"), (cost, "cost.json")):
+    sections = (
+        (forms, "flow_forms_*.json"),
+        (against_single, "paired.json"),
+        (cost, "cost.json"),
+        (quality, "quality.json"),
+    )
+    for section, name in sections:
         found = [read(path) for path in sorted((HERE / "results").glob(name))]
         lines += section(found) if found else []
     races = sorted((HERE / "results").glob("race*.json"))

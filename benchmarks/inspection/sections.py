@@ -83,6 +83,38 @@ def cost(records: list[Record]) -> list[str]:
     return lines
 
 
+def quality(records: list[Record]) -> list[str]:
+    """How soon each side is as good as it gets, and ours as good as the peer."""
+    lines = []
+    for found in records:
+        peer = found["peer"].replace("==", " ")
+        theirs = found["cpu_seconds_to_final_of_peer"]
+        told = ", ".join(
+            f"{side} {'never' if seconds is None else f'{seconds:.0f} s'}" for side, seconds in sorted(theirs.items())
+        )
+        lines += [
+            "## Time to quality\n",
+            f"`python -m benchmarks.inspection.quality`: {found['train_images']} good images of {found['set']}, all test "
+            f"images, one thread, ResNet-18; {peer}'s FastFlow, ours with its defaults, and the default method. CPU seconds "
+            f"until the peer's last AUROC is reached (asked: a tenth of its own): {told}.\n",
+            "| side | epochs | fit CPU s | image AUROC |",
+            "|---|---|---|---|",
+            *(
+                _row(
+                    [
+                        row["side"],
+                        str(row["epochs"] or "none"),
+                        f"{row['fit_cpu_seconds']:.0f}",
+                        _short(row["image_auroc"]),
+                    ]
+                )
+                for row in found["rows"]
+            ),
+            "",
+        ]
+    return lines
+
+
 def _short(value: float) -> str:
     return f"{value:.3f}".removeprefix("0")
 

@@ -94,9 +94,9 @@ def quality(records: list[Record]) -> list[str]:
         )
         lines += [
             "## Time to quality\n",
-            f"`python -m benchmarks.inspection.quality`: {found['train_images']} good images of {found['set']}, all test "
-            f"images, one thread, ResNet-18; {peer}'s FastFlow, ours with its defaults, and the default method. CPU seconds "
-            f"until the peer's last AUROC is reached (asked: a tenth of its own): {told}.\n",
+            f"`python -m benchmarks.inspection.quality`: {found['train_images']} good images of {found['set']}, all "
+            f"test images, one thread, ResNet-18; {peer}'s FastFlow, ours with its defaults, and the default method. "
+            f"CPU seconds until the peer's last AUROC is reached (asked: a tenth of its own): {told}.\n",
             "| side | epochs | fit CPU s | image AUROC |",
             "|---|---|---|---|",
             *(

@@ -44,6 +44,20 @@ DENSITIES = {
     "VAE": "fashionmnist-vae",
     "PixelCNN": "fashionmnist-pixelcnn",
 }
+COLOUR = {
+    "CIFAR-10": {
+        "Glow, affine": "cifar10-glow",
+        "Glow, constant volume": "cifar10-glow-constant-volume",
+        "VAE": "cifar10-vae",
+        "PixelCNN": "cifar10-pixelcnn",
+    },
+    "CelebA": {
+        "Glow, affine": "celeba-glow",
+        "RealNVP, 8 checkerboards": "celeba-realnvp-checkerboard",
+        "RealNVP, horizontal masks": "celeba-realnvp-horizontal",
+        "RealNVP, cycle masks": "celeba-realnvp-cycle",
+    },
+}
 
 PICTURES = {
     "histograms": "log p of the variants' test sets, first seed.",
@@ -200,6 +214,41 @@ def densities_section(results: Path) -> str:
     return table(head, rows)
 
 
+def colour_section(results: Path) -> str:
+    """Other densities on colour images at 32x32: AUROC of the likelihood."""
+    parts = []
+    for normal, named in COLOUR.items():
+        others, rows = AGAINST[normal], []
+        for title, name in named.items():
+            runs = runs_of(name, results)
+            if runs:
+                model, images = runs[0]["model"], runs[0].get("test_images_at_most")
+                bits = statistics.mean(run["bits_per_dim"][normal] for run in runs)
+                numbers = [f"{model['parameters']:,}", f"{model['cpu_seconds']:.0f}", f"{bits:.2f}"]
+                scores = [cell(runs, "likelihood", other) for other in others]
+                rows.append([title, *numbers, f"{images:,}" if images else "all", *scores])
+        parts.append(
+            f"Trained on {normal}:\n\n" + table(["density", "parameters", "CPU s", "bits/dim", "images", *others], rows)
+        )
+    return "\n".join(parts)
+
+
+def ensembles_section(results: Path) -> str:
+    """One to five Glows that differ in their seed."""
+    file = results / "ensembles.json"
+    if not file.exists():
+        return "Not measured: `python -m benchmarks.paradox.ensembles`."
+    found = read(file)
+    others, rows = AGAINST[found["trained_on"]], []
+    for title, sizes in found["auroc"].items():
+        for size, row in sizes.items():
+            cells = [
+                f"{row[other]['mean']:.3f} ({row[other]['least']:.3f} to {row[other]['most']:.3f})" for other in others
+            ]
+            rows.append([title, size, *cells])
+    return table(["score", "members", *others], rows)
+
+
 def embeddings_section(results: Path) -> str:
     """Flows on embeddings."""
     parts: list[str] = []
@@ -248,6 +297,8 @@ def main() -> None:
         "RULES": rules_section,
         "ALONE": alone_section,
         "DENSITIES": densities_section,
+        "COLOUR": colour_section,
+        "ENSEMBLES": ensembles_section,
         "EMBEDDINGS": embeddings_section,
         "RESIZING": resizing_section,
     }

@@ -7,6 +7,7 @@ from torch import nn
 
 import dracones
 from dracones.methods.feature_flows.csflow import CrossScaleStep
+from dracones.methods.feature_flows.msflow import PositionedConvNet
 from feature_case import SMALL, anomalies, normals
 
 TINY = {**SMALL, "steps": (1, 2), "position_dims": 4, "fusion_hidden": 6}
@@ -83,3 +84,25 @@ def test_fit_knows_other_images_and_saves(tmp_path):
 def test_steps_must_match_levels():
     with pytest.raises(ValueError, match="2 levels, steps="):
         dracones.create("msflow", **{**TINY, "steps": (2, 5, 8)}).method.build((3, 64, 64))
+
+
+def test_each_positions_channels_are_normalised_alone():
+    """As in the paper's code: what other positions hold does not change what a network answers at this one."""
+    network = PositionedConvNet(6, 3)
+    nn.init.normal_(network.last.weight, 0, 0.3)
+    with torch.no_grad():
+        maps = torch.randn(2, 6, 9, 9)
+        elsewhere = maps.clone()
+        elsewhere[:, :, 6:] *= 30
+        torch.testing.assert_close(network(elsewhere)[:, :, :4], network(maps)[:, :, :4])
+        first = network.first(maps)
+        normal = (first - first.mean(1, keepdim=True)) / (first.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+        torch.testing.assert_close(network(maps), network.last(normal.relu()))
+
+
+def test_flows_that_normalised_over_positions_too_are_refused():
+    method = built()
+    names = list(method.state_dict())
+    method.refuse_outdated(names)
+    with pytest.raises(ValueError, match=r"each position's channels: fit it again"):
+        method.refuse_outdated([name.replace("over_channels", "norm") for name in names])

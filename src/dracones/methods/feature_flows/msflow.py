@@ -1,6 +1,6 @@
 """MSFlow: a flow on each level's map, and one that joins the levels."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -60,18 +60,18 @@ class MSFlowConfig(MapConfig):
 
 
 class PositionedConvNet(nn.Module):
-    """3×3 convolution, normalisation over channels, ReLU, 3×3 convolution; the position's code is among its input."""
+    """3×3 convolution, normalisation of each position's channels, ReLU, 3×3 convolution; position codes come in too."""
 
     def __init__(self, in_channels: int, out_channels: int, padding: PaddingMode = "zeros") -> None:
         super().__init__()
         self.first = nn.Conv2d(in_channels, in_channels, 3, padding=1, padding_mode=padding)
-        # One group: over channels and positions of one image, so any size and no dependence on the batch.
-        self.norm = nn.GroupNorm(1, in_channels)
+        self.over_channels = nn.LayerNorm(in_channels)
         self.last = ZeroConv2d(in_channels, out_channels, 3, padding_mode=padding)
 
     def forward(self, maps: Tensor) -> Tensor:
         """`[B, in, h, w]` to `[B, out, h, w]`."""
-        out: Tensor = self.last(F.relu(self.norm(self.first(maps))))
+        normal = self.over_channels(self.first(maps).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        out: Tensor = self.last(F.relu(normal))
         return out
 
 
@@ -87,10 +87,8 @@ class MSFlow(FeatureMethod):
     on MVTec AD), it needs no transformer at two sizes, and its learning rate is one for all categories.
 
     Deviations. In the map :math:`\max \ell_l` is over the training images and kept (the paper: over the test set, the
-    code: over each image), so that maps of different images compare. The network inside a step normalises over channels
-    and positions of an image, where the code normalises channels at each position. Levels are joined by CS-Flow's
-    cross-scale coupling (in both directions, neighbours alone) in place of the paper's one-directional one among all
-    levels.
+    code: over each image), so that maps of different images compare. Levels are joined by CS-Flow's cross-scale
+    coupling (in both directions, neighbours alone) in place of the paper's one-directional one among all levels.
 
     Reference:
         Zhou, Xu, Song, Shen, Shen 2024, "MSFlow: Multi-Scale Flow-based Framework for Unsupervised Anomaly Detection".
@@ -169,6 +167,14 @@ class MSFlow(FeatureMethod):
         """`-mean z^2 / 2` `[B, h_l, w_l]` of every position of every level."""
         latents, _ = self.encode(pooled(maps))
         return [-0.5 * z.float().square().mean(dim=1) for z in latents]
+
+    def refuse_outdated(self, names: Collection[str]) -> None:
+        """Refuse flows that normalised over channels and positions together: here they would give other scores."""
+        if any(name.endswith(".norm.weight") for name in names):
+            raise ValueError(
+                "its flows normalise over channels and positions together, and this version each position's channels: "
+                "fit it again, or score it with the version that wrote it"
+            )
 
     def score_maps(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores:
         """Mean of the top share of the product map `[B]`, and the sum map `[B, H, W]`.

@@ -104,3 +104,13 @@ def test_the_verb_goes_on_and_says_so(broken, tmp_path, monkeypatch, capsys):
     code, err = run("--keep-going")
     assert code == 0
     assert "failed: a covariance of rank 0; the ensemble is whole, patch" in err
+
+
+def test_one_that_fails_on_what_was_held_out_is_named_too(monkeypatch):
+    monkeypatch.setattr(PaDiM, "learn_on", breaks)
+    expected = (
+        r"the witness place \(a place\) failed on the images that were held out: a covariance of rank 0; leave it"
+    )
+    for keep_going in (False, True):
+        with pytest.raises(RuntimeError, match=expected):
+            dracones.create("ensemble", **OPTIONS, keep_going=keep_going).fit(normals(30))

@@ -215,11 +215,20 @@ class Ensemble(FeatureMethod):
 
         The scale stays that of before, a little wide for witnesses that know more now; the false-alarm rate does not
         hang on it, as other images calibrate.
+
+        Raises:
+            RuntimeError: a witness failed: the weights are told, so that the others cannot go on without it.
         """
         late = context._replace(train=context.held_out, held_out=context.held_out.subset([]))
-        for witness in self._members():
-            if witness.learns_on:
-                witness.learn_on(late)
+        for name, witness in zip(self.names, self._members(), strict=True):
+            try:
+                if witness.learns_on:
+                    witness.learn_on(late)
+            except Exception as error:
+                raise RuntimeError(
+                    f"ensemble: the witness {name} ({_WORDS[name]}) failed on the images that were held out: {error}; "
+                    "leave it out of witnesses"
+                ) from error
 
     def _standardise(self, context: FitContext) -> Tensor:
         """Set the scale; standardised scores `[N, W]` of the held-out normal images."""

@@ -54,8 +54,8 @@ class Detector(Likelihoods, Guarding):
     ) -> Self:
         """Learn from normal images.
 
-        A share of them stops the training and fits what is fitted after it (``validation_share``), another is kept
-        aside to calibrate (``calibration_share``); neither is trained on.
+        A share of them stops the training and fits what is fitted after it (``validation_share``; where a method learns
+        from these too, then last), another is kept aside to calibrate (``calibration_share``) and never learnt from.
 
         Args:
             data: normal images: a folder, file, array, tensor, Dataset or DataLoader (see `open_images`).

@@ -58,7 +58,7 @@ def covariance_behind(matrix: Tensor, ridge: float, *, at_once: int = 256) -> Te
         found.view(-1, width, width).split(at_once),
         strict=True,
     ):
-        lower = torch.linalg.solve_triangular(part.double().cpu(), identity.expand(part.shape), upper=False)
+        lower = torch.linalg.solve_triangular(part.cpu().double(), identity.expand(part.shape), upper=False)
         torch.matmul(lower, lower.mT, out=into)
     # The mean of the diagonals is v + r v; where nothing varied, r was added as it is.
     diagonal = found.diagonal(dim1=-2, dim2=-1)

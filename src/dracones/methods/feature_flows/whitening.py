@@ -57,7 +57,7 @@ class Whitening(Bijection):
     @torch.no_grad()
     def learn_on(self, vectors: Tensor, count: int) -> None:
         """Take in further vectors `[N, D]`, as if they had been among the ``count`` of before; to rounding."""
-        exact, before = vectors.double().cpu(), self.mean.double().cpu()
+        exact, before = vectors.cpu().double(), self.mean.cpu().double()
         every = count + len(exact)
         about = exact - before
         shift = about.sum(dim=0) / every

@@ -3,7 +3,8 @@
     DRACONES_TEST_DATA=... python -m benchmarks.inspection.cost
 
 The same images, all learnt from on every side (the ensemble's held-out fifth last), the same backbone and memory; no
-cache of features, so that each side pays for its pass of the backbone. Writes medians over rounds and the ratio to the dearest witness.
+cache of features, so that each side pays for its pass of the backbone. Writes medians over rounds and the ratio to
+the dearest witness.
 """
 
 import argparse

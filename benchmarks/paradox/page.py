@@ -71,6 +71,12 @@ PICTURES = {
     "graying": "Bits/dim as contrast shrinks towards mid-gray and towards the data's mean.",
     "shrinking": "How far from the mean image the second-order expansion holds.",
     "gaps": "Measured and predicted gaps; linear up to a tenth of a bit, logarithmic beyond.",
+    "graying-Glow": "Glow at 28x28: bits/dim as contrast shrinks.",
+    "shrinking-Glow": "Glow: how far the expansion holds.",
+    "gaps-Glow": "Glow: measured and predicted gaps.",
+    "graying-constant-volume-Glow": "Constant-volume Glow at 28x28: bits/dim as contrast shrinks.",
+    "shrinking-constant-volume-Glow": "Constant-volume Glow: how far the expansion holds.",
+    "gaps-constant-volume-Glow": "Constant-volume Glow: measured and predicted gaps.",
 }
 
 Runs = list[dict[str, Any]]

@@ -11,8 +11,14 @@ Row = tuple[str, str, str, str]
 
 def rows(results: Path) -> list[Row]:
     """(figure, the paper's statement, here, verdict) of both papers."""
-    bias = results / "inductive-bias.json"
-    return [*_nalisnick(results), *_kirichenko(results), *(_variants(read(bias)) if bias.exists() else [])]
+    bias, second = results / "inductive-bias.json", results / "second-order.json"
+    shrunk = read(second)["densities"].items() if second.exists() else ()
+    return [
+        *_nalisnick(results),
+        *(row for title, found in shrunk for row in _shrunk(found, title)),
+        *_kirichenko(results),
+        *(_variants(read(bias)) if bias.exists() else []),
+    ]
 
 
 def _nalisnick(results: Path) -> list[Row]:
@@ -150,16 +156,14 @@ def _variants(found: dict[str, Any]) -> list[Row]:
                     "**seen**" if normal["low"] > 0 else f"**not seen**, because {short}",
                 )
             )
-    density = "the checkerboard RealNVP, not a Glow"
+    return [*rows, *_shrunk(found, "the checkerboard RealNVP at 14x14")]
+
+
+def _shrunk(found: dict[str, Any], density: str) -> list[Row]:
+    """Graying and the second order of one density."""
+    rows: list[Row] = []
     for words in found["graying"]["words"]:
-        rows.append(
-            (
-                "Nalisnick, fig. 6",
-                "paler images are likelier",
-                f"{words} ({density})",
-                "**seen**" if "gain" in words else f"**not seen**, because {short}",
-            )
-        )
+        rows.append(("Nalisnick, fig. 6", "paler images are likelier", f"{words} ({density})", _seen("gain" in words)))
     for words in found["second_order"]["words"]:
         holds = "explains nothing" not in words
         verdict = _seen("right sign" in words) if holds else "**not seen**, because the expansion does not hold there"

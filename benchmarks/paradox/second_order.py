@@ -1,0 +1,75 @@
+"""Nalisnick et al.'s two analyses on Glow and on its constant-volume companion, trained on FashionMNIST.
+
+    python -m benchmarks.paradox.second_order [--models DIR]
+
+Graying towards mid-gray and towards the data's mean, and the second-order expansion, whose published form is of a
+constant-volume flow. Writes `results/second-order.json` and pictures in `figures/`.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from benchmarks.paradox.datasets import test_images
+from benchmarks.paradox.evaluate import AGAINST, RESULTS, shuffled
+from benchmarks.paradox.runs import RUNS
+from benchmarks.paradox.train import MODELS, load
+from benchmarks.provenance import provenance
+from benchmarks.records import write
+from dracones import anatomy
+from dracones.report.plain import plain
+
+NORMAL = "FashionMNIST"
+DENSITIES = {
+    "Glow": "fashionmnist-glow-seed0",
+    "constant-volume Glow": "fashionmnist-glow-constant-volume-seed0",
+}
+FIGURES = Path(__file__).parent / "figures"
+
+
+def analysed(key: str, models: Path, at_most: int) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """What one density says when images are grayed and shrunk, as a record and as pictures."""
+    density, record = load(RUNS[key], models)
+    few = {name: shuffled(test_images(name), at_most).float() / 255 for name in (NORMAL, *AGAINST[NORMAL])}
+    normal = few.pop(NORMAL)
+    pale = anatomy.graying(density, normal, few)
+    second = anatomy.second_order(density, normal, few, count=64, probes=16)
+    found = {
+        "run": key,
+        "training_commit": record["commit"],
+        "graying": {"words": pale.in_words(), "rows": plain(pale.rows())},
+        "second_order": {
+            "words": second.in_words(),
+            "rows": plain(second.rows()),
+            "holds_up_to": {name: second.holds_up_to(name) for name in few},
+            "shrinking": plain(second.shrink_rows()),
+        },
+    }
+    figures = {"graying": pale.figure(), "shrinking": second.shrink_figure(), "gaps": second.figure()}
+    return found, figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, default=MODELS)
+    parser.add_argument("--at-most", type=int, default=300, help="test images of each set")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = {}
+    for title, key in DENSITIES.items():
+        if (arguments.models / f"{key}.safetensors").exists():
+            rows[title], figures = analysed(key, arguments.models, arguments.at_most)
+            for name, figure in figures.items():
+                figure.savefig(FIGURES / f"{name}-{title.replace(' ', '-')}.png", dpi=90)
+            print(
+                title, *rows[title]["graying"]["words"], *rows[title]["second_order"]["words"], sep="\n  ", flush=True
+            )
+    about = {"trained_on": NORMAL, "test_images_at_most": arguments.at_most}
+    write(RESULTS / "second-order.json", {**about, **provenance(), "densities": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -181,6 +181,20 @@ def test_evaluate_gives_every_metric_with_its_interval(run, place, model):
     assert told["pixel"] is None
 
 
+def test_evaluate_tells_once_which_rows_of_a_table_are_not_there(run, place, model, tmp_path):
+    rows = [
+        f"{path},{label}" for folder, label in (("more", "good"), ("odd", "odd")) for path in (place / folder).iterdir()
+    ]
+    table = tmp_path / "line.csv"
+    table.write_text("\n".join(["path,label", *rows, f"{place}/odd/gone.png,odd"]))
+    out, _ = run("evaluate", model, "--category", table, "--json")
+    told = json.loads(out)
+    assert told["counts"] == {"normal": 120, "anomalous": 20, "skipped": 1}
+    assert [row["reason"] for row in told["skipped"]] == ["is not there, though the table names it"]
+    _, err = run("evaluate", model, "--category", table)
+    assert err.count("gone.png") == 1
+
+
 def test_evaluate_with_masks_judges_the_maps(run, place, tmp_path):
     masks = tmp_path / "masks"
     masks.mkdir()

@@ -122,8 +122,10 @@ def test_what_is_wrong_with_visa_is_said(visa):
     with pytest.raises(ValueError, match=r"candle has several parts; name one: .*candle:train, .*candle:test/wax"):
         open_images(visa / "candle")
     (visa / "candle" / "Data" / "Masks" / "Anomaly" / "001.png").unlink()
-    with pytest.raises(ValueError, match=r"1cls.csv: 1 of 3 masks are not there, e.g. .*001.png"):
-        opened(visa / "candle")
+    source, (passed_over,) = images_to_test(visa / "candle", Limits())
+    assert passed_over.name == "Data/Images/Anomaly/001.JPG"
+    assert passed_over.name not in open_images(source).names
+    assert "Masks/Anomaly/001.png is not there" in passed_over.reason
     (visa / "pcb1").rename(visa / "pcb9")
     with pytest.raises(ValueError, match="has no row of object 'pcb9'; its objects are candle, pcb1"):
         opened(visa / "pcb9")
@@ -254,7 +256,11 @@ def test_paths_of_a_table_may_lead_elsewhere(table, tmp_path_factory):
         ("path,label\nimages/g0.png\n", "row 1: the header has 2 fields and the row another number"),
         ("path,label\n,good\n", "row 1: the column 'path' is empty"),
         ("path\nimages/g0.png\nimages/g0.png\n", "row 2: images/g0.png is row 1 already"),
-        ("path\nimages/g9.png\nimages/g0.png\n", r"1 of 2 images are not there, e.g. .*g9.png; paths are relative"),
+        ("path\nimages/g8.png\nimages/g9.png\n", r"none of the 2 images is there, e.g. .*g8.png; paths are relative"),
+        (
+            "path,mask\nimages/g0.png,m0.png\nimages/g1.png,\n",
+            r"none of the 1 masks is there, e.g. .*m0.png; paths are relative",
+        ),
         ("path,label\nimages/g0.png,good\nimages/g1.png,\n", "1 of 2 rows have no label, e.g. .*g1.png; label all"),
     ],
 )
@@ -263,6 +269,24 @@ def test_what_is_wrong_with_a_table_is_said(table, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         open_images(path)
+
+
+def test_rows_whose_files_are_not_there_are_told_and_passed_over(table):
+    """One file lost of many loses nothing else; with strict it stops there."""
+    root, _, rows = table
+    path = written(
+        table, ".csv", columns=("path", "label"), rows=[*(row[:2] for row in rows), ("images/gone.png", "good")]
+    )
+    images = open_images(path)
+    assert len(images) == len(rows) == len(images.labels)
+    assert [(one.name, one.reason) for one in images.skipped] == [
+        ("images/gone.png", "is not there, though the table names it")
+    ]
+    assert images.skipped[0].is_image
+    with pytest.raises(ValueError, match=r"images/gone.png: is not there, though the table names it"):
+        open_images(path, strict=True)
+    (root / "images" / "g1.png").rename(root / "images" / "lost.png")
+    assert [one.name for one in open_images(path).skipped] == ["images/g1.png", "images/gone.png"]
 
 
 def test_a_parquet_of_images_stays_what_it_was(table):

@@ -50,12 +50,11 @@ def evaluate(
         batch_size=batch_size,
         progress=RichProgress(),
     )
-    skipped = [*found.normal.errors, *found.anomalous.errors]
     if as_json:
-        emit({**found.to_json(), "skipped": skipped_records(skipped)})
+        emit({**found.to_json(), "skipped": skipped_records(found.skipped)})
         return
     show(found)
-    report_skipped(skipped)
+    report_skipped(found.skipped)
 
 
 def show(found: Any) -> None:

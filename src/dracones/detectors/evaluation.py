@@ -14,6 +14,7 @@ from dracones.detectors.outlines import Outlined, outlined, predicted_with_peaks
 from dracones.detectors.pixel_evaluation import masked_places, pixel_metrics
 from dracones.detectors.promises import promises_by_group
 from dracones.images.keys import How
+from dracones.images.limits import Skipped
 from dracones.metrics import evaluate_scores
 from dracones.runtime.calibrated import Calibrated
 from dracones.training import Progress
@@ -58,6 +59,11 @@ class Evaluation:
     outlined: Outlined | None = None
     masked: int | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """What could not be judged; once, though both sides of one set know what was passed over before the parting."""
+        return _once(self.normal, self.anomalous)
 
     def to_json(self) -> dict[str, Any]:
         """Metrics, counts and verdict as plain JSON-able values."""
@@ -144,7 +150,7 @@ def evaluate(
         counts={
             "normal": len(predictions["normal"]),
             "anomalous": len(predictions["anomalous"]),
-            "skipped": sum(len(prediction.errors) for prediction in predictions.values()),
+            "skipped": len(_once(*predictions.values())),
         },
         normal=predictions["normal"],
         anomalous=predictions["anomalous"],
@@ -217,3 +223,7 @@ def _kinds(images: Any, prediction: Prediction) -> dict[str, list[int]]:
     for place, path in enumerate(prediction.paths):
         kinds.setdefault(group_of[path] or "(no folder)", []).append(place)
     return kinds
+
+
+def _once(*predictions: Prediction) -> list[Skipped]:
+    return list(dict.fromkeys(item for prediction in predictions for item in prediction.errors))

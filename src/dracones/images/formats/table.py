@@ -19,6 +19,7 @@ import numpy as np
 from dracones.images.folder import FilesSource, natural_key
 from dracones.images.limits import Limits, Skipped
 from dracones.images.masks import MaskedFiles
+from dracones.images.names import shown
 from dracones.images.sources import ImageSource
 
 TABLES = (".csv", ".tsv")
@@ -64,13 +65,13 @@ def table_parts(path: Path) -> tuple[str, ...]:
 
 
 def table_source(path: Path, part: str | None, limits: Limits) -> tuple[ImageSource, list[Skipped]]:
-    """The images of one part, or all of a table without splits.
+    """The images of one part, or all of a table without splits, and the rows that were passed over.
 
     Raises:
-        ValueError: no column of paths, a path twice or that is not there, a part that is not there.
+        ValueError: no column of paths, a path twice, no image or no mask that is there, a part that is not there.
     """
     name = path.name if part is None else f"{path.name}:{part}"
-    return listed_files(read_table(path), part, path.parent, name, limits), []
+    return listed_files(read_table(path), part, path.parent, name, limits)
 
 
 def read_table(path: Path) -> Listed:
@@ -131,22 +132,17 @@ def parts_of_rows(listed: Listed) -> tuple[str, ...]:
     return tuple(found)
 
 
-def listed_files(listed: Listed, part: str | None, root: Path, name: str, limits: Limits) -> FilesSource:
-    """The images of one part as files, with labels and masks.
+def listed_files(
+    listed: Listed, part: str | None, root: Path, name: str, limits: Limits
+) -> tuple[FilesSource, list[Skipped]]:
+    """The images of one part as files, with labels and masks; and the rows whose image or mask is not there.
 
     Raises:
-        ValueError: no such part, files that are not there, some rows labelled and others not.
+        ValueError: no such part, not one image or not one mask that is there, some rows labelled and others not.
     """
-    rows = _rows_of(listed, part)
+    rows, skipped = _present(listed, _rows_of(listed, part), root)
     paths = [Path(row.path) for row in rows]
     masks = [None if row.mask is None else Path(row.mask) for row in rows]
-    for what, named in (("images", paths), ("masks", masks)):
-        absent = [path for path in named if path is not None and not path.is_file()]
-        if absent:
-            raise ValueError(
-                f"{listed.table}: {len(absent)} of {len(rows)} {what} are not there, e.g. {absent[0]}; paths are "
-                "relative to the table's folder"
-            )
     below = all(path.is_relative_to(root) for path in paths)
     base = root if below else Path(_common(paths))
     has_masks = any(row.mask is not None for row in listed.rows)
@@ -158,7 +154,31 @@ def listed_files(listed: Listed, part: str | None, root: Path, name: str, limits
     source.labels, source.classes = labels, classes
     if labels is not None:
         source.groups = [str(row.label) for row in rows]
-    return source
+    return source, skipped
+
+
+def _present(listed: Listed, rows: list[TableRow], root: Path) -> tuple[list[TableRow], list[Skipped]]:
+    """The rows whose files are there, and why each other one is passed over.
+
+    Where none of them is there, the table's paths are meant from another folder: that is an error.
+    """
+    skipped: list[Skipped] = []
+    for what, column in (("images", "path"), ("masks", "mask")):
+        named = [row for row in rows if getattr(row, column) is not None]
+        absent = [row for row in named if not Path(getattr(row, column)).is_file()]
+        if absent and len(absent) == len(named):
+            raise ValueError(
+                f"{listed.table}: none of the {len(named)} {what} is there, e.g. {getattr(absent[0], column)}; paths "
+                "are relative to the table's folder"
+            )
+        for row in absent:
+            path = Path(row.path)
+            shown_as = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+            why = "is not there, though the table names it" if column == "path" else f"its mask {row.mask} is not there"
+            skipped.append(Skipped(shown(shown_as), why))
+        gone = set(map(id, absent))
+        rows = [row for row in rows if id(row) not in gone]
+    return rows, skipped
 
 
 def is_good(label: str) -> bool:

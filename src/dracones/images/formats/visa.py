@@ -33,7 +33,7 @@ def visa_source(folder: Path, part: str, limits: Limits) -> tuple[ImageSource, l
     Raises:
         ValueError: the split is missing or names no image of this category, or no such part.
     """
-    return listed_files(_rows(folder), part, folder, f"{folder.name}:{part}", limits), []
+    return listed_files(_rows(folder), part, folder, f"{folder.name}:{part}", limits)
 
 
 def _rows(folder: Path) -> Listed:

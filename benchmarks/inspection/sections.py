@@ -42,7 +42,7 @@ def against_single(records: list[Record]) -> list[str]:
         "## The ensemble against single methods, paired\n",
         "`python -m benchmarks.inspection.paired`: means over the same seeds, the difference with the 95 % interval "
         f"of a bootstrap over test images ({records[0]['resamples']} draws) and its two-sided p. A *witness* is the "
-        "single method within the ensemble: the same four fifths of the good images, the same features (*whole*: the "
+        "single method within the ensemble: the same good images, the same features (*whole*: the "
         "Gaussian of `embedding_flow`; *place*: `padim`; *patch*: `patchcore` with 2 %).\n",
         "| set | backbone | seeds | single method | ensemble | single | difference | 95 % | p |",
         "|---|---|---|---|---|---|---|---|---|",

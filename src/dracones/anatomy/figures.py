@@ -37,13 +37,11 @@ def drawn(draw: Callable[[], Figure], alt: str, numbers: dict[str, Any] | None =
 
 
 def histograms(axes: Axes, values: Mapping[str, Array], *, label: str) -> None:
-    """Outlined histograms of every set on common bins, each of unit area; the normal set is filled."""
-    every = np.concatenate([np.asarray(array, dtype=float) for array in values.values()])
-    every = every[np.isfinite(every)]
-    # The tails of one wild image would squeeze all others into one bin.
-    low, high = np.quantile(every, [0.002, 0.998]) if len(every) else (0.0, 1.0)
-    if high <= low:
-        low, high = low - 0.5, high + 0.5
+    """Outlined histograms of every set on common bins, each of unit area; the normal set, the first, is filled.
+
+    The outermost bins hold all that lies beyond.
+    """
+    low, high = _window([np.asarray(array, dtype=float) for array in values.values()])
     bins = np.linspace(low, high, 41).tolist()
     for index, (name, array) in enumerate(values.items()):
         style: dict[str, Any] = {"histtype": "stepfilled", "alpha": 0.35} if index == 0 else {"histtype": "step"}
@@ -51,6 +49,21 @@ def histograms(axes: Axes, values: Mapping[str, Array], *, label: str) -> None:
         axes.hist(np.clip(array, low, high), bins=bins, density=True, **style)
     axes.set_xlabel(label)
     axes.set_yticks([])
+
+
+def _window(sets: Sequence[Array], *, around: float = 3.0) -> tuple[float, float]:
+    """Where the sets lie, and at most so many times the normal set's width beyond it: far ones would squeeze all."""
+    finite = [array[np.isfinite(array)] for array in sets]
+    every = np.concatenate(finite)
+    if not len(every):
+        return 0.0, 1.0
+    low, high = np.quantile(every, [0.002, 0.998])
+    if len(finite[0]):
+        left, right = np.quantile(finite[0], [0.01, 0.99])
+        if right > left:
+            reach = around * (right - left)
+            low, high = max(low, left - reach), min(high, right + reach)
+    return (float(low), float(high)) if high > low else (float(low) - 0.5, float(high) + 0.5)
 
 
 def show_image(axes: Axes, image: Tensor | Array, *, limit: float | None = None) -> None:

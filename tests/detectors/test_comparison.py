@@ -147,3 +147,11 @@ def test_accuracy_is_told_where_labels_are(tiny, sets):
     labelled["train"] = open_images(tiny.images(80)[:50], labels=(right[:50] + 1) % 4)
     with pytest.warns(UserWarning, match="right on 0.0% of the labelled"):
         compare(net, methods=["knn"], options={"knn": {"k": 3}}, **labelled)
+
+
+def test_labels_may_be_given_beside_the_images(tiny, sets):
+    net = tiny.TinyNet()
+    images = tiny.images(80)[:50]
+    right = net(images).argmax(dim=1).numpy()
+    found = compare(net, methods=["msp"], labels=right, **{**sets, "train": images})
+    assert found.accuracy == {"train": 1.0}

@@ -138,3 +138,13 @@ def test_the_verb_writes_page_and_table(fitted, tmp_path, monkeypatch, capsys):
     page = (tmp_path / "s.html").read_text()
     assert page.count("data:image/webp") + page.count("data:image/png") >= len(DEFECT_KINDS)
     assert "not which real defects" in page
+
+
+def test_one_good_image_is_enough_and_none_is_refused(fitted, tmp_path):
+    for i in range(2):
+        (tmp_path / f"{i}.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"[Nn]one of the 2 images"):
+        sensitivity(fitted, str(tmp_path), sizes=(0.5,), contrasts=(1.0,), defects=2)
+    found = sensitivity(fitted, normals(1, seed=20), sizes=(0.5,), contrasts=(1.0,), defects=2)
+    assert found.good.total == 1
+    assert all(cell.found.total == 2 for cell in found.cells)

@@ -32,6 +32,9 @@ def test_gaussians_that_learnt_on_are_those_of_a_fit_on_all_images(padim, tmp_pa
     new = update(loaded, more, calibrate=normals(99, seed=5)).detector
     whole = dracones.create("padim", **SMALL, **SHARES, dimensions=20).fit(torch.cat([normals(30), more]))
     assert int(new.method.count) == int(whole.method.count) == 55
+    (step,) = new.provenance["updates"]
+    assert step["data_fingerprint"] == loaded.adopt(loaded.open(more)).fingerprint()
+    assert step["from"] == padim.provenance["digest"]
     assert torch.allclose(new.method.mean, whole.method.mean, atol=1e-5)
     images = torch.cat([normals(6, seed=9), anomalies(6)[0]])
     before, after, asked = (one.predict(images).scores for one in (padim, new, whole))

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 import dracones
-from dracones.calibration import Groups, TooFewScores
+from dracones.calibration import Groups, TooFewScores, judge_promise
 from dracones.calibration.groups import check_counts
-from dracones.detectors import read_record, verify
+from dracones.detectors import evaluate, read_record, verify
 from dracones.detectors.judge import Judge
 from dracones.files import storage
 
@@ -233,3 +233,19 @@ def test_the_promise_holds_in_each_group_where_one_threshold_breaks_it():
 def test_an_export_is_refused_by_name(detector, tmp_path):
     with pytest.raises(ValueError, match="each group has its own threshold"):
         detector.export(tmp_path / "line.pt2")
+
+
+def test_each_groups_promise_is_judged_on_its_own_images(detector, place, tmp_path):
+    found = evaluate(detector, str(place / "new"), str(place / "odd"))
+    assert found.promise is None, "there is no threshold for all"
+    assert set(found.groups) == {"calm", "rich"}
+    for name, promise in found.groups.items():
+        scores = found.normal.scores[np.asarray(found.normal.groups) == name]
+        assert promise == judge_promise(detector.groups.calibrations[name], scores, 0.05, None, coverage=0.95)
+        assert promise.images == 30
+    folder(tmp_path / "some", rich=(10, 90, 130, 9))
+    found = evaluate(detector, str(tmp_path / "some"), str(place / "odd"), groups="folder", confidence=0.5)
+    assert list(found.groups) == ["rich"]
+    assert "No normal image tests the promise of calm." in found.notes
+    wide = judge_promise(detector.groups.calibrations["rich"], found.normal.scores, 0.05, None, coverage=0.5)
+    assert found.groups["rich"] == wide

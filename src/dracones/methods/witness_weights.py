@@ -15,9 +15,6 @@ from dracones.metrics import auroc
 _LEAST_DRAWN = 0.02
 """Witnesses that always agree would leave no one answer: they share."""
 
-_TOLD = 2.0
-"""Standard deviations of an AUROC by chance, above which a witness tells something."""
-
 
 class Standard(NamedTuple):
     """The scale of normal images: what a value is among those that no fit has seen.
@@ -60,11 +57,11 @@ def witness_weights(normal: Tensor, defective: Tensor) -> Tensor:
     correlation :math:`\Sigma` of good images' scores the best are Fisher's (1936), :math:`\Sigma^{-1} d'`, none
     negative. But made defects are not the line's: both kinds underrate whom real ones would speak for, Fisher's to
     silence, and equal weights, which trust no estimate, are hard to beat when forecasts are combined (Diebold and Pauly
-    1990 draw towards them). Each of the three has a third of the say. A witness that is not told from chance (Mann and
-    Whitney's test, two standard deviations) is not heard; where none is, all count alike.
+    1990 draw towards them). Each of the three has a third of the say. A witness that is no better than chance is not
+    heard; where none is, all count alike.
 
-    >>> normal = torch.arange(10.0)[:, None].expand(10, 3)
-    >>> witness_weights(normal, torch.tensor([[8.5, 5.0, 8.5], [9.5, 4.0, 9.5], [9.5, 3.0, 9.5]]))
+    >>> normal = torch.arange(5.0)[:, None].expand(5, 3)
+    >>> witness_weights(normal, torch.tensor([[2.5, 1.0, 2.5], [4.5, 3.0, 4.5]]))
     tensor([0.5000, 0.0000, 0.5000])
     """
     told = _detectabilities(normal, defective)
@@ -81,15 +78,12 @@ def witness_weights(normal: Tensor, defective: Tensor) -> Tensor:
 
 
 def _detectabilities(normal: Tensor, defective: Tensor) -> NDArray[np.float64]:
-    """Of each witness; 0 for one that is not told from chance."""
+    """Of each witness, 0 for chance."""
     truth = np.repeat([0, 1], [len(normal), len(defective)])
-    pairs = len(normal) * len(defective)
     scores = torch.cat([normal, defective]).double().cpu().numpy()
-    told = np.array([float(auroc(each, truth)) for each in scores.T])
     # All pairs told is taken for half a pair missed, so that the number stays finite.
-    found = np.sqrt(2) * ndtri(np.clip(told, 0.5, 1 - 0.5 / pairs))
-    by_chance = np.sqrt((len(normal) + len(defective) + 1) / (12 * pairs))
-    return np.where(told > 0.5 + _TOLD * by_chance, found, 0.0)
+    most = 1 - 0.5 / (len(normal) * len(defective))
+    return np.array([np.sqrt(2) * ndtri(np.clip(float(auroc(each, truth)), 0.5, most)) for each in scores.T])
 
 
 def _correlation(normal: Tensor) -> NDArray[np.float64]:

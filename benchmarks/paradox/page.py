@@ -60,7 +60,7 @@ COLOUR = {
 }
 
 PICTURES = {
-    "histograms": "log p of the variants' test sets, first seed.",
+    "histograms": "log p of the variants' test sets, first seed; the outermost bins hold all beyond.",
     "auroc": "AUROC of the likelihood of every variant.",
     "couplings-checkerboard": "−t, s and activations under checkerboards; one scale a coupling, from the normal image.",
     "couplings-horizontal": "The same under horizontal masks.",

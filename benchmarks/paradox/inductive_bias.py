@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from benchmarks.paradox.datasets import fingerprint, test_images, train_images
 from benchmarks.paradox.evaluate import RESULTS
+from benchmarks.paradox.second_order import recorded
 from benchmarks.paradox.train import MODELS
 from benchmarks.provenance import provenance
 from benchmarks.records import read, write
@@ -113,13 +114,7 @@ def measure(seeds: int, folder: Path, at_most: int) -> None:
             "sharpness_by_coupling": {
                 name: [layer.sharpness["normal"].value for layer in each.layers] for name, each in inside.items()
             },
-            "graying": {"words": pale.in_words(), "rows": plain(pale.rows())},
-            "second_order": {
-                "words": second.in_words(),
-                "rows": plain(second.rows()),
-                "holds_up_to": {name: second.holds_up_to(name) for name in sets},
-                "shrinking": plain(second.shrink_rows()),
-            },
+            **recorded(pale, second),
             "finding": found.to_json(),
             **provenance(),
         },

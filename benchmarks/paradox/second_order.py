@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from benchmarks.paradox.datasets import test_images
 from benchmarks.paradox.evaluate import AGAINST, RESULTS, shuffled
@@ -20,6 +21,8 @@ from benchmarks.paradox.train import MODELS, load
 from benchmarks.provenance import provenance
 from benchmarks.records import write
 from dracones import anatomy
+from dracones.anatomy.graying import grayed
+from dracones.densities import Density, bits_per_dim
 from dracones.report.plain import plain
 
 NORMAL = "FashionMNIST"
@@ -27,7 +30,35 @@ DENSITIES = {
     "Glow": "fashionmnist-glow-seed0",
     "constant-volume Glow": "fashionmnist-glow-constant-volume-seed0",
 }
+NEARLY_FULL = (1.0, 0.99, 0.98, 0.95)
 FIGURES = Path(__file__).parent / "figures"
+
+
+def recorded(pale: anatomy.Graying, second: anatomy.SecondOrder) -> dict[str, Any]:
+    """Both analyses as a record."""
+    return {
+        "graying": {"words": pale.in_words(), "rows": plain(pale.rows())},
+        "second_order": {
+            "words": second.in_words(),
+            "rows": plain(second.rows()),
+            "holds_up_to": {name: second.holds_up_to(name) for name in second.others},
+            "shrinking": plain(second.shrink_rows()),
+        },
+    }
+
+
+def nearly_full(density: Density, normal: Tensor) -> dict[str, Any]:
+    """What a change that nobody sees costs: bits/dim just below full contrast, and the share of black pixels."""
+    pale = {contrast: grayed(normal, contrast) for contrast in NEARLY_FULL}
+    with torch.no_grad():
+        log_probs = {contrast: density.log_prob(images) for contrast, images in pale.items()}
+    return {
+        "exactly_black": float((normal == 0).float().mean()),
+        "bits_per_dim": {
+            str(contrast): float(bits_per_dim(found, density.dimensions).mean())
+            for contrast, found in log_probs.items()
+        },
+    }
 
 
 def analysed(key: str, models: Path, at_most: int) -> tuple[dict[str, Any], dict[str, Figure]]:
@@ -40,13 +71,8 @@ def analysed(key: str, models: Path, at_most: int) -> tuple[dict[str, Any], dict
     found = {
         "run": key,
         "training_commit": record["commit"],
-        "graying": {"words": pale.in_words(), "rows": plain(pale.rows())},
-        "second_order": {
-            "words": second.in_words(),
-            "rows": plain(second.rows()),
-            "holds_up_to": {name: second.holds_up_to(name) for name in few},
-            "shrinking": plain(second.shrink_rows()),
-        },
+        **recorded(pale, second),
+        "contrast_nearly_full": nearly_full(density, normal),
     }
     figures = {"graying": pale.figure(), "shrinking": second.shrink_figure(), "gaps": second.figure()}
     return found, figures

@@ -134,6 +134,11 @@ def test_an_ensemble_learns_on_where_its_witnesses_can():
     assert "embedding_flow: the Gaussian of" in said[0]
     assert "padim: the Gaussians of" in said[1]
     assert "patchcore:" in said[2]
+    (step,) = new.provenance["updates"]
+    assert f"from {round(0.2 * 40)} of the new images, learnt from last" in said[3]
+    whole, place, _ = new.method.witnesses.values()
+    before = detector.provenance["images"]
+    assert int(whole.count) == int(place.count) == before["train"] + before["validation"] + step["images"]["learnt"]
     for (name, before), after in zip(
         detector.method.state_dict().items(), new.method.state_dict().values(), strict=True
     ):

@@ -200,7 +200,7 @@ def _conclude(detector: Any, output: Path, written: Path, as_json: bool) -> None
         )
         return
     report_skipped(detector.skipped)
-    held = f" and {images['validation']} held out to stop it and to set its scale" if images["validation"] else ""
+    held = f", {images['validation']} held out to stop it or to set its scale" if images["validation"] else ""
     tell(
         f"{output}: {detector.info.name}, learnt from {images['train']} images{held}, "
         f"{detector.provenance['seconds']:.0f} s"

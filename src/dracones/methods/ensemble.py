@@ -201,7 +201,8 @@ class Ensemble(FeatureMethod):
         self._weigh(context)
         self._learn_held_out(context)
         self._passes.clear()
-        return (*said, "scale and weights of the witnesses: anew, from the new images")
+        held = len(context.held_out)
+        return (*said, f"scale and weights of the witnesses: anew, from {held} of the new images, learnt from last")
 
     def _weigh(self, context: FitContext) -> None:
         normal = self._standardise(context)

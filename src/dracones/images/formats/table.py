@@ -164,21 +164,24 @@ def _present(listed: Listed, rows: list[TableRow], root: Path) -> tuple[list[Tab
     """
     skipped: list[Skipped] = []
     for what, column in (("images", "path"), ("masks", "mask")):
-        named = [row for row in rows if getattr(row, column) is not None]
-        absent = [row for row in named if not Path(getattr(row, column)).is_file()]
-        if absent and len(absent) == len(named):
+        named = [getattr(row, column) for row in rows]
+        is_there = [file is None or Path(file).is_file() for file in named]
+        absent = [file for file, there in zip(named, is_there, strict=True) if not there]
+        if absent and len(absent) == sum(file is not None for file in named):
             raise ValueError(
-                f"{listed.table}: none of the {len(named)} {what} is there, e.g. {getattr(absent[0], column)}; paths "
-                "are relative to the table's folder"
+                f"{listed.table}: none of the {len(absent)} {what} is there, e.g. {absent[0]}; paths are relative to "
+                "the table's folder"
             )
-        for row in absent:
-            path = Path(row.path)
-            shown_as = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-            why = "is not there, though the table names it" if column == "path" else f"its mask {row.mask} is not there"
-            skipped.append(Skipped(shown(shown_as), why))
-        gone = set(map(id, absent))
-        rows = [row for row in rows if id(row) not in gone]
+        for row, file, there in zip(rows, named, is_there, strict=True):
+            if not there:
+                why = "is not there, though the table names it" if column == "path" else f"its mask {file} is not there"
+                skipped.append(Skipped(_name_below(Path(row.path), root), why))
+        rows = [row for row, there in zip(rows, is_there, strict=True) if there]
     return rows, skipped
+
+
+def _name_below(path: Path, root: Path) -> str:
+    return shown(path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path))
 
 
 def is_good(label: str) -> bool:

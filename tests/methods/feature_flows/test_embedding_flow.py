@@ -10,6 +10,7 @@ from torch.func import jacrev
 import dracones
 from dracones.detectors import update
 from dracones.features import FeatureExtractor, StatisticPool
+from dracones.methods.feature_flows.whitening import Whitening
 from feature_case import SMALL, normals
 
 TINY = {**SMALL, "levels": (1,), "couplings": 3, "hidden": 8}
@@ -121,6 +122,16 @@ def test_the_gaussian_that_learnt_on_is_that_of_a_fit_on_all_images(tmp_path):
     before, after, asked = (one.predict(images).scores for one in (detector, new, whole))
     np.testing.assert_allclose(after, asked, rtol=1e-3, atol=1e-3)
     assert np.abs(before - asked).max() > 0.01, "the further images should matter"
+
+
+def test_whitening_that_learnt_on_knows_that_the_mean_has_moved():
+    first, more = torch.randn(50, 4), torch.randn(30, 4) * 2 + 3
+    alone, whole = Whitening(4), Whitening(4)
+    alone.fit(first)
+    alone.learn_on(more, 50)
+    whole.fit(torch.cat([first, more]))
+    torch.testing.assert_close(alone.mean, whole.mean)
+    torch.testing.assert_close(alone.matrix, whole.matrix, rtol=1e-4, atol=1e-5)
 
 
 def test_couplings_would_forget_and_a_gaussian_without_its_count_says_so():

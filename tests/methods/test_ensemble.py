@@ -9,10 +9,13 @@ import torch
 
 import dracones
 from dracones.features import FeatureExtractor
+from dracones.images import open_images
+from dracones.methods import ensemble
 from dracones.methods.feature_flows.embedding_flow import EmbeddingFlow
-from dracones.methods.learning import FitContext
+from dracones.methods.learning import FitContext, Parts
 from dracones.methods.memories.padim import PaDiM
 from dracones.methods.memories.patchcore import PatchCore
+from dracones.methods.shared_pass import SharedReader
 from dracones.methods.witness_weights import Standard, witness_weights
 from feature_case import SMALL, anomalies, normals
 
@@ -59,15 +62,15 @@ def test_score_is_merged_on_the_scale_of_normal_images_and_calm_witnesses_excuse
     torch.testing.assert_close(got.map, heat)
 
 
-def test_scale_is_that_of_held_out_images_which_no_witness_has_seen():
+def test_weights_are_told_on_the_scale_of_images_that_no_witness_has_seen():
     seen = {}
     detector = dracones.create("ensemble", **OPTIONS)
     method = detector.method
     original = method._standardise
 
     def watched(context):
-        seen["held"], seen["train"] = set(context.held_out.names), set(context.train.names)
         normal = original(context)
+        seen["held"], seen["train"] = set(context.held_out.names), set(context.train.names)
         with torch.no_grad():
             images = context.held_out.to_tensor()
             scores = torch.stack([a.image for a in method._answers(method.extractor(images), (64, 64))], dim=1)
@@ -80,6 +83,81 @@ def test_scale_is_that_of_held_out_images_which_no_witness_has_seen():
     detector.fit(normals(60))
     assert seen["held"]
     assert not seen["held"] & seen["train"]
+
+
+def test_the_scale_is_that_of_the_witnesses_as_they_end():
+    """Good images that nobody has seen lie about its middle, though the witnesses learnt on after their weighing."""
+    detector = dracones.create("ensemble", **OPTIONS)
+    before = {}
+    learn = detector.method._learn_held_out
+
+    def watched(context):
+        before.update({key: value.clone() for key, value in detector.method.named_buffers(recurse=False)})
+        learn(context)
+
+    detector.method._learn_held_out = watched
+    detector.fit(normals(60))
+    method = detector.method
+    with torch.no_grad():
+        answers = method._answers(method.extractor(normals(200, seed=9)), (64, 64))
+    scores = torch.stack([answer.image for answer in answers], dim=1)
+    after = Standard(method.centre, method.spread)(scores)[:, :2].mean(dim=0).abs()
+    stale = Standard(before["centre"], before["spread"])(scores)[:, :2].mean(dim=0).abs()
+    assert (after < stale).all(), (after, stale)
+    assert (method.spread[:2] != before["spread"][:2]).all()
+    assert (method.map_centre[1], method.map_spread[1]) != (before["map_centre"][1], before["map_spread"][1])
+    assert method.centre[2] == before["centre"][2], "a memory cannot tell"
+
+
+def test_made_defects_are_two_an_image_that_is_held_out_as_far_as_are_allowed(monkeypatch):
+    made = []
+    original = ensemble._made
+    monkeypatch.setattr(ensemble, "_made", lambda *a: made.append(1) or original(*a))
+    dracones.create("ensemble", **{**OPTIONS, "made_defects": 150}).fit(normals(60))
+    assert len(made) == 24, "twelve images are held out"
+
+
+@pytest.mark.parametrize("name", ["whole", "place"])
+def test_a_witness_judges_what_it_has_learnt_as_one_that_has_not(name):
+    """As if unseen: near what a fit without the image says, and further than what the fit with it says."""
+    images = open_images(normals(40))
+    options = {**OPTIONS, "weighting": "equal", "calibration_share": 0, "cache": False, "witnesses": (name,)}
+    method = dracones.create("ensemble", **options).fit(images).method
+    (witness,) = method.witnesses.values()
+    pooling = ("mean", "max", "std") if name == "whole" else None
+
+    def maps_of(some):
+        with torch.no_grad():
+            maps = method.extractor(some)
+        return tuple(maps[i] for i in method._levels_of(name))
+
+    def learnt_from(some):
+        fresh = deepcopy(witness)
+        fresh.read_from(SharedReader(method.features_of, method._levels_of(name), pooling))
+        context = FitContext(some, some.subset([]), torch.Generator().manual_seed(3), None)
+        if name == "whole":
+            list(fresh.trainees(Parts(some, some.subset([]), some.subset([]))))
+        else:
+            fresh.fit_statistics(context)
+        return fresh
+
+    chosen = [0, 7, 19]
+    everything = learnt_from(images)
+    batch = maps_of(images.subset(chosen).to_tensor())
+    with torch.no_grad():
+        seen = everything.score_maps(batch, (64, 64)).image
+        as_unseen = everything.score_as_unseen(batch, (64, 64)).image
+        unseen = torch.cat(
+            [
+                learnt_from(images.subset([i for i in range(40) if i != left]))
+                .score_maps(tuple(level[place : place + 1] for level in batch), (64, 64))
+                .image
+                for place, left in enumerate(chosen)
+            ]
+        )
+    assert (as_unseen > seen).all()
+    off, shift = (as_unseen - unseen).abs(), (unseen - seen).abs()
+    assert (off < 0.25 * shift).all(), (seen, as_unseen, unseen)
 
 
 def test_what_is_held_out_is_learnt_last_and_none_is_wasted(monkeypatch):

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from pydantic import Field
@@ -37,6 +37,7 @@ _WORDS: dict[WitnessName, str] = {
 }
 _POOLING: tuple[Statistic, ...] = ("mean", "max", "std")
 _AT_ONCE = 16
+_LEAST_DEFECTS, _DEFECTS_AN_IMAGE = 20, 2
 
 
 class EnsembleConfig(MapConfig):
@@ -60,7 +61,9 @@ class EnsembleConfig(MapConfig):
     weighting: Literal["made_defects", "equal"] = Field(
         "made_defects", description="by how well a witness tells made defects on held-out normal images, or all alike"
     )
-    made_defects: int = Field(150, ge=20, description="made defects that weigh the witnesses")
+    made_defects: int = Field(
+        150, ge=20, description="made defects that weigh the witnesses, at most: two a held-out image, 20 at least"
+    )
     scales: int = Field(3, ge=1, description="image sizes of the whole image's embedding, each half the one before")
     memory_share: float = Field(0.02, gt=0, le=1, description="share of the training patches that patchcore keeps")
     keep_going: bool = Field(
@@ -79,8 +82,9 @@ class Ensemble(FeatureMethod):
     One pass of the backbone feeds all *witnesses*: the Gaussian of the whole image's embedding at several sizes
     (`EmbeddingFlow` without couplings), that of each place (`PaDiM`), the nearest normal patch (`PatchCore`), and a
     conditional flow (`CFlow`). Each
-    score, and each pixel of each heat map, is brought to standard deviations among held-out normal images, which no
-    witness has learnt from until then; the Gaussians and the memory take them in afterwards, so that none is wasted.
+    score, and each pixel of each heat map, is brought to standard deviations among held-out normal images. Those weigh
+    the witnesses while none has learnt from them; then the Gaussians and the memory take them in too, so that none is
+    wasted, and a Gaussian's scale is measured anew as if each image alone were unknown to it (`left_out`).
     The map is their weighted mean; in the score a witness that finds an image more usual than most excuses nothing that
     another one sees,
 
@@ -214,51 +218,66 @@ class Ensemble(FeatureMethod):
     def _learn_held_out(self, context: FitContext) -> None:
         """Have the witnesses take in the held-out images too, where they can: these have told what they had to.
 
-        The scale stays that of before, a little wide for witnesses that know more now; the false-alarm rate does not
-        hang on it, as other images calibrate.
+        The scale of a Gaussian is then measured anew, each of these images judged as if it alone were unknown: a
+        witness that knows more finds good images more usual, and on the scale of before it would have less of a say. A
+        memory keeps that scale, a little wide for it. The false-alarm rate hangs on neither, as other images calibrate.
 
         Raises:
             RuntimeError: a witness failed: the weights are told, so that the others cannot go on without it.
         """
         late = context._replace(train=context.held_out, held_out=context.held_out.subset([]))
-        for name, witness in zip(self.names, self._members(), strict=True):
+        for place, (name, witness) in enumerate(zip(self.names, self._members(), strict=True)):
             try:
                 if witness.learns_on:
                     witness.learn_on(late)
+                    self._measure_anew(place, name, witness, context)
             except Exception as error:
                 raise RuntimeError(
                     f"ensemble: the witness {name} ({_WORDS[name]}) failed on the images that were held out: {error}; "
                     "leave it out of witnesses"
                 ) from error
 
-    def _standardise(self, context: FitContext) -> Tensor:
-        """Set the scale; standardised scores `[N, W]` of the held-out normal images."""
-        scores, low, high = [], [], []
+    def _measure_anew(self, place: int, name: str, witness: FeatureMethod, context: FitContext) -> None:
+        """Set a witness's scale from images that it has learnt from by now, where it can judge them as unseen."""
+        levels, measured = self._levels_of(name), _Measured()
         for maps in self._pass(context.held_out, context.progress).chunks(_AT_ONCE):
             with self.scoring_precision():
-                answers = self._answers(tuple(level.to(self.device) for level in maps), self._size)
-            scores.append(_scores(answers))
-            low.append(_per_map(answers, lambda heat: heat.mean(dim=(1, 2))))
-            high.append(_per_map(answers, lambda heat: heat.square().mean(dim=(1, 2))))
-        found = torch.cat(scores)
+                answer = witness.score_as_unseen(tuple(maps[i].to(self.device) for i in levels), self._size)
+            if answer is None:
+                return
+            measured.take_in([answer])
+        scale = measured.scale()
+        if not measured.scores().isfinite().all():
+            raise ValueError("its scores of held-out normal images are not finite")
+        for buffer, found in zip((self.centre, self.spread, self.map_centre, self.map_spread), scale, strict=True):
+            buffer[place] = found[0]
+
+    def _standardise(self, context: FitContext) -> Tensor:
+        """Set the scale; standardised scores `[N, W]` of the held-out normal images."""
+        measured = _Measured()
+        for maps in self._pass(context.held_out, context.progress).chunks(_AT_ONCE):
+            with self.scoring_precision():
+                measured.take_in(self._answers(tuple(level.to(self.device) for level in maps), self._size))
+        found = measured.scores()
         failed = [
             name for name, known in zip(self.names, found.isfinite().all(dim=0).tolist(), strict=True) if not known
         ]
         if failed:
             self._go_on_without(failed[0], ValueError("its scores of held-out normal images are not finite"))
             return self._standardise(context)
-        standard = Standard.of(found)
-        self.centre.copy_(standard.centre)
-        self.spread.copy_(standard.spread)
-        mean, square = torch.cat(low).mean(dim=0), torch.cat(high).mean(dim=0)
-        self.map_centre.copy_(mean)
-        self.map_spread.copy_((square - mean.square()).clamp_min(1e-12).sqrt())
-        return standard(found)
+        scale = measured.scale()
+        self.centre.copy_(scale.centre)
+        self.spread.copy_(scale.spread)
+        self.map_centre.copy_(scale.map_centre)
+        self.map_spread.copy_(scale.map_spread)
+        return Standard(self.centre, self.spread)(found)
 
     def _answers_to_defects(self, context: FitContext) -> Tensor:
         """Standardised scores `[M, W]` of held-out images with made defects."""
         generator, images = context.generator, context.held_out
-        order = torch.randint(len(images), (self.config.made_defects,), generator=generator).tolist()
+        # Of few good images more defects would not tell more: what they are held against is as uncertain.
+        count = min(self.config.made_defects, max(_LEAST_DEFECTS, _DEFECTS_AN_IMAGE * len(images)))
+        order = torch.randint(len(images), (count,), generator=generator).tolist()
         found = []
         with counting(context.progress, len(order), "weighing the witnesses") as advance:
             for start in range(0, len(order), _AT_ONCE):
@@ -359,6 +378,40 @@ def _witness(name: WitnessName, config: EnsembleConfig) -> FeatureMethod:
     if name == "patch":
         return PatchCore(**shared, memory_share=config.memory_share)
     return CFlow(**shared, epochs=config.flow_epochs)
+
+
+class _Scale(NamedTuple):
+    """What is usual of each witness's scores and of its maps' pixels."""
+
+    centre: Tensor
+    spread: Tensor
+    map_centre: Tensor
+    map_spread: Tensor
+
+
+class _Measured:
+    """What witnesses answer to good images, gathered batch by batch."""
+
+    def __init__(self) -> None:
+        self._scores: list[Tensor] = []
+        self._means: list[Tensor] = []
+        self._squares: list[Tensor] = []
+
+    def take_in(self, answers: Sequence[Scores]) -> None:
+        """A batch."""
+        self._scores.append(_scores(answers))
+        self._means.append(_per_map(answers, lambda heat: heat.mean(dim=(1, 2))))
+        self._squares.append(_per_map(answers, lambda heat: heat.square().mean(dim=(1, 2))))
+
+    def scores(self) -> Tensor:
+        """Of all images `[N, W]`."""
+        return torch.cat(self._scores)
+
+    def scale(self) -> _Scale:
+        """Means and standard deviations `[W]`."""
+        standard = Standard.of(self.scores())
+        mean, square = torch.cat(self._means).mean(dim=0), torch.cat(self._squares).mean(dim=0)
+        return _Scale(*standard, mean, (square - mean.square()).clamp_min(1e-12).sqrt())
 
 
 def _scores(answers: Sequence[Scores]) -> Tensor:

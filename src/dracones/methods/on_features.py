@@ -161,6 +161,14 @@ class FeatureMethod(Method):
         del maps, size
         raise TypeError(f"{type(self).__name__} sees more than one view of an image and overrides forward")
 
+    def score_as_unseen(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores | None:
+        """As `score_maps`, of images that were learnt from, as if each of them had been left out.
+
+        None where a method cannot tell without a fit anew.
+        """
+        del maps, size
+        return None
+
     def scoring_precision(self) -> AbstractContextManager[Any]:
         """Autocast to bfloat16 where the configuration asks for it."""
         kind = self.device.type
@@ -236,7 +244,11 @@ class MapMethod(FeatureMethod):
 
     @override
     def score_maps(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores:
-        heat = at_size(self.heat(maps, size).float(), size)
+        return self.scores_of(self.heat(maps, size), size)
+
+    def scores_of(self, heat: Tensor, size: tuple[int, int]) -> Scores:
+        """What a heat map `[B, H, W]` says of each image, and the map at `size`."""
+        heat = at_size(heat.float(), size)
         return Scores(image_score(heat, self.config.image_score, self.config.top_share), heat)
 
 

@@ -25,6 +25,7 @@ from dracones.methods.learning import FitContext, Parts, Trainee
 from dracones.methods.on_features import FeatureConfig, FeatureMethod, Preset
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
+from dracones.methods.whitening import left_out
 from dracones.training import Progress, TrainingConfig
 
 
@@ -170,6 +171,17 @@ class EmbeddingFlow(FeatureMethod):
         """Negative log-likelihood per dimension `[B]`."""
         with self.full_precision():
             return Scores(-self.log_density(pooled_statistics(maps, self.config.pooling)) / self.dims)
+
+    def score_as_unseen(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores | None:
+        """By the Gaussian of the other images, whose volume is taken to be that of all (`left_out`)."""
+        if not self.learns_on or self.count is None:
+            return None
+        seen = self.score_maps(maps, size).image
+        with self.full_precision():
+            white, _ = self.whitening.encode(pooled_statistics(maps, self.config.pooling))
+            square = white.double().square().sum(dim=1)
+            further = left_out(square, int(self.count)) - square
+        return Scores(seen + (0.5 * further / self.dims).to(seen))
 
 
 def _real_nvp(dims: int, config: EmbeddingFlowConfig) -> Chain:

@@ -13,7 +13,8 @@ from dracones.methods.info import MethodInfo
 from dracones.methods.learning import FitContext
 from dracones.methods.on_features import MapConfig, MapMethod, Preset
 from dracones.methods.registry import register
-from dracones.methods.whitening import covariance_behind, whitening_matrix
+from dracones.methods.scores import Scores
+from dracones.methods.whitening import covariance_behind, left_out, whitening_matrix
 from dracones.training import TrainingConfig
 
 _POSITIONS = 256
@@ -179,9 +180,23 @@ class PaDiM(MapMethod):
                 f"PaDiM knows positions of a {self.map_size[0]}x{self.map_size[1]} map, and these images give "
                 f"{shape[0]}x{shape[1]}; score images of the size seen at fit"
             )
+        return self._smoothed(self._distances_of(maps), size)
+
+    def score_as_unseen(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores | None:
+        """By the Gaussians of the other images at each position (`left_out`)."""
+        if self.count is None:
+            return None
+        squares = left_out(self._distances_of(maps).double().square(), int(self.count))
+        return self.scores_of(self._smoothed(squares.sqrt().float(), size), size)
+
+    def _distances_of(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """Mahalanobis distances `[P, B]` of each position."""
         with self.full_precision():
-            distance = self._distances(self.vectors(maps) - self.mean[:, None]).T.reshape(-1, *shape)
-            return blur(at_size(distance, size), self.config.blur_sigma)
+            return self._distances(self.vectors(maps) - self.mean[:, None])
+
+    def _smoothed(self, distances: Tensor, size: tuple[int, int]) -> Tensor:
+        with self.full_precision():
+            return blur(at_size(distances.T.reshape(-1, *self.map_size), size), self.config.blur_sigma)
 
     def _distances(self, vectors: Tensor) -> Tensor:
         """Lengths `[P, B]` of whitened vectors `[P, B, d]`."""

@@ -362,7 +362,8 @@ class Ensemble(FeatureMethod):
         levels = len(self.extractor.channels) - self.config.scales + 1
         if name == "whole":
             return tuple(range(levels - 1, len(self.extractor.channels)))
-        return tuple(range(levels))[-2:] if name == "patch" else tuple(range(levels))
+        # The finest level has three quarters of all positions: a Gaussian at each costs most there and tells least.
+        return tuple(range(levels)) if name == "flow" else tuple(range(levels))[-2:]
 
 
 def _witness(name: WitnessName, config: EnsembleConfig) -> FeatureMethod:

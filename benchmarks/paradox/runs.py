@@ -51,7 +51,7 @@ def _realnvp(name: str, preset: str, **options: Any) -> Run:
 
 
 def _celeba_realnvp(name: str, preset: str) -> Run:
-    return Run(f"celeba-realnvp-{name}", "CelebA", "realnvp", preset, 600, {"hidden": 16, "blocks": 2}, flip=True)
+    return Run(f"celeba-realnvp-{name}", "CelebA", "realnvp", preset, 1800, {"hidden": 16, "blocks": 2}, flip=True)
 
 
 _ALL = (

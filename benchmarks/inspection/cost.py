@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 SIDES: dict[str, dict[str, Any]] = {
     "ensemble": {},
     "patchcore": {"memory_share": 0.02},
-    "padim": {},
+    "padim": {"levels": (2, 3)},
     "embedding_flow": {"levels": (3,), "scales": 3, "pooling": ("mean", "max", "std"), "couplings": 0},
 }
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.inspection.sections import against_single, cost, forms, quality
+from benchmarks.inspection.sections import against_single, cost, forms, quality, top_share
 from benchmarks.records import read
 
 HERE = Path(__file__).parent
@@ -55,8 +55,9 @@ def main() -> None:
     sections = (
         (forms, "flow_forms_*.json"),
         (against_single, "paired.json"),
-        (cost, "cost.json"),
-        (quality, "quality.json"),
+        (cost, "cost*.json"),
+        (quality, "quality*.json"),
+        (top_share, "top_share.json"),
     )
     for section, name in sections:
         found = [read(path) for path in sorted((HERE / "results").glob(name))]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.inspection.race import HERE, PEER, fewer
-from benchmarks.inspection.sets import data_root, unpacked
+from benchmarks.inspection.sets import SETS, data_root, unpacked
 from benchmarks.peers import environment, measured
 from benchmarks.provenance import provenance
 from benchmarks.records import write
@@ -28,12 +28,15 @@ _ALL = 1000  # more test images of a kind than there are
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", choices=SETS, default="screw")
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3, 6, 12])
     parser.add_argument("--train", type=int, default=64)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dracones-inspection")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "quality.json")
+    parser.add_argument("--out", type=Path, help="default: results/quality_SET.json")
     arguments = parser.parse_args()
-    root = fewer(unpacked("screw", arguments.work), arguments.work / "quality", arguments.train, _ALL)
+    out = arguments.out or HERE / "results" / f"quality_{arguments.set}.json"
+    place = arguments.work / f"quality-{arguments.set}"
+    root = fewer(unpacked(arguments.set, arguments.work), place, arguments.train, _ALL)
     weights = str(data_root() / "backbones" / "resnet18_tv_layer123_fp16.safetensors")
     peer, ours = environment("inspection", [PEER]), str(HERE / "ours.py")
     rows: list[dict[str, Any]] = []
@@ -55,8 +58,8 @@ def main() -> None:
         }
         print(json.dumps(row), flush=True)
         rows.append(row)
-        about = {"peer": PEER, "set": "screw", "backbone": "resnet18", "train_images": arguments.train}
-        write(arguments.out, {**about, "tolerance": TOLERANCE, **reached(rows), **provenance(threads=1), "rows": rows})
+        about = {"peer": PEER, "set": arguments.set, "backbone": "resnet18", "train_images": arguments.train}
+        write(out, {**about, "tolerance": TOLERANCE, **reached(rows), **provenance(threads=1), "rows": rows})
 
 
 def reached(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Sections of the page with records of their own: FastFlow's forms, the ensemble against single methods, its cost."""
+"""Sections of the page with records of their own: FastFlow's forms, the ensemble's rivals and cost, image scores."""
 
 from typing import Any
 
@@ -65,16 +65,18 @@ def against_single(records: list[Record]) -> list[str]:
 
 def cost(records: list[Record]) -> list[str]:
     """CPU seconds of the ensemble and of each witness alone."""
-    lines = []
+    lines = [
+        "## What the ensemble costs\n",
+        f"`python -m benchmarks.inspection.cost`: CPU seconds, medians of {records[0]['rounds']} interleaved rounds, "
+        "no cache; each witness alone has the form that it has in the ensemble. Asked: at most 1.3 of the dearest.\n",
+    ]
     for found in records:
         ratios = found["ensemble_to_dearest"]
         spent = found["cpu_seconds"].items()
         lines += [
-            "## What the ensemble costs\n",
-            f"`python -m benchmarks.inspection.cost`: CPU seconds, medians of {found['rounds']} interleaved rounds, "
-            f"{found['train_images']} images fitted and {found['test_images']} scored ({found['set']}, "
-            f"{found['backbone']}), no cache. Ensemble to the dearest witness alone: fit {ratios['fit']}, score "
-            f"{ratios['score']}, both {found['ensemble_to_dearest_both']} (asked: at most 1.3).\n",
+            f"{found['set']}, {found['backbone']}, {found['train_images']} images fitted and {found['test_images']} "
+            f"scored ({found['machine'].split(',')[0]}): the ensemble takes, beside the dearest witness alone, "
+            f"{ratios['fit']} times to fit, {ratios['score']} to score, {found['ensemble_to_dearest_both']} in all.\n",
             "| method | fit s | score s |",
             "|---|---|---|",
             *(_row([side, f"{seconds['fit']:.1f}", f"{seconds['score']:.1f}"]) for side, seconds in spent),
@@ -85,18 +87,20 @@ def cost(records: list[Record]) -> list[str]:
 
 def quality(records: list[Record]) -> list[str]:
     """How soon each side is as good as it gets, and ours as good as the peer."""
-    lines = []
+    lines = [
+        "## Time to quality\n",
+        "`python -m benchmarks.inspection.quality`: all test images, one thread, ResNet-18; the peer's FastFlow, ours "
+        "with its defaults, and the default method, each number of epochs a run of its own. Asked: that the peer's "
+        "last AUROC is reached in a tenth of its own time.\n",
+    ]
     for found in records:
-        peer = found["peer"].replace("==", " ")
         theirs = found["cpu_seconds_to_final_of_peer"]
         told = ", ".join(
             f"{side} {'never' if seconds is None else f'{seconds:.0f} s'}" for side, seconds in sorted(theirs.items())
         )
         lines += [
-            "## Time to quality\n",
-            f"`python -m benchmarks.inspection.quality`: {found['train_images']} good images of {found['set']}, all "
-            f"test images, one thread, ResNet-18; {peer}'s FastFlow, ours with its defaults, and the default method. "
-            f"CPU seconds until the peer's last AUROC is reached (asked: a tenth of its own): {told}.\n",
+            f"{found['set']}, {found['train_images']} good images, {found['peer'].replace('==', ' ')} "
+            f"({found['machine'].split(',')[0]}). CPU seconds until the peer's last AUROC is reached: {told}.\n",
             "| side | epochs | fit CPU s | image AUROC |",
             "|---|---|---|---|",
             *(
@@ -113,6 +117,33 @@ def quality(records: list[Record]) -> list[str]:
             "",
         ]
     return lines
+
+
+def top_share(records: list[Record]) -> list[str]:
+    """What share of a map its score should average, by made defects."""
+    rows = [row for found in records for row in found["rows"]]
+    ways = list(rows[0]["auroc_of_made_defects"])
+    titles = [f"{float(way):.2%}" if way[0] == "0" else way for way in ways]
+    return [
+        "## What share of a map its score averages\n",
+        "`python -m benchmarks.inspection.top_share METHOD SET`: AUROC of made defects, sizes even on a logarithmic "
+        "scale, against the same good images without one, by the share of hottest pixels that the score averages. "
+        "No image of these was learnt from, and no test image was read.\n",
+        "| set | method | options | " + " | ".join(titles) + " |",
+        "|---|---|---|" + "---|" * len(ways),
+        *(
+            _row(
+                [
+                    row["set"],
+                    row["method"],
+                    ", ".join(f"{key} {value}" for key, value in row["options"].items()) or "as run above",
+                    *(_short(row["auroc_of_made_defects"][way]) for way in ways),
+                ]
+            )
+            for row in rows
+        ),
+        "",
+    ]
 
 
 def _short(value: float) -> str:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dracones.methods.whitening import covariance_behind, whitening_matrix
+from dracones.methods.whitening import covariance_behind, left_out, whitening_matrix
 
 
 def covariances(count=3, dims=4):
@@ -57,3 +57,22 @@ def test_the_covariance_behind_many_is_theirs(at_once):
     matrix = whitening_matrix(many, 0.1).float()
     torch.testing.assert_close(covariance_behind(matrix, 0.1, at_once=at_once), many, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(covariance_behind(whitening_matrix(many[0], 0.1), 0.1), many[0])
+
+
+@pytest.mark.parametrize(("count", "dims"), [(40, 5), (12, 30)])
+def test_a_vector_left_out_lies_as_far_as_from_a_gaussian_of_the_others(count, dims):
+    generator = torch.Generator().manual_seed(2)
+    vectors = torch.randn(count, dims, generator=generator, dtype=torch.float64) * torch.arange(1, dims + 1)
+
+    def squares(some, learnt):
+        matrix = whitening_matrix(torch.cov(learnt.T), 0.01)
+        return ((some - learnt.mean(dim=0)) @ matrix.T).square().sum(dim=1)
+
+    told = left_out(squares(vectors, vectors), count)
+    anew = torch.cat([squares(vectors[i : i + 1], vectors[torch.arange(count) != i]) for i in range(count)])
+    torch.testing.assert_close(told, anew, rtol=2 / count, atol=0)
+    assert (told > squares(vectors, vectors)).all()
+
+
+def test_rounding_leaves_a_finite_distance():
+    assert torch.isfinite(left_out(torch.tensor([81 / 10 + 1e-3]), 10)).all()

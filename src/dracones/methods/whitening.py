@@ -4,6 +4,9 @@ import torch
 from torch import Tensor
 
 
+_LEAST_REST = 1e-6
+
+
 def whitening_matrix(covariance: Tensor, ridge: float, *, variance: float | None = None) -> Tensor:
     r"""Lower-triangular `W` with :math:`W^T W = (\Sigma + r v I)^{-1}`, float64: `|W (x - mean)|` is Mahalanobis.
 
@@ -64,7 +67,9 @@ def left_out(squares: Tensor, count: int) -> Tensor:
     True
     """
     others = count - 1
-    return (count / others) ** 2 * ((count - 2) / others) * squares / (1 - squares * (count / others**2))
+    # A vector that the others say nothing of leaves only rounding here, which may fall below none.
+    rest = (1 - squares * (count / others**2)).clamp_min(_LEAST_REST)
+    return (count / others) ** 2 * ((count - 2) / others) * squares / rest
 
 
 def covariance_behind(matrix: Tensor, ridge: float, *, at_once: int = 256) -> Tensor:

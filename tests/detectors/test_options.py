@@ -110,6 +110,7 @@ TRAINING = {
     "validate_steps": ({}, None, 1),
     "patience": ({"learning_rate": 1e-12, "validate_steps": 1, "min_improvement": 0.1}, None, 1),
     "min_improvement": ({"patience": 1, "validate_steps": 1}, 0.0, 1e6),
+    "validate_start": ({"learning_rate": 50.0, "validate_steps": 1}, False, True),
     "restore_best": ({"learning_rate": 50.0, "validate_steps": 1}, True, False),
     "seed": ({}, 0, 1),
     "device": ({}, "cpu", "cuda:77"),

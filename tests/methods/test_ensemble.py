@@ -109,12 +109,13 @@ def test_the_scale_is_that_of_the_witnesses_as_they_end():
     assert method.centre[2] == before["centre"][2], "a memory cannot tell"
 
 
-def test_made_defects_are_two_an_image_that_is_held_out_as_far_as_are_allowed(monkeypatch):
+@pytest.mark.parametrize(("at_most", "expected"), [(150, 24), (20, 20)])
+def test_made_defects_are_two_an_image_that_is_held_out_as_far_as_are_allowed(monkeypatch, at_most, expected):
     made = []
     original = ensemble._made
     monkeypatch.setattr(ensemble, "_made", lambda *a: made.append(1) or original(*a))
-    dracones.create("ensemble", **{**OPTIONS, "made_defects": 150}).fit(normals(60))
-    assert len(made) == 24, "twelve images are held out"
+    dracones.create("ensemble", **{**OPTIONS, "made_defects": at_most}).fit(normals(60))
+    assert len(made) == expected, "twelve images are held out"
 
 
 @pytest.mark.parametrize("name", ["whole", "place"])

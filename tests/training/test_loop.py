@@ -102,6 +102,29 @@ def test_early_stop_ends_with_the_best_weights(numbers):
     assert [reading.validation_loss for reading in report.history] == [value for value, _ in seen]
 
 
+def test_a_run_that_gains_nothing_ends_where_it_began(numbers, tmp_path):
+    module = nn.Linear(8, 8)
+    began = copy.deepcopy(module.state_dict())
+    config = TrainingConfig(epochs=50, patience=3, learning_rate=50.0, validate_start=True, **CPU)
+    report = train(module, numbers, config, validation=numbers[:32], loss=plain_loss, checkpoint=tmp_path / "run")
+    assert (report.stopped_by, report.best_step) == ("patience", 0)
+    assert report.history[0].step == 0
+    assert report.history[0].train_loss is None
+    assert report.best_validation_loss == report.history[0].validation_loss
+    assert len(report.history) == 1 + 3
+    torch.testing.assert_close(module.state_dict(), began, rtol=0, atol=0)
+    # What is on disk knows it too: taken up again, the run is at its end and gives the same.
+    again = nn.Linear(8, 8)
+    taken_up = train(again, numbers, config, validation=numbers[:32], loss=plain_loss, checkpoint=tmp_path / "run")
+    assert taken_up.best_step == 0
+    torch.testing.assert_close(again.state_dict(), began, rtol=0, atol=0)
+
+
+def test_without_held_out_data_a_start_is_not_read(numbers):
+    report = train(nn.Linear(8, 8), numbers, TrainingConfig(epochs=1, validate_start=True, **CPU), loss=plain_loss)
+    assert [reading.step for reading in report.history] == [report.steps]
+
+
 def test_min_improvement_and_restore_best_can_be_set(numbers):
     module = nn.Linear(8, 8)
     config = TrainingConfig(epochs=50, patience=2, min_improvement=1e9, restore_best=False, **CPU)

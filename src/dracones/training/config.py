@@ -68,6 +68,9 @@ class TrainingConfig(BaseModel):
     validate_steps: int | None = Field(
         default=None, ge=1, description="validate every so many steps; default: every epoch"
     )
+    validate_start: bool = Field(
+        default=False, description="validate before the first step too: a run that gains nothing ends where it began"
+    )
     patience: int | None = Field(default=None, ge=1, description="validations without improvement before stopping")
     min_improvement: float = Field(default=0.0, ge=0, description="fall of the validation loss that counts as one")
     restore_best: bool = Field(default=True, description="end with the weights of the lowest validation loss")

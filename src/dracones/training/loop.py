@@ -144,6 +144,8 @@ class _Loop:
         position = self.position
         plan, pin = self._plan(self.order.indices), self.world.device.type == "cuda"
         stream = self.data.stream(plan, workers=self.config.workers, pin=pin)
+        if self.config.validate_start and self.held_out is not None and not position.history:
+            self._take_reading()
         while not self._over():
             batch = move(next(stream), self.world.device)
             images = self.order.images(position.step)

@@ -142,3 +142,15 @@ def test_couplings_would_forget_and_a_gaussian_without_its_count_says_so():
     old.method.count = None
     with pytest.raises(ValueError, match="does not say how many images"):
         update(old, normals(20, seed=3))
+
+
+def test_training_that_only_overfits_leaves_the_gaussian_it_began_with():
+    """Of few images a flow learns by heart: what it ends as is no worse for held-out images than its start."""
+    images = normals(30)
+    common = {**SMALL, "levels": (1,), "calibration_share": 0, "validation_share": 0.2}
+    flow = dracones.create("embedding_flow", **common, learning_rate=0.3, epochs=30).fit(images)
+    (training,) = flow.provenance["training"]
+    assert training["best_step"] == 0
+    assert training["stopped_by"] == "patience"
+    gaussian = dracones.create("embedding_flow", **common, couplings=0).fit(images)
+    np.testing.assert_allclose(flow.score(images).image, gaussian.score(images).image, rtol=1e-5)

@@ -53,6 +53,9 @@ class FastFlowConfig(MapConfig):
     padding: PaddingMode = Field(
         "reflect", description="of the convolutions at a map's border: reflect, or zeros as in the paper"
     )
+    top_share: float = Field(
+        0.03, gt=0, le=1, description="share of pixels that image_score=top averages; told by made defects"
+    )
     images_at_once: int | None = Field(
         None, ge=1, description="images of a training batch in memory at once; none: as many as suit the processor"
     )
@@ -137,7 +140,8 @@ class FastFlow(MapMethod):
     likely, most of all at the border (`benchmarks/inspection`, forms of FastFlow).
 
     Trained with the exact negative log-likelihood, divided by the number of feature values so that levels count
-    alike. The image score is the mean of the map's top .3 % (the paper: its maximum, which hangs on one pixel).
+    alike. The image score is the mean of the map's top 3 % (the paper: its maximum, which hangs on one pixel); made
+    defects on good images told the share (`benchmarks/inspection/top_share.py`).
 
     Reference:
         Yu et al. 2021, "FastFlow: Unsupervised Anomaly Detection and Localization via 2D Normalizing Flows",

@@ -37,7 +37,7 @@ class MSFlowConfig(MapConfig):
     position_dims: int = Field(64, ge=4, multiple_of=4, description="dimensions of the positional condition")
     clamp: float = Field(1.9, gt=0, description="bound of the log-scale")
     padding: PaddingMode = Field(
-        "zeros", description="of the levels' convolutions at a map's border: zeros as in the paper, or reflect"
+        "reflect", description="of the levels' convolutions at a map's border: reflect, or zeros as in the paper"
     )
     fusion_hidden: int = Field(64, ge=1, description="hidden channels of the network that joins the levels")
     image_score: ImageScore = Field("top", description="of the product map: top (share), max or mean")
@@ -89,6 +89,8 @@ class MSFlow(FeatureMethod):
     Deviations. In the map :math:`\max \ell_l` is over the training images and kept (the paper: over the test set, the
     code: over each image), so that maps of different images compare. Levels are joined by CS-Flow's cross-scale
     coupling (in both directions, neighbours alone) in place of the paper's one-directional one among all levels.
+    Convolutions of the levels see a map reflected at its border (the code: zeros), which makes good images that were
+    not learnt from likelier (`benchmarks/inspection`, `results/held_out.json`).
 
     Reference:
         Zhou, Xu, Song, Shen, Shen 2024, "MSFlow: Multi-Scale Flow-based Framework for Unsupervised Anomaly Detection".
@@ -109,9 +111,18 @@ class MSFlow(FeatureMethod):
     )
     highest: Tensor
 
-    def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:  # noqa: ARG002
-        """Flows of each level, the coupling that joins them, the highest log-densities."""
+    def build_on(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:
+        """Flows of each level, the coupling that joins them, the highest log-densities.
+
+        Raises:
+            ValueError: levels and steps are not as many, or a pooled map is too small to be reflected.
+        """
         config = self.config
+        if config.padding == "reflect" and min(min(size) for size in sizes) <= 2:
+            raise ValueError(
+                f"msflow: padding='reflect' needs maps of 3x3 positions at least, which are pooled to 2x2; got levels "
+                f"of {list(sizes)}: take larger images, finer levels or padding='zeros'"
+            )
         if len(config.steps) != len(channels):
             raise ValueError(
                 f"msflow needs one number of steps a level: {len(channels)} levels, steps={config.steps}; "

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-
 _LEAST_REST = 1e-6
 
 

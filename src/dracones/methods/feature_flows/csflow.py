@@ -23,16 +23,21 @@ from dracones.training import TrainingConfig
 Maps = tuple[Tensor, ...]
 
 
+# The paper's rate is for 240 epochs of a wide network: in a tenth of them a narrow one hardly leaves its start.
+_CONVERGED: dict[str, Any] = {"learning_rate": 3e-3, "schedule": "cosine", "final_fraction": 0.01}
+
+
 class CSFlowConfig(MapConfig):
     """The paper's values except for the backbone (its EfficientNet-B5 is ``efficientnet_b5``, level 3, size 768).
 
     ``fast`` has hidden layers of 128 channels instead of 1,024 and 20 epochs at 256 pixels; ``balanced`` 256 channels
-    and 60 epochs; ``best`` the paper's network and epochs.
+    and at most 60 epochs. Both train from fifteen times the paper's rate down along a cosine, and stop where held-out
+    images gain no more. ``best``: the paper's network and training.
     """
 
     presets: ClassVar[Mapping[Preset, Mapping[str, Any]]] = {
-        "fast": {"hidden": 128, "size": (256, 256), "training": {"epochs": 20}},
-        "balanced": {"hidden": 256, "training": {"epochs": 60}},
+        "fast": {"hidden": 128, "size": (256, 256), "training": {**_CONVERGED, "epochs": 20, "patience": 5}},
+        "balanced": {"hidden": 256, "training": {**_CONVERGED, "epochs": 60, "patience": 8}},
         "best": {"size": (768, 768)},
     }
 

@@ -22,7 +22,6 @@ from dracones.methods.registry import register
 from dracones.methods.scores import Scores
 from dracones.training import Progress, TrainingConfig
 
-
 # From a higher rate down to a hundredth of it, at most the paper's number of steps over so many rotations.
 _CONVERGED: dict[str, Any] = {
     "epochs": 24,

@@ -77,6 +77,9 @@ PICTURES = {
     "graying-constant-volume-Glow": "Constant-volume Glow at 28x28: bits/dim as contrast shrinks.",
     "shrinking-constant-volume-Glow": "Constant-volume Glow: how far the expansion holds.",
     "gaps-constant-volume-Glow": "Constant-volume Glow: measured and predicted gaps.",
+    "graying-constant-volume-Glow-on-CIFAR-10": "Constant-volume Glow on CIFAR-10: bits/dim as contrast shrinks.",
+    "shrinking-constant-volume-Glow-on-CIFAR-10": "The same Glow: how far the expansion holds.",
+    "gaps-constant-volume-Glow-on-CIFAR-10": "The same Glow: measured and predicted gaps.",
 }
 
 Runs = list[dict[str, Any]]

@@ -1,9 +1,9 @@
-"""Nalisnick et al.'s two analyses on Glow and on its constant-volume companion, trained on FashionMNIST.
+"""Nalisnick et al.'s two analyses on Glow and on its constant-volume companions.
 
-    python -m benchmarks.paradox.second_order [--models DIR]
+    python -m benchmarks.paradox.second_order [FashionMNIST | CIFAR-10] [--models DIR]
 
 Graying towards mid-gray and towards the data's mean, and the second-order expansion, whose published form is of a
-constant-volume flow. Writes `results/second-order.json` and pictures in `figures/`.
+constant-volume flow. Writes `results/second-order-SET.json` and pictures in `figures/`.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.paradox.datasets import test_images
-from benchmarks.paradox.evaluate import AGAINST, RESULTS, shuffled
+from benchmarks.paradox.evaluate import RESULTS, shuffled
 from benchmarks.paradox.runs import RUNS
 from benchmarks.paradox.train import MODELS, load
 from benchmarks.provenance import provenance
@@ -25,11 +25,14 @@ from dracones.anatomy.graying import grayed
 from dracones.densities import Density, bits_per_dim
 from dracones.report.plain import plain
 
-NORMAL = "FashionMNIST"
 DENSITIES = {
-    "Glow": "fashionmnist-glow-seed0",
-    "constant-volume Glow": "fashionmnist-glow-constant-volume-seed0",
+    "FashionMNIST": {
+        "Glow": "fashionmnist-glow-seed0",
+        "constant-volume Glow": "fashionmnist-glow-constant-volume-seed0",
+    },
+    "CIFAR-10": {"constant-volume Glow on CIFAR-10": "cifar10-glow-constant-volume-seed0"},
 }
+OTHERS = {"FashionMNIST": ("MNIST", "notMNIST"), "CIFAR-10": ("synthetic house numbers", "CelebA")}
 NEARLY_FULL = (1.0, 0.99, 0.98, 0.95)
 FIGURES = Path(__file__).parent / "figures"
 
@@ -64,8 +67,8 @@ def nearly_full(density: Density, normal: Tensor) -> dict[str, Any]:
 def analysed(key: str, models: Path, at_most: int) -> tuple[dict[str, Any], dict[str, Figure]]:
     """What one density says when images are grayed and shrunk, as a record and as pictures."""
     density, record = load(RUNS[key], models)
-    few = {name: shuffled(test_images(name), at_most).float() / 255 for name in (NORMAL, *AGAINST[NORMAL])}
-    normal = few.pop(NORMAL)
+    normal = shuffled(test_images(RUNS[key].data), at_most).float() / 255
+    few = {name: shuffled(test_images(name), at_most).float() / 255 for name in OTHERS[RUNS[key].data]}
     pale = anatomy.graying(density, normal, few)
     second = anatomy.second_order(density, normal, few, count=64, probes=16)
     found = {
@@ -80,12 +83,13 @@ def analysed(key: str, models: Path, at_most: int) -> tuple[dict[str, Any], dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("normal", nargs="?", choices=list(DENSITIES), default="FashionMNIST")
     parser.add_argument("--models", type=Path, default=MODELS)
     parser.add_argument("--at-most", type=int, default=300, help="test images of each set")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = {}
-    for title, key in DENSITIES.items():
+    for title, key in DENSITIES[arguments.normal].items():
         if (arguments.models / f"{key}.safetensors").exists():
             rows[title], figures = analysed(key, arguments.models, arguments.at_most)
             for name, figure in figures.items():
@@ -93,8 +97,8 @@ def main() -> None:
             print(
                 title, *rows[title]["graying"]["words"], *rows[title]["second_order"]["words"], sep="\n  ", flush=True
             )
-    about = {"trained_on": NORMAL, "test_images_at_most": arguments.at_most}
-    write(RESULTS / "second-order.json", {**about, **provenance(), "densities": rows})
+    about = {"trained_on": arguments.normal, "test_images_at_most": arguments.at_most}
+    write(RESULTS / f"second-order-{arguments.normal}.json", {**about, **provenance(), "densities": rows})
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ Row = tuple[str, str, str, str]
 
 def rows(results: Path) -> list[Row]:
     """(figure, the paper's statement, here, verdict) of both papers."""
-    bias, second = results / "inductive-bias.json", results / "second-order.json"
-    shrunk = read(second)["densities"].items() if second.exists() else ()
+    bias = results / "inductive-bias.json"
+    shrunk = [read(file)["densities"] for file in sorted(results.glob("second-order-*.json"), reverse=True)]
     return [
         *_nalisnick(results),
-        *(row for title, found in shrunk for row in _shrunk(found, title)),
+        *(row for densities in shrunk for title, found in densities.items() for row in _shrunk(found, title)),
         *_kirichenko(results),
         *(_variants(read(bias)) if bias.exists() else []),
     ]

@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=6, help="images of each kind")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dracones-inspection")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "cost.json")
+    parser.add_argument("--out", type=Path, help="default: results/cost_IMAGES.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     os.environ.setdefault("DRACONES_CACHE", str(arguments.work / "cache"))
@@ -83,7 +83,7 @@ def main() -> None:
         "took": clock.read(),
         **provenance(threads=1),
     }
-    write(arguments.out, record)
+    write(arguments.out or HERE / "results" / f"cost_{arguments.train}.json", record)
     print(record["cpu_seconds"], record["ensemble_to_dearest"], record["ensemble_to_dearest_both"])
 
 

@@ -160,6 +160,8 @@ def test_fit_without_a_method_learns_and_names_who_spoke_loudest(run, place, tmp
     settings = [word for one in [*small, "size=[96,96]"] for word in ("--set", one)]
     out, err = run("fit", place / "normal", "-o", model, *settings)
     assert "no METHOD is named: ensemble" in out + err
+    # 60 images: what weighs the witnesses is learnt from too, a tenth calibrates.
+    assert ": ensemble, learnt from 54 images, from 12 of them last" in err
     run("score", model, place / "odd", "-o", tmp_path / "scores.csv")
     rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
     assert {row["witness"] for row in rows} <= {"the whole image", "a place", "a patch"}

@@ -182,7 +182,6 @@ def _write_config(output: Path, method: str, detector: Any) -> Path:
 
 
 def _conclude(detector: Any, output: Path, written: Path, as_json: bool) -> None:
-    images = detector.provenance["images"]
     if as_json:
         emit(
             {
@@ -200,11 +199,7 @@ def _conclude(detector: Any, output: Path, written: Path, as_json: bool) -> None
         )
         return
     report_skipped(detector.skipped)
-    held = f", {images['validation']} held out to stop it or to set its scale" if images["validation"] else ""
-    tell(
-        f"{output}: {detector.info.name}, learnt from {images['train']} images{held}, "
-        f"{detector.provenance['seconds']:.0f} s"
-    )
+    tell(f"{output}: {detector.info.name}, {_learnt(detector)}, {detector.provenance['seconds']:.0f} s")
     for note in detector.method.notes:
         tell(note)
     tell(f"digest {detector.provenance['digest']}")
@@ -227,3 +222,12 @@ def _conclude(detector: Any, output: Path, written: Path, as_json: bool) -> None
             f"threshold {detector.threshold:.6g}: at most {detector.false_alarm_rate:.2%} of normal images above it, "
             f"from {len(detector.calibration)} calibration images"
         )
+
+
+def _learnt(detector: Any) -> str:
+    """From how many images, and what became of those that were held out."""
+    train, held = (detector.provenance["images"][part] for part in ("train", "validation"))
+    if held and detector.method.learns_held_out:
+        return f"learnt from {train + held} images, from {held} of them last, as they told what its witnesses are worth"
+    rest = f", {held} held out to stop it or to set its scale" if held else ""
+    return f"learnt from {train} images{rest}"

@@ -187,6 +187,11 @@ class Ensemble(FeatureMethod):
         self._passes.clear()
 
     @property
+    def learns_held_out(self) -> bool:
+        """Where a witness can learn on: they weigh the witnesses first."""
+        return self.learns_on
+
+    @property
     def learns_on(self) -> bool:
         """Where a witness does; the others are left as they were trained."""
         return any(witness.learns_on for witness in self._members())

@@ -94,6 +94,11 @@ class Method(nn.Module, ABC):
         return True
 
     @property
+    def learns_held_out(self) -> bool:
+        """Whether images that are held out of training are learnt from in the end."""
+        return False
+
+    @property
     def scores_in_threads(self) -> bool:
         """Whether copies of this method that share its tensors may score side by side."""
         return True

@@ -6,7 +6,7 @@ import torch
 
 import dracones
 from dracones.densities import bits_per_dim
-from dracones.methods import build, embedding_witness
+from dracones.methods import build
 
 SMALL = {
     "glow": {"steps": 1, "hidden": 4},
@@ -89,17 +89,6 @@ def test_an_embedding_is_one_witness_more_in_the_same_file(tmp_path, backbone):
     loaded = dracones.load(detector.save(tmp_path / "m.safetensors"))
     np.testing.assert_allclose(loaded.predict(images).scores, found, rtol=1e-4)
     assert loaded.config.backbone == "resnet18"
-
-
-def test_a_file_tells_at_what_size_its_network_sees_small_images(tmp_path, backbone, monkeypatch):
-    images = stripes().expand(-1, 3, -1, -1)
-    detector = small("glow", **backbone).fit(images)
-    path = detector.save(tmp_path / "m.safetensors")
-    monkeypatch.setattr(embedding_witness, "_SIDE", 32)
-    np.testing.assert_allclose(dracones.load(path).predict(images).scores, detector.predict(images).scores, rtol=1e-4)
-    names = [name for name in detector.method.saved_state() if name != "embedding.side"]
-    with pytest.raises(ValueError, match=r"enlarged to 64 pixels.*fit it again"):
-        detector.method.refuse_outdated(names)
 
 
 def test_a_rule_that_reads_no_embedding_refuses_the_network(backbone):

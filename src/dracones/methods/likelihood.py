@@ -233,16 +233,11 @@ class Likelihood(Method):
         return state
 
     def refuse_outdated(self, names: Collection[str]) -> None:
-        """Refuse the rule `auto` of before by name: this one would give other scores than its threshold's."""
+        """Refuse the rule `auto` of three witnesses by name: this one would give other scores than its threshold's."""
         if self.layout is not None and not any(name.startswith("layout.") for name in names):
             raise ValueError(
                 f"its rule is the auto of before {LAYOUT!r} was one of its witnesses, and its scores and threshold are "
                 "not this one's: fit it again, or score it with the version that wrote it"
-            )
-        if self.embedding is not None and f"{_EMBEDDING_STATE}side" not in names:
-            raise ValueError(
-                "its network saw small images enlarged to 64 pixels, and this version's sees them larger: fit it "
-                "again, or score it with the version that wrote it"
             )
 
     def restore(self, extras: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:

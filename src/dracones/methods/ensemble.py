@@ -225,7 +225,8 @@ class Ensemble(FeatureMethod):
 
         The scale of a Gaussian is then measured anew, each of these images judged as if it alone were unknown: a
         witness that knows more finds good images more usual, and on the scale of before it would have less of a say. A
-        memory keeps that scale, a little wide for it. The false-alarm rate hangs on neither, as other images calibrate.
+        memory keeps that scale, a little wide for it. Copies of one another make a Gaussian's a little narrow. The
+        false-alarm rate hangs on neither, as other images calibrate.
 
         Raises:
             RuntimeError: a witness failed: the weights are told, so that the others cannot go on without it.

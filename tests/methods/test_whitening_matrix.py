@@ -59,8 +59,8 @@ def test_the_covariance_behind_many_is_theirs(at_once):
     torch.testing.assert_close(covariance_behind(whitening_matrix(many[0], 0.1), 0.1), many[0])
 
 
-@pytest.mark.parametrize(("count", "dims"), [(40, 5), (12, 30)])
-def test_a_vector_left_out_lies_as_far_as_from_a_gaussian_of_the_others(count, dims):
+@pytest.mark.parametrize(("count", "dims", "off"), [(40, 5, 0.005), (12, 30, 0.13)])
+def test_a_vector_left_out_lies_as_far_as_from_a_gaussian_of_the_others(count, dims, off):
     generator = torch.Generator().manual_seed(2)
     vectors = torch.randn(count, dims, generator=generator, dtype=torch.float64) * torch.arange(1, dims + 1)
 
@@ -70,7 +70,7 @@ def test_a_vector_left_out_lies_as_far_as_from_a_gaussian_of_the_others(count, d
 
     told = left_out(squares(vectors, vectors), count)
     anew = torch.cat([squares(vectors[i : i + 1], vectors[torch.arange(count) != i]) for i in range(count)])
-    torch.testing.assert_close(told, anew, rtol=2 / count, atol=0)
+    torch.testing.assert_close(told, anew, rtol=off, atol=0)
     assert (told > squares(vectors, vectors)).all()
 
 

@@ -1,8 +1,8 @@
 """The answer of several methods over one pass of the backbone, on the scale of normal images."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -24,6 +24,7 @@ from dracones.methods.on_features import FeatureMethod, MapConfig, Preset
 from dracones.methods.registry import register
 from dracones.methods.scores import Scores
 from dracones.methods.shared_pass import SharedReader
+from dracones.methods.witness_scale import Measured, WitnessScale, scores_of_witnesses
 from dracones.methods.witness_weights import Standard, loudness, witness_weights
 from dracones.training import Progress, counting
 
@@ -245,22 +246,24 @@ class Ensemble(FeatureMethod):
 
     def _measure_anew(self, place: int, name: str, witness: FeatureMethod, context: FitContext) -> None:
         """Set a witness's scale from images that it has learnt from by now, where it can judge them as unseen."""
-        levels, measured = self._levels_of(name), _Measured()
+        levels, measured = self._levels_of(name), Measured()
         for maps in self._pass(context.held_out, context.progress).chunks(_AT_ONCE):
             with self.scoring_precision():
                 answer = witness.score_as_unseen(tuple(maps[i].to(self.device) for i in levels), self._size)
             if answer is None:
                 return
             measured.take_in([answer])
-        scale = measured.scale()
         if not measured.scores().isfinite().all():
             raise ValueError("its scores of held-out normal images are not finite")
-        for buffer, found in zip((self.centre, self.spread, self.map_centre, self.map_spread), scale, strict=True):
+        for buffer, found in zip(self._scale(), measured.scale(), strict=True):
             buffer[place] = found[0]
+
+    def _scale(self) -> WitnessScale:
+        return WitnessScale(self.centre, self.spread, self.map_centre, self.map_spread)
 
     def _standardise(self, context: FitContext) -> Tensor:
         """Set the scale; standardised scores `[N, W]` of the held-out normal images."""
-        measured = _Measured()
+        measured = Measured()
         for maps in self._pass(context.held_out, context.progress).chunks(_AT_ONCE):
             with self.scoring_precision():
                 measured.take_in(self._answers(tuple(level.to(self.device) for level in maps), self._size))
@@ -271,11 +274,8 @@ class Ensemble(FeatureMethod):
         if failed:
             self._go_on_without(failed[0], ValueError("its scores of held-out normal images are not finite"))
             return self._standardise(context)
-        scale = measured.scale()
-        self.centre.copy_(scale.centre)
-        self.spread.copy_(scale.spread)
-        self.map_centre.copy_(scale.map_centre)
-        self.map_spread.copy_(scale.map_spread)
+        for buffer, values in zip(self._scale(), measured.scale(), strict=True):
+            buffer.copy_(values)
         return Standard(self.centre, self.spread)(found)
 
     def _answers_to_defects(self, context: FitContext) -> Tensor:
@@ -294,7 +294,7 @@ class Ensemble(FeatureMethod):
                 ).to(self.device)
                 with self.scoring_precision():
                     answers = self._answers(self.extractor(made), self._size)
-                found.append(Standard(self.centre, self.spread)(_scores(answers)))
+                found.append(Standard(self.centre, self.spread)(scores_of_witnesses(answers)))
                 if advance is not None:
                     advance(len(chosen))
         return torch.cat(found)
@@ -338,7 +338,7 @@ class Ensemble(FeatureMethod):
     def score_maps(self, maps: tuple[Tensor, ...], size: tuple[int, int]) -> Scores:
         """Merged scores `[B]` and weighted mean of maps `[B, H, W]`; what each witness adds is `evidence`."""
         answers = self._answers(maps, size)
-        evidence = self.weights * loudness(Standard(self.centre, self.spread)(_scores(answers)))
+        evidence = self.weights * loudness(Standard(self.centre, self.spread)(scores_of_witnesses(answers)))
         return Scores(evidence.sum(dim=1), self._merged_map(answers), evidence)
 
     def _merged_map(self, answers: Sequence[Scores]) -> Tensor | None:
@@ -385,50 +385,6 @@ def _witness(name: WitnessName, config: EnsembleConfig) -> FeatureMethod:
     if name == "patch":
         return PatchCore(**shared, memory_share=config.memory_share)
     return CFlow(**shared, epochs=config.flow_epochs)
-
-
-class _Scale(NamedTuple):
-    """What is usual of each witness's scores and of its maps' pixels."""
-
-    centre: Tensor
-    spread: Tensor
-    map_centre: Tensor
-    map_spread: Tensor
-
-
-class _Measured:
-    """What witnesses answer to good images, gathered batch by batch."""
-
-    def __init__(self) -> None:
-        self._scores: list[Tensor] = []
-        self._means: list[Tensor] = []
-        self._squares: list[Tensor] = []
-
-    def take_in(self, answers: Sequence[Scores]) -> None:
-        """A batch."""
-        self._scores.append(_scores(answers))
-        self._means.append(_per_map(answers, lambda heat: heat.mean(dim=(1, 2))))
-        self._squares.append(_per_map(answers, lambda heat: heat.square().mean(dim=(1, 2))))
-
-    def scores(self) -> Tensor:
-        """Of all images `[N, W]`."""
-        return torch.cat(self._scores)
-
-    def scale(self) -> _Scale:
-        """Means and standard deviations `[W]`."""
-        standard = Standard.of(self.scores())
-        mean, square = torch.cat(self._means).mean(dim=0), torch.cat(self._squares).mean(dim=0)
-        return _Scale(*standard, mean, (square - mean.square()).clamp_min(1e-12).sqrt())
-
-
-def _scores(answers: Sequence[Scores]) -> Tensor:
-    return torch.stack([answer.image.float() for answer in answers], dim=1)
-
-
-def _per_map(answers: Sequence[Scores], statistic: Callable[[Tensor], Tensor]) -> Tensor:
-    """A statistic of each image's maps `[B, W]`; zero for a witness that draws none."""
-    blank = torch.zeros_like(answers[0].image)
-    return torch.stack([blank if answer.map is None else statistic(answer.map) for answer in answers], dim=1)
 
 
 def _made(image: Tensor, donor: Tensor, number: int, generator: torch.Generator) -> Tensor:

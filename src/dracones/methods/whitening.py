@@ -49,9 +49,9 @@ def left_out(squares: Tensor, count: int) -> Tensor:
 
     .. math:: q' = \Bigl(\frac{n}{n-1}\Bigr)^2 \frac{n-2}{n-1} \cdot \frac{q}{1 - q\, n / (n-1)^2}
 
-    (Sherman and Morrison 1950), but for the ridge, which is taken to shrink as the rest does: a share of one in
-    `count` of a hundredth. A vector that was learnt from lies nearer than any other of its kind; this is how far it
-    would lie had it not been.
+    (Sherman and Morrison 1950), but for the ridge, which is taken to shrink as the rest does: at a ridge of a hundredth
+    by .4 % at most for 40 vectors of 5 dimensions, by 12 % for 12 of 30, where the ridge is much of a distance. A
+    vector that was learnt from lies nearer than any other of its kind; this is how far it would lie had it not been.
 
     Args:
         squares: of any shape, each of a vector that is one of the `count`, by `whitening_matrix` with a ridge above 0.

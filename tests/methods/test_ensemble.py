@@ -188,6 +188,16 @@ def test_what_is_held_out_is_learnt_last_and_none_is_wasted(monkeypatch):
     assert len(patch.memory) == round(0.05 * 256 * trained) + round(0.05 * 256 * 12)
 
 
+def test_places_and_patches_lie_on_the_two_coarser_levels_and_the_flow_on_all():
+    options = {**OPTIONS, "levels": (1, 2, 3), "witnesses": ("whole", "place", "patch", "flow")}
+    method = dracones.create("ensemble", **options).method
+    method.build((3, 64, 64))
+    sizes = method.extractor.map_sizes(64, 64)
+    assert method.witnesses["place"].map_size == sizes[1]
+    assert method.witnesses["patch"].memory.shape[1] == sum(method.extractor.channels[1:3])
+    assert len(method.witnesses["flow"].flows) == 3
+
+
 def test_one_pass_of_the_backbone_serves_all_witnesses(monkeypatch):
     passes = []
     forward = FeatureExtractor.forward

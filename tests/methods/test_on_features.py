@@ -177,3 +177,22 @@ def test_tiles_are_cut_from_images_as_they_are():
     assert scores[:3].min() > scores[3:].max()
     again = dracones.create("patchcore", **detector.config.model_dump(mode="json"))
     assert again.config == detector.config
+
+
+@pytest.mark.parametrize("name", ["embedding_flow", "differnet", "csflow", "fastflow", "cflow", "msflow"])
+def test_a_flows_rate_falls_and_held_out_images_end_its_training(name):
+    training = dracones.create(name, preset="balanced", backbone="resnet18", weights="random").config.training
+    assert training.schedule in ("cosine", "step")
+    assert training.patience is not None
+
+
+@pytest.mark.parametrize(("name", "times"), [("differnet", 5), ("csflow", 15)])
+def test_short_presets_train_faster_than_the_papers_recipe_which_best_keeps(name, times):
+    """At the paper's rate so few epochs hardly leave the start: `benchmarks/inspection`, held_out.json."""
+    fast, balanced, best = (
+        dracones.create(name, preset=preset, weights="random").config.training
+        for preset in ("fast", "balanced", "best")
+    )
+    assert fast.learning_rate == balanced.learning_rate == pytest.approx(times * best.learning_rate)
+    assert fast.schedule == balanced.schedule == "cosine"
+    assert best.schedule == "constant"

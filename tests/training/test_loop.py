@@ -9,6 +9,7 @@ from torch import nn
 
 from dracones.training import Progress, TrainingConfig, train
 from dracones.training.order import Order
+from dracones.training.progress import Silent
 
 CPU = {"device": "cpu", "batch_size": 32}
 
@@ -118,6 +119,22 @@ def test_a_run_that_gains_nothing_ends_where_it_began(numbers, tmp_path):
     taken_up = train(again, numbers, config, validation=numbers[:32], loss=plain_loss, checkpoint=tmp_path / "run")
     assert taken_up.best_step == 0
     torch.testing.assert_close(again.state_dict(), began, rtol=0, atol=0)
+
+
+def test_a_run_that_is_taken_up_does_not_read_its_start_again(numbers, tmp_path):
+    class CutAfterSevenSteps(Silent):
+        def advance(self, n=1, **numbers):
+            self.steps = getattr(self, "steps", 0) + n
+            if self.steps == 8:
+                raise InterruptedError
+
+    config = TrainingConfig(epochs=2, validate_start=True, checkpoint_steps=1, **CPU)
+    arguments = {"validation": numbers[:32], "loss": plain_loss, "checkpoint": tmp_path / "run"}
+    with pytest.raises(InterruptedError):
+        train(nn.Linear(8, 8), numbers, config, **arguments, progress=CutAfterSevenSteps())
+    report = train(nn.Linear(8, 8), numbers, config, **arguments)
+    assert report.resumed_from == 7
+    assert [reading.step for reading in report.history] == [0, 6, 12]
 
 
 def test_without_held_out_data_a_start_is_not_read(numbers):

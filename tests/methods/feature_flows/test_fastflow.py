@@ -198,3 +198,10 @@ def test_published_size_of_resnet18():
         method = dracones.create("fastflow", weights="random", kernels=kernels, levels=(1, 2, 3)).method
         method.build((3, 64, 64))
         assert sum(p.numel() for p in method.flows.parameters()) / 1e6 == pytest.approx(millions, abs=0.06)
+
+
+def test_an_image_scores_by_the_hottest_three_hundredths_of_its_map():
+    detector = dracones.create("fastflow", **SMALL, steps=1, epochs=1).fit(normals(20))
+    found = detector.predict(normals(2, seed=4))
+    hottest = [np.sort(heat.ravel())[-round(0.03 * heat.size) :].mean() for heat in found.maps]
+    np.testing.assert_allclose(found.scores, hottest, rtol=1e-5)
